@@ -1,0 +1,1 @@
+"""Data set on disk -> image and class tables."""
