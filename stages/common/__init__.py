@@ -1,1 +1,1 @@
-"""What every stage needs."""
+"""What every stage needs: parameters, paths, tables, encoders, errors."""

@@ -1,0 +1,56 @@
+"""The command line that all stages share: `python -m stages.<name> --dataset D [--model M] [--source S]`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from stages.common.errors import UserError, nearest
+from stages.common.params import Params, load_params
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage was asked to do: the parameters and the keys given on the command line."""
+
+    params: Params
+    dataset: str
+    model: str
+    source: str
+    options: argparse.Namespace
+
+
+def parse_job(
+    stage: str,
+    description: str | None,
+    *wanted: str,
+    extend: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> Job:
+    """Parse the command line of `stage`; `wanted` are those of "dataset", "model", "source" that it needs.
+
+    `extend` may add options of the stage's own; they are in `Job.options`.
+
+    Raises:
+        UserError: a key that `params.yaml` does not have.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=description)
+    for name in wanted:
+        parser.add_argument(f"--{name}", required=True, help=f"a key of `{name}s` in params.yaml")
+    if extend:
+        extend(parser)
+    arguments = parser.parse_args()
+    params = load_params()
+    keys = {"dataset": "", "model": "", "source": ""}
+    for name in wanted:
+        keys[name] = getattr(arguments, name)
+        _check_key(f"{name}s", keys[name], getattr(params, f"{name}s"))
+    return Job(params, keys["dataset"], keys["model"], keys["source"], arguments)
+
+
+def _check_key(section: str, key: str, known: Iterable[str]) -> None:
+    names = list(known)
+    if key not in names:
+        raise UserError(
+            f"params.yaml has no '{key}' under {section}{nearest(key, names)}; there are: {', '.join(names)}"
+        )

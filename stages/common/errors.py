@@ -1,0 +1,34 @@
+"""One clear line for a user's mistake, a traceback only for ours."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake in parameters or input: its text is one line that names the thing and the mend."""
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """` (did you mean 'x'?)` for the known word closest to `word`, or an empty string."""
+    close = get_close_matches(word, known, n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def warn(line: str) -> None:
+    """One warning line on standard error."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage's `main`: a `UserError` becomes `error: ...` on standard error and exit code 1."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; what was written stays, and the next run continues", file=sys.stderr)
+        sys.exit(130)

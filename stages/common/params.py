@@ -1,0 +1,222 @@
+"""`params.yaml` as one typed model: unknown or ill-typed keys are refused, naming the key and what is allowed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stages.common.errors import UserError, nearest
+
+PARAMS_FILE = Path("params.yaml")
+
+Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+"""Keys become folder and DVC stage names, so letters, digits, '_' and '-' only."""
+
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A mapping of `params.yaml`: no unknown keys, no silent type conversion."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+class Demo(Section):
+    seed: int
+    images_per_class: Count
+
+
+class Dataset(Section):
+    """One data set: which reader of `stages/ingest/datasets.py` reads it, and where its images are."""
+
+    reader: str
+    root: str
+    split: str | None = None
+    templates: Literal["imagenet7", "imagenet80"] | list[str] = "imagenet7"
+    aliases: dict[str, str] = {}
+
+
+class Preprocess(Section):
+    """open_clip's preprocessing of an image; what is left out is open_clip's default."""
+
+    mean: tuple[float, float, float] | None = Field(default=None, strict=False)
+    std: tuple[float, float, float] | None = Field(default=None, strict=False)
+    interpolation: Literal["bicubic", "bilinear"] | None = None
+    resize_mode: Literal["shortest", "longest", "squash"] | None = None
+
+
+class Model(Section):
+    """One encoder: an open_clip name with a pretrained tag, a checkpoint path, or null for random weights."""
+
+    name: str
+    pretrained: str | None = None
+    activation: Literal["gelu", "quick_gelu"] | None = None
+    preprocess: Preprocess | None = None
+
+
+class Describe(Section):
+    model: str
+    concurrency: Count
+    timeout: Annotated[float, Field(gt=0)]
+    max_retries: Annotated[int, Field(ge=0)]
+
+
+
+class Refine(Section):
+    sources: Literal["all"] | list[str]
+    label_prompt: str
+    cosine_threshold: Annotated[float, Field(ge=-1.0, le=1.01)]
+    top_k: Count
+    waffle_pairs: Count
+    batch_size: Count
+
+    @model_validator(mode="after")
+    def _prompt_names_the_class(self) -> Refine:
+        if "{name}" not in self.label_prompt:
+            raise ValueError("label_prompt must contain {name}")
+        return self
+
+
+def _ascending(thresholds: list[float]) -> list[float]:
+    if sorted(set(thresholds)) != thresholds:
+        raise ValueError("must be ascending, each threshold once")
+    return thresholds
+
+
+class Crop(Section):
+    candidates: Count
+    min_scale: Annotated[float, Field(gt=0.0, le=1.0)]
+    max_scale: Annotated[float, Field(gt=0.0, le=1.0)]
+    max_views: Count
+    iou_thresholds: Annotated[list[Unit], Field(min_length=1), AfterValidator(_ascending)]
+
+    @model_validator(mode="after")
+    def _scales_in_order(self) -> Crop:
+        if self.min_scale > self.max_scale:
+            raise ValueError("min_scale must not be above max_scale")
+        return self
+
+
+class Embed(Section):
+    batch_size: Count
+    images_per_shard: Count
+
+
+class Score(Section):
+    methods: list[str]
+    iou_threshold: Unit
+    views_per_run: Count | Literal["all"]
+    runs: Count
+    image_scale: float
+    text_scale: float
+    normalize: bool
+
+    @model_validator(mode="after")
+    def _all_views_is_one_run(self) -> Score:
+        if self.views_per_run == "all" and self.runs != 1:
+            raise ValueError("views_per_run: all uses every kept view once, so runs must be 1")
+        return self
+
+
+class Report(Section):
+    pictures: Annotated[int, Field(ge=0)]
+
+
+class Params(Section):
+    """The whole of `params.yaml`."""
+
+    seed: Annotated[int, Field(ge=0)]
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    demo: Demo
+    datasets: dict[Key, Dataset]
+    models: dict[Key, Model]
+    sources: dict[Key, Literal["sentences", "descriptors"]]
+    describe: Describe
+    refine: Refine
+    crop: Crop
+    embed: Embed
+    score: Score
+    report: Report
+
+    @model_validator(mode="after")
+    def _choices_exist(self) -> Params:
+        if self.score.iou_threshold not in self.crop.iou_thresholds:
+            raise ValueError(
+                f"score.iou_threshold {self.score.iou_threshold:g} is not one of crop.iou_thresholds "
+                f"{self.crop.iou_thresholds}"
+            )
+        if self.refine.sources != "all":
+            for source in self.refine.sources:
+                if self.sources.get(source) != "sentences":
+                    allowed = [name for name, kind in self.sources.items() if kind == "sentences"]
+                    raise ValueError(f"refine.sources names '{source}', allowed are 'all' or some of {allowed}")
+        return self
+
+    def refined_sources(self) -> list[str]:
+        """The sources of sentences whose union description refinement works on, in order."""
+        if self.refine.sources != "all":
+            return list(self.refine.sources)
+        return [name for name, kind in self.sources.items() if kind == "sentences"]
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key, a missing key or a value that is not allowed.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no {path} here; run from the project's root folder") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    """The problems of a validation as one line: key, what is wrong, what is allowed."""
+    return "; ".join(dict.fromkeys(_explain_one(dict(problem)) for problem in error.errors()))
+
+
+def _explain_one(problem: dict) -> str:
+    where = [str(part) for part in problem["loc"]]
+    key = ".".join(part for part in where if not re.search(r"[\[(]", part))
+    if problem["type"] == "extra_forbidden":
+        allowed = _allowed_keys([str(part) for part in where[:-1]])
+        return f"{key}: unknown key{nearest(where[-1], allowed)}; allowed here: {', '.join(allowed)}"
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    if where and where[-1] == "[key]":
+        return f"{key}: a key may contain letters, digits, '_' and '-' only"
+    message = problem["msg"].removeprefix("Value error, ")
+    got = "" if problem["type"] == "value_error" else f", not {problem['input']!r}"
+    return f"{key}: {message}{got}" if key else message
+
+
+def _allowed_keys(where: list[str]) -> list[str]:
+    """The keys that the section at `where` knows."""
+    section: type[BaseModel] = Params
+    nested = {"datasets": Dataset, "models": Model}
+    index = 0
+    while index < len(where):
+        part = where[index]
+        if section is Params and part in nested:
+            section, index = nested[part], index + 2
+            continue
+        child = section.model_fields[part].annotation if part in section.model_fields else None
+        if isinstance(child, type) and issubclass(child, BaseModel):
+            section = child
+        elif part == "preprocess":
+            section = Preprocess
+        index += 1
+    return list(section.model_fields)

@@ -1,0 +1,55 @@
+"""Where each artifact lives, relative to the project's root; the contract is described in `data/README.md`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+DATA = Path("data")
+DESCRIPTIONS = Path("descriptions")
+
+
+def images(dataset: str) -> Path:
+    return DATA / dataset / "images.parquet"
+
+
+def classes(dataset: str) -> Path:
+    return DATA / dataset / "classes.parquet"
+
+
+def boxes(dataset: str) -> Path:
+    return DATA / dataset / "boxes.parquet"
+
+
+def prompt_source(source: str) -> Path:
+    return DESCRIPTIONS / "prompts" / f"{source}.yaml"
+
+
+def descriptions(dataset: str, source: str) -> Path:
+    return DESCRIPTIONS / dataset / f"{source}.json"
+
+
+def responses(dataset: str, source: str) -> Path:
+    """The log of an LLM's answers, one JSON object a line."""
+    return DATA / dataset / "responses" / f"{source}.jsonl"
+
+
+def texts(dataset: str, model: str) -> Path:
+    return DATA / dataset / model / "texts.parquet"
+
+
+def views(dataset: str, model: str) -> Path:
+    """Folder of the shards `part-*.parquet`."""
+    return DATA / dataset / model / "views"
+
+
+def predictions(dataset: str, model: str) -> Path:
+    return DATA / dataset / model / "predictions.parquet"
+
+
+def metrics(dataset: str, model: str) -> Path:
+    return DATA / dataset / model / "metrics.json"
+
+
+def report(dataset: str, model: str) -> Path:
+    """Folder of tables, plot data and pictures."""
+    return DATA / dataset / model / "report"
