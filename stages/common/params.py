@@ -108,7 +108,6 @@ class Embed(Section):
 
 
 class Score(Section):
-    methods: list[str]
     iou_threshold: Unit
     views_per_run: Count | Literal["all"]
     runs: Count
