@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -64,7 +64,6 @@ class Describe(Section):
     concurrency: Count
     timeout: Annotated[float, Field(gt=0)]
     max_retries: Annotated[int, Field(ge=0)]
-
 
 
 class Refine(Section):
@@ -212,7 +211,7 @@ def _allowed_keys(where: list[str]) -> list[str]:
         if section is Params and part in nested:
             section, index = nested[part], index + 2
             continue
-        child = section.model_fields[part].annotation if part in section.model_fields else None
+        child: Any = section.model_fields[part].annotation if part in section.model_fields else None
         if isinstance(child, type) and issubclass(child, BaseModel):
             section = child
         elif part == "preprocess":

@@ -80,9 +80,11 @@ def write_table(path: Path, table: pa.Table, meta: Meta) -> None:
 def writing(path: Path, schema: pa.Schema, meta: Meta) -> Iterator[pq.ParquetWriter]:
     """A Parquet writer for a table that is written in pieces; the file appears at the end, whole."""
     tagged = with_meta(schema, meta)
-    with replacing(path) as temporary:
-        with pq.ParquetWriter(temporary, tagged, compression="zstd", store_schema=True) as writer:
-            yield _TaggedWriter(writer, tagged)
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, tagged, compression="zstd", store_schema=True) as writer,
+    ):
+        yield _TaggedWriter(writer, tagged)
 
 
 class _TaggedWriter:

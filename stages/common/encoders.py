@@ -1,0 +1,287 @@
+"""CLIP-like encoders from open_clip: the right weights, the right activation, the model's own preprocessing."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+from tqdm import tqdm
+
+from stages.common.errors import UserError, nearest
+from stages.common.params import Model, Params
+from stages.common.tokenizer import FULL_VOCABULARY, Tokenizer, build_tokenizer
+
+UNTRAINED = "UNTRAINED"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
+_OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A loaded model. The text tower computes in float32 whatever `precision` is: de-duplication thresholds are fine.
+
+    Attributes:
+        meta: what goes into an artifact's metadata: name, pretrained, weights (hash), activation, image_size,
+            embedding_dim, precision, and the preprocessing.
+    """
+
+    model: Any
+    tokenizer: Tokenizer
+    device: torch.device
+    dtype: torch.dtype
+    meta: dict[str, Any]
+
+    @property
+    def image_size(self) -> int:
+        return int(self.meta["image_size"])
+
+    @torch.inference_mode()
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """[N, 3, S, S] uint8 pixels -> [N, D] float32 embeddings of unit norm, on the encoder's device."""
+        preprocess = self.meta["preprocess"]
+        mean = torch.tensor(preprocess["mean"], device=self.device).view(3, 1, 1) * 255
+        std = torch.tensor(preprocess["std"], device=self.device).view(3, 1, 1) * 255
+        pixels = pixels.to(self.device, non_blocking=True)
+        normalized = ((pixels.float() - mean) / std).to(self.dtype, memory_format=torch.channels_last)
+        return torch.nn.functional.normalize(self.model.encode_image(normalized).float(), dim=-1)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str], batch_size: int, progress: str | None = None) -> torch.Tensor:
+        """N texts -> [N, D] float32 embeddings of unit norm, on the CPU. `progress` labels a progress bar."""
+        rows = []
+        for start in tqdm(range(0, len(texts), batch_size), desc=progress, unit="batch", disable=None):
+            tokens = self.tokenizer(list(texts[start : start + batch_size])).to(self.device)
+            rows.append(torch.nn.functional.normalize(self.model.encode_text(tokens).float(), dim=-1).cpu())
+        return torch.cat(rows) if rows else torch.zeros(0, self.meta["embedding_dim"])
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto` is the GPU where there is one.
+
+    Raises:
+        UserError: `cuda` was asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device is cuda in params.yaml, but torch sees no GPU here; set device: auto or cpu")
+    return torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+
+
+def pick_precision(precision: str, device: torch.device) -> str:
+    """`auto` is bfloat16 where the hardware computes in it, else float16 on a GPU and float32 on a CPU."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    capabilities = torch.cpu.get_capabilities()
+    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16")
+    return "bfloat16" if fast else "float32"
+
+
+def load_encoder(key: str, params: Params) -> Encoder:
+    """Load the model `key` of params.yaml.
+
+    Raises:
+        UserError: a name or tag that open_clip does not know, weights that cannot be read or do not fit, or a local
+            checkpoint whose activation is not stated.
+    """
+    entry = params.models[key]
+    device = pick_device(params.device)
+    precision = pick_precision(params.precision, device)
+    model, activation, preprocess = _create(key, entry)
+    weights = weights_hash(model)
+    tokenizer = _tokenizer(key, entry)
+    model.to(device).eval().visual.to(DTYPES[precision])
+    size = preprocess["size"]
+    meta = {
+        "name": entry.name,
+        "pretrained": entry.pretrained if entry.pretrained or _has_schema(entry) else UNTRAINED,
+        "weights": weights,
+        "activation": activation,
+        "image_size": size if isinstance(size, int) else size[0],
+        "embedding_dim": _embedding_dim(model, tokenizer, device),
+        "precision": precision,
+        "preprocess": {name: preprocess[name] for name in PREPROCESS_KEYS},
+    }
+    return Encoder(model, tokenizer, device, DTYPES[precision], meta)
+
+
+def weights_hash(model: torch.nn.Module) -> str:
+    """SHA-256 (first 16 hex digits) over names, shapes and float32 values of the parameters and buffers."""
+    state = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        state.update(f"{name}{tuple(tensor.shape)}".encode())
+        state.update(tensor.detach().float().contiguous().cpu().numpy().tobytes())
+    return state.hexdigest()[:16]
+
+
+def _has_schema(entry: Model) -> bool:
+    return entry.name.startswith(("local-dir:", "hf-hub:"))
+
+
+def _create(key: str, entry: Model) -> tuple[Any, str, dict[str, Any]]:
+    """The model in float32 on the CPU, its activation ("gelu" or "quick_gelu") and its preprocessing."""
+    where = f"models.{key}"
+    if not _has_schema(entry):
+        _check_name(where, entry)
+    if entry.pretrained is not None and not _has_schema(entry) and not _is_tag(entry):
+        return _create_from_file(where, entry)
+    quick_gelu = bool(_config(where, entry).get("quick_gelu")) or _tag_quick_gelu(entry)
+    model = _build(where, entry, pretrained=entry.pretrained, quick_gelu=quick_gelu)
+    return model, "quick_gelu" if quick_gelu else "gelu", _overlaid(open_clip.get_model_preprocess_cfg(model), entry)
+
+
+def _create_from_file(where: str, entry: Model) -> tuple[Any, str, dict[str, Any]]:
+    """A built-in architecture with the weights of a local file.
+
+    open_clip builds the plain GELU for such a file unless told otherwise, and says nothing. OpenAI's weights, which
+    come as TorchScript archives, were trained with QuickGELU; for any other file the entry must say.
+    """
+    path = Path(str(entry.pretrained))
+    if not path.is_file():
+        tags = list_pretrained_tags_by_model(entry.name)
+        raise UserError(
+            f"{where}.pretrained '{path}' is neither a file nor a tag of {entry.name}{nearest(str(path), tags)}; "
+            f"tags: {', '.join(tags)}"
+        )
+    if is_torchscript(path):
+        if entry.activation == "gelu":
+            raise UserError(f"{where}: {path} is an OpenAI archive, trained with quick_gelu; remove activation: gelu")
+        model = _build(where, entry, pretrained=None, quick_gelu=True)
+        _load_torchscript(where, model, path)
+        preprocess = open_clip.get_model_preprocess_cfg(model)  # open_clip's default is OpenAI's
+        return model, "quick_gelu", _overlaid(preprocess, entry)
+    if entry.activation is None:
+        raise UserError(
+            f"{where}: {path} does not say which activation it was trained with; add `activation: gelu` or "
+            "`activation: quick_gelu` to the entry (OpenAI's, MetaCLIP's and DFN's weights are quick_gelu)"
+        )
+    model = _build(where, entry, pretrained=str(path), quick_gelu=entry.activation == "quick_gelu")
+    preprocess = open_clip.get_model_preprocess_cfg(model) | _shared_preprocess(where, entry)
+    return model, entry.activation, _overlaid(preprocess, entry)
+
+
+def _build(where: str, entry: Model, *, pretrained: str | None, quick_gelu: bool) -> torch.nn.Module:
+    """open_clip's `create_model`, seeded so that random weights are the same everywhere."""
+    torch.manual_seed(0)
+    logging.getLogger().setLevel(logging.ERROR)  # open_clip logs its progress on the root logger
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return open_clip.create_model(
+                entry.name,
+                pretrained=pretrained,
+                pretrained_text=False,
+                require_pretrained=_has_schema(entry),
+                quick_gelu=quick_gelu,
+            )
+        except ImportError as error:
+            raise UserError(f"{where}: {entry.name} needs a package that is not installed ({error})") from None
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"{where}: open_clip cannot load name '{entry.name}', pretrained '{pretrained}': {reason}"
+            ) from None
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a checkpoint is a TorchScript archive, as OpenAI published its weights."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _load_torchscript(where: str, model: torch.nn.Module, path: Path) -> None:
+    """Copy the weights of a TorchScript archive into `model`; every one must find its place."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.jit is deprecated; the published files are what they are
+            state = torch.jit.load(str(path), map_location="cpu").state_dict()
+        state = {name: value.float() for name, value in state.items() if name not in _OPENAI_EXTRAS}
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{where}: the weights in {path} do not fit the named model: {reason}") from None
+
+
+def _check_name(where: str, entry: Model) -> None:
+    known = open_clip.list_models()
+    if entry.name not in known:
+        raise UserError(
+            f"{where}.name '{entry.name}' is not a model of open_clip{nearest(entry.name, known)}; "
+            "`open_clip.list_models()` names them all"
+        )
+
+
+def _is_tag(entry: Model) -> bool:
+    return bool(entry.pretrained) and bool(get_pretrained_cfg(entry.name, entry.pretrained))
+
+
+def _tag_quick_gelu(entry: Model) -> bool:
+    """Whether the tag's weights were trained with QuickGELU (open_clip only warns when its model differs)."""
+    if _has_schema(entry) or entry.pretrained is None:
+        return False
+    return bool(get_pretrained_cfg(entry.name, entry.pretrained).get("quick_gelu", False))
+
+
+def _config(where: str, entry: Model) -> dict[str, Any]:
+    """open_clip's model configuration: towers, embedding dimension, activation."""
+    try:
+        return dict(open_clip.get_model_config(entry.name) or {})
+    except Exception as error:
+        raise UserError(f"{where}: no open_clip_config.json could be read for '{entry.name}' ({error})") from None
+
+
+def _shared_preprocess(where: str, entry: Model) -> dict[str, Any]:
+    """The preprocessing that all published tags of a model share; a local file does not carry its own.
+
+    Raises:
+        UserError: the tags differ and the entry does not say which is right.
+    """
+    configs = [get_pretrained_cfg(entry.name, tag) for tag in list_pretrained_tags_by_model(entry.name)]
+    given = entry.preprocess.model_dump(exclude_none=True) if entry.preprocess else {}
+    shared: dict[str, Any] = {}
+    for name in PREPROCESS_KEYS:
+        values = {config.get(name) for config in configs} - {None}
+        if len(values) > 1 and name not in given:
+            raise UserError(
+                f"{where}: weights of {entry.name} were published with different preprocessing; state "
+                f"`preprocess: {{{name}: ...}}` in the entry, one of {sorted(map(str, values))}"
+            )
+        if len(values) == 1:
+            shared[name] = values.pop()
+    return shared
+
+
+def _overlaid(preprocess: dict[str, Any], entry: Model) -> dict[str, Any]:
+    """The preprocessing with what the entry states on top."""
+    given = entry.preprocess.model_dump(exclude_none=True) if entry.preprocess else {}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in {**preprocess, **given}.items()}
+
+
+def _tokenizer(key: str, entry: Model) -> Tokenizer:
+    text = _config(f"models.{key}", entry).get("text_cfg", {})
+    vocabulary = text.get("vocab_size", FULL_VOCABULARY)
+    if vocabulary < FULL_VOCABULARY and not text.get("hf_tokenizer_name"):
+        return build_tokenizer(vocabulary, text.get("context_length", 77))
+    try:
+        tokenizer: Tokenizer = open_clip.get_tokenizer(entry.name)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"models.{key}: the tokenizer of {entry.name} cannot be loaded ({reason})") from None
+    return tokenizer
+
+
+@torch.inference_mode()
+def _embedding_dim(model: Any, tokenizer: Tokenizer, device: torch.device) -> int:
+    return int(model.encode_text(tokenizer(["a"]).to(device)).shape[-1])
