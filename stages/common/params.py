@@ -37,7 +37,7 @@ class Dataset(Section):
     reader: str
     root: str
     split: str | None = None
-    templates: Literal["imagenet7", "imagenet80"] | list[str] = "imagenet7"
+    templates: Literal["imagenet7", "imagenet80"] | list[str] | None = None
     aliases: dict[str, str] = {}
 
 
@@ -203,7 +203,7 @@ def _explain_one(problem: dict) -> str:
 
 def _allowed_keys(where: list[str]) -> list[str]:
     """The keys that the section at `where` knows."""
-    section: type[BaseModel] = Params
+    section: Any = Params
     nested = {"datasets": Dataset, "models": Model}
     index = 0
     while index < len(where):
