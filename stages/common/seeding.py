@@ -1,0 +1,13 @@
+"""Random numbers that depend on a seed and names alone: not on order, batch, process or machine."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def generator(seed: int, *names: str) -> np.random.Generator:
+    """A generator seeded by `seed` and `names`, as (seed, image_id)."""
+    keys = [int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") for name in names]
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *keys])))

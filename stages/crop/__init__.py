@@ -1,0 +1,1 @@
+"""crop: image sizes -> candidate boxes, filtered by IoU."""

@@ -1,0 +1,1 @@
+"""refine: descriptions -> de-duplicated, ranked, embedded texts."""

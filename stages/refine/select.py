@@ -1,0 +1,67 @@
+"""Description refinement (BiFTA, arXiv 2601.20419): drop sentences that say the same, keep the Top-k."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+EXACT, SIMILAR, RANK = "exact", "similar", "rank"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The outcome for N descriptions of one class."""
+
+    kept: np.ndarray
+    """[N] bool."""
+    dropped_because: list[str | None]
+    """For each: None, "exact", "similar" or "rank"."""
+    duplicate_of: np.ndarray
+    """[N] int64: the kept description that it repeats, or -1."""
+
+
+def select(
+    texts: Sequence[str],
+    embeddings: np.ndarray,
+    label_similarity: np.ndarray,
+    cosine_threshold: float,
+    top_k: int,
+) -> Selection:
+    """Refine the descriptions of one class, in the order given.
+
+    Drops exact duplicates; then each one whose cosine with one already kept is >= `cosine_threshold`; of what remains
+    keeps the `top_k` of highest `label_similarity`, the earlier one where two are equal.
+
+    Args:
+        texts: N descriptions, white space cleaned.
+        embeddings: [N, D] float32 of unit norm.
+        label_similarity: [N] float32, cosine to the label prompt.
+    """
+    count = len(texts)
+    dropped_because: list[str | None] = [None] * count
+    duplicate_of = np.full(count, -1, dtype=np.int64)
+    first: dict[str, int] = {}
+    for row, text in enumerate(texts):
+        original = first.setdefault(text, row)
+        if original != row:
+            dropped_because[row], duplicate_of[row] = EXACT, original
+    kept = duplicate_of < 0
+    similar = embeddings @ embeddings.T >= cosine_threshold
+    for row in range(count):
+        if kept[row]:
+            repeats = np.flatnonzero(similar[row, row + 1 :] & kept[row + 1 :]) + row + 1
+            kept[repeats] = False
+            duplicate_of[repeats] = row
+            for repeat in repeats:
+                dropped_because[repeat] = SIMILAR
+    # An exact duplicate of a sentence that was itself too similar points at the one that was kept.
+    for row in range(count):
+        if dropped_because[row] == EXACT and not kept[duplicate_of[row]]:
+            duplicate_of[row] = duplicate_of[duplicate_of[row]]
+    remaining = np.flatnonzero(kept)
+    ranked = remaining[np.argsort(-label_similarity[remaining], kind="stable")]
+    for row in ranked[top_k:]:
+        kept[row], dropped_because[row] = False, RANK
+    return Selection(kept, dropped_because, duplicate_of)

@@ -1,0 +1,76 @@
+"""Reading description files as they were published, whatever their spelling of the class names."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from stages.common.errors import UserError, nearest, warn
+
+
+def spelling(name: str) -> str:
+    """A class name without case and separators: "Wheaten_Terrier" and "wheaten terrier" are one."""
+    return re.sub(r"[\W_]+", " ", name.casefold()).strip()
+
+
+def clean(text: str) -> str:
+    """White space collapsed."""
+    return " ".join(text.split())
+
+
+def read_descriptions(path: Path) -> dict[str, list[str]]:
+    """A file `{class name: [sentence, ...]}`.
+
+    Raises:
+        UserError: no such file, or not of that shape.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; put a published file there or run `dvc repro describe`") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error})") from None
+    right = isinstance(found, dict) and all(
+        isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in found.values()
+    )
+    if not right:
+        raise UserError(f"{path} must hold {{class name: [sentence, ...]}}")
+    return found
+
+
+def match_classes(
+    path: Path, found: Mapping[str, Sequence[str]], names: Sequence[str], aliases: Mapping[str, str]
+) -> list[list[str]]:
+    """The cleaned texts of each class, in the order of `names`; texts without a letter are dropped.
+
+    Args:
+        aliases: class name -> key in the file, for spellings that do not match by themselves.
+
+    Raises:
+        UserError: classes without texts (gives each one's nearest key), or two keys for one class.
+    """
+    key_of: dict[str, str] = {}
+    for key in found:
+        other = key_of.setdefault(spelling(key), key)
+        if other != key:
+            raise UserError(f"{path}: keys '{other}' and '{key}' name the same class; keep one")
+    texts, missing, used = [], [], set()
+    for name in names:
+        wanted = spelling(aliases.get(name, name))
+        used.add(wanted)
+        cleaned = [clean(text) for text in found[key_of[wanted]]] if wanted in key_of else []
+        texts.append([text for text in cleaned if re.search(r"[^\W\d_]", text)])
+        if not texts[-1]:
+            missing.append(f"'{name}'{nearest(name, list(found))}")
+    if missing:
+        raise UserError(
+            f"{path} has no descriptions of {len(missing)} classes: {', '.join(missing)}; add them, or map the names "
+            "under `aliases` of the data set in params.yaml"
+        )
+    unknown = [key for form, key in key_of.items() if form not in used]
+    if unknown:
+        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+        warn(f"{path}: {len(unknown)} keys match no class and are not used: {', '.join(unknown[:10])}{more}")
+    return texts
