@@ -1,0 +1,1 @@
+"""Metrics and predictions -> tables, plots and pictures of kept and rejected boxes."""

@@ -1,0 +1,201 @@
+"""Pictures of view refinement: an image with the crops that were kept, and with those that were not."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from PIL import Image
+
+from stages.common.errors import UserError
+from stages.report.plots import INK, MUTED, WARNING
+from stages.report.table import UNTRAINED
+from stages.report.votes import evenly
+
+Colour = tuple[float, float, float]
+RED, GREEN = (0.75, 0.1, 0.1), (0.05, 0.5, 0.2)
+
+FIRST = 5
+"""Of the boxes kept, those drawn first stand out."""
+MOST_BOXES = 300
+"""Boxes drawn in a panel at most."""
+LONGEST_SIDE = 720
+"""Photos are shrunk to this many pixels before they are drawn."""
+PANEL, GAP = 4.4, 0.15
+"""Side of a square photo's panel, and the space between two panels, in inches."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The candidate crops of an image at one IoU threshold.
+
+    Attributes:
+        kept: [K, 4] int32 left, top, right, bottom, in the order drawn.
+        rejected: [R, 4] int32, those that overlap a kept one.
+        unused: how many came after the last view wanted and were never compared.
+    """
+
+    kept: np.ndarray
+    rejected: np.ndarray
+    unused: int
+
+    @property
+    def candidates(self) -> int:
+        return len(self.kept) + len(self.rejected) + self.unused
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What is written over a picture. `answers` are method, predicted class, and whether that is right."""
+
+    image_id: str
+    actual: str
+    answers: list[tuple[str, str, bool]]
+    threshold: float
+    untrained: bool
+
+
+def read_crops(boxes: Path, image_ids: Sequence[str], threshold: float, max_views: int | None) -> dict[str, Crops]:
+    """The candidate crops of some images.
+
+    Args:
+        threshold: the IoU threshold of the scored views.
+        max_views: where refinement stopped, if that is known.
+
+    Raises:
+        UserError: no view of an image was kept under `threshold`, so the boxes are of other parameters.
+    """
+    table = (
+        pl.scan_parquet(boxes)
+        .filter(pl.col("image_id").is_in(list(image_ids)))
+        # Thresholds are stored as float32: 0.8 there is not the 0.8 of params.yaml.
+        .with_columns(is_kept=pl.col("kept").list.contains(pl.lit(threshold, dtype=pl.Float32)))
+        .sort("image_id", "candidate")
+        .collect()
+    )
+    found = {}
+    for image_id in image_ids:
+        rows = table.filter(pl.col("image_id") == image_id)
+        corners = rows.select("left", "top", "right", "bottom").to_numpy()
+        kept = rows["is_kept"].fill_null(False).to_numpy()
+        if not kept.any():
+            raise UserError(f"{boxes} keeps no view of {image_id} at IoU <= {threshold:g}; run `dvc repro`")
+        reached = len(kept)
+        if max_views is not None and kept.sum() >= max_views:
+            reached = int(np.flatnonzero(kept)[-1]) + 1
+        compared = np.arange(len(kept)) < reached
+        found[image_id] = Crops(corners[kept], corners[~kept & compared], len(kept) - reached)
+    return found
+
+
+def draw(photo: Image.Image, crops: Crops, caption: Caption) -> Figure:
+    """Two panels: kept boxes in colours of their own; rejected ones in red, one of them with what it repeats."""
+    width, height = photo.size
+    # Panels have the photo's shape and an area in inches that does not depend on it.
+    wide = min(PANEL * math.sqrt(width / height), 1.6 * PANEL)
+    tall = wide * height / width
+    figure = Figure(figsize=(2 * wide + GAP, tall))
+    share = wide / (2 * wide + GAP)
+    left, right = figure.add_axes((0, 0, share, 1)), figure.add_axes((1 - share, 0, share, 1))
+    backdrop = _faded(photo)
+    kept = evenly(list(zip(crops.kept, _distinct(len(crops.kept)), strict=True)), MOST_BOXES)
+    heading = f"kept {len(crops.kept)} of {crops.candidates} at IoU ≤ {caption.threshold:g}"
+    _panel(left, backdrop, photo.size, heading, f"bold: the first {min(FIRST, len(kept))} kept")
+    _outline(left, kept[FIRST:], width=0.6, opacity=0.75)
+    _outline(left, kept[:FIRST], width=2.0)
+
+    rejected = evenly(list(crops.rejected), MOST_BOXES)
+    heading = f"rejected {len(crops.rejected)}"
+    if len(rejected) < len(crops.rejected):
+        heading += f", {len(rejected)} drawn"
+    if crops.unused:
+        heading += f"; {crops.unused} more not needed"
+    overlap = closest(crops)
+    example = f"bold: one rejected, IoU {overlap[2]:.2f} with a kept one (dashed)" if overlap else ""
+    _panel(right, backdrop, photo.size, heading, example)
+    _outline(right, [(box, RED) for box in rejected], width=0.5, opacity=0.35)
+    if overlap:
+        _outline(right, [(overlap[0], RED)], width=2.0)
+        _outline(right, [(overlap[1], GREEN)], width=2.0, style="dashed")
+    _write_caption(figure, caption, tall)
+    return figure
+
+
+def closest(crops: Crops) -> tuple[np.ndarray, np.ndarray, float] | None:
+    """The first rejected box, the kept one it overlaps most, and their IoU."""
+    if not len(crops.rejected):
+        return None
+    overlaps = iou(crops.rejected[0], crops.kept)
+    best = int(overlaps.argmax())
+    return crops.rejected[0], crops.kept[best], float(overlaps[best])
+
+
+def iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of a box [4] with each of [N, 4] -> [N] float64."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    shared = (high - low).clip(min=0).prod(axis=1)
+    areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
+    return shared / ((box[2:] - box[:2]).prod() + areas - shared)
+
+
+def _panel(axes: Axes, backdrop: np.ndarray, size: tuple[int, int], heading: str, below: str) -> None:
+    width, height = size
+    axes.imshow(backdrop, extent=(0, width, height, 0), interpolation="bilinear")
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_axis_off()
+    place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    axes.annotate(heading, (0, 1), (0, 17), fontsize=9.5, color=INK, **place)
+    axes.annotate(below, (0, 1), (0, 5), fontsize=8, color=MUTED, **place)
+
+
+def _outline(
+    axes: Axes, boxes: list[tuple[np.ndarray, Colour]], width: float, opacity: float = 1.0, style: str = "solid"
+) -> None:
+    corners = [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)] for (x0, y0, x1, y1), _ in boxes]
+    colours = [(*colour, opacity) for _, colour in boxes]
+    lines = PolyCollection(corners, facecolors="none", edgecolors=colours, linewidths=width, linestyles=style)
+    axes.add_collection(lines)
+
+
+def _write_caption(figure: Figure, caption: Caption, height: float) -> None:
+    """Image and class on the first line, what the methods say on the second."""
+    options: dict[str, Any] = {"ha": "left", "va": "top", "parse_math": False}
+    first = f"{_shortened(caption.image_id, 48)}  ·  {_shortened(caption.actual, 40)}"
+    figure.text(0, 1 + 0.84 / height, first, fontsize=11.5, fontweight="bold", color=INK, **options)
+    if caption.untrained:
+        figure.text(
+            1, 1 + 0.84 / height, UNTRAINED, fontsize=11.5, fontweight="bold", color=WARNING, ha="right", va="top"
+        )
+    said = [f"{method}: {_shortened(name, 28)} {'✓' if right else '✗'}" for method, name, right in caption.answers]
+    figure.text(0, 1 + 0.58 / height, "     ".join(said), fontsize=9.5, color=MUTED, **options)
+
+
+def _faded(photo: Image.Image) -> np.ndarray:
+    """[H, W, 3] uint8, shrunk and a little lighter, so that thin lines stand out."""
+    small = photo.copy()
+    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(Image.blend(small, Image.new("RGB", small.size, "white"), 0.3))
+
+
+def _distinct(count: int) -> Iterator[Colour]:
+    """Saturated colours whose neighbours in order differ most: hues a golden angle apart."""
+    for index in range(count):
+        yield colorsys.hsv_to_rgb(index * 0.61803398875 % 1, 0.95, 0.8)
+
+
+def _shortened(text: str, width: int) -> str:
+    """`text`, its middle left out where it is longer than `width`."""
+    if len(text) <= width:
+        return text
+    half = (width - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"

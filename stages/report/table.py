@@ -1,0 +1,217 @@
+"""What a data set and a model came to, as a Markdown table and as plain text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.common.errors import UserError
+from stages.common.tables import Meta
+
+UNTRAINED = "UNTRAINED"
+UNTRAINED_NOTE = "UNTRAINED: this model has random weights; the figures say nothing about the methods."
+DEMO_NOTE = (
+    "Drawings and a small model: these figures show that the pipeline works, they are no evidence about the paper."
+)
+
+WHOLE, ALL_CROPS, REFINED_CROPS = "whole image", "all crops", "refined crops"
+CUPL, UNION = "CuPL sentences", "refined union"
+
+INGREDIENTS: dict[str, tuple[str, str]] = {
+    "clip": (WHOLE, "label prompt"),
+    "clip-e": (WHOLE, "templates"),
+    "clip-d": (WHOLE, "descriptors"),
+    "waffle": (WHOLE, "random words"),
+    "cupl": (WHOLE, CUPL),
+    "wca": (ALL_CROPS, CUPL),
+    "bifta-views": (REFINED_CROPS, CUPL),
+    "bifta-texts": (ALL_CROPS, UNION),
+    "bifta": (REFINED_CROPS, UNION),
+}
+"""Which views and which texts a method compares."""
+
+HEADINGS = ("method", "top-1", "top-5", "views", "texts", "images", "runs")
+NUMERIC = {"top-1", "top-5", "images", "runs"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's accuracy in percent; `std` is that of top-1 over runs."""
+
+    method: str
+    top1: float
+    top5: float
+    std: float
+    images: int
+    runs: int
+
+    @property
+    def views(self) -> str:
+        return INGREDIENTS.get(self.method, ("", ""))[0]
+
+    @property
+    def texts(self) -> str:
+        return INGREDIENTS.get(self.method, ("", ""))[1]
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation where there is one: a single run has none."""
+        return self.std if self.runs > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """All methods of one data set and model, and what a reader must know before believing them."""
+
+    dataset: str
+    model: str
+    rows: list[Row]
+    encoder: Meta
+    untrained: bool
+    demo: bool
+    missing: list[str]
+
+    @property
+    def best(self) -> float:
+        return max(row.top1 for row in self.rows)
+
+    @property
+    def title(self) -> str:
+        """`demo with ViT-B-32 (openai)`, with the warning that random weights need."""
+        name = self.encoder.get("name") or self.model
+        pretrained = self.encoder.get("pretrained")
+        tag = f" ({pretrained})" if pretrained and pretrained != UNTRAINED else ""
+        return f"{self.dataset} with {name}{tag}" + (f" — {UNTRAINED}" if self.untrained else "")
+
+    @property
+    def notes(self) -> list[str]:
+        """The lines that stand beside every table."""
+        lines = [UNTRAINED_NOTE] if self.untrained else []
+        if self.demo:
+            lines.append(DEMO_NOTE)
+        if self.missing:
+            lines.append(f"Not scored: {', '.join(self.missing)}; `dvc repro` says what each wants.")
+        return lines
+
+
+def read_result(dataset: str, model: str, metrics: Path, predictions: Meta, *, demo: bool) -> Result:
+    """Read `metrics.json`.
+
+    Args:
+        predictions: the `bifta` object of the predictions, or empty where they are not at hand: then the model's tag
+            and weights are not named.
+        demo: whether the data set is the embedded demo.
+
+    Raises:
+        UserError: the file is missing, is no JSON or holds no method.
+    """
+    try:
+        raw = json.loads(metrics.read_text(encoding="utf-8"))
+        rows = [
+            Row(method, float(v["top1"]), float(v["top5"]), float(v["std"]), int(v["images"]), int(v["runs"]))
+            for method, v in raw.items()
+            if isinstance(v, dict)
+        ]
+    except FileNotFoundError:
+        raise UserError(f"{metrics} is missing; make it with `dvc repro`") from None
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{metrics} is not what the score stage writes ({error!r}); run `dvc repro -f`") from None
+    if not rows:
+        raise UserError(f"{metrics} holds no method; `dvc repro` says which sources they want")
+    encoder = predictions.get("model", {})
+    asked = score_parameters(predictions).get("methods", [])
+    return Result(
+        dataset=dataset,
+        model=model,
+        rows=rows,
+        encoder=encoder,
+        untrained=UNTRAINED in (raw.get("weights"), encoder.get("pretrained"), encoder.get("weights")),
+        demo=demo,
+        missing=[method for method in asked if method not in raw],
+    )
+
+
+def score_parameters(predictions: Meta) -> Meta:
+    """The `score` section that made the predictions, from their `bifta` object."""
+    parameters: Meta = predictions.get("parameters", {})
+    section = parameters.get("score", parameters)
+    return section if isinstance(section, dict) else {}
+
+
+def markdown(result: Result, notes: Sequence[str] = ()) -> str:
+    """The table as Markdown, the best top-1 in bold; `notes` are lines to stand under it."""
+    lines = [f"# {result.title}", "", _identity(result)]
+    for note in result.notes:
+        lines += ["", f"**{note}**" if note == UNTRAINED_NOTE else note]
+    lines += ["", _markdown_row(HEADINGS)]
+    lines.append("|" + "|".join("---:" if heading in NUMERIC else "---" for heading in HEADINGS) + "|")
+    for row in result.rows:
+        top1 = _top1(row)
+        lines.append(_markdown_row(_cells(row, f"**{top1}**" if row.top1 == result.best else top1)))
+    lines += ["", "Top-1 and top-5 in percent; ± is the standard deviation of top-1 over runs."]
+    for note in notes:
+        lines += ["", note]
+    return "\n".join(lines) + "\n"
+
+
+def plain(result: Result) -> str:
+    """The table as aligned text, at most 100 columns with the usual names; `*` marks the best top-1."""
+    cells: list[tuple[str, ...]] = [HEADINGS]
+    cells += [_cells(row, _top1(row) + ("*" if row.top1 == result.best else " ")) for row in result.rows]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
+    # ± of one row must stand under ± of the next, so top-1 is aligned on the left.
+    right = [heading in NUMERIC and heading != "top-1" for heading in HEADINGS]
+    lines = [result.title, *result.notes]
+    for line in cells:
+        aligned = (
+            text.rjust(width) if flush else text.ljust(width)
+            for text, width, flush in zip(line, widths, right, strict=True)
+        )
+        lines.append("  ".join(aligned).rstrip())
+    return "\n".join(lines)
+
+
+def method_rows(result: Result) -> list[dict[str, str | float]]:
+    """Rows of the bar plot: top-1 with low and high one standard deviation away, percent.
+
+    A row of a model with random weights says so in `note`, which the plot's template writes beside the bar.
+    """
+    note = {"note": UNTRAINED} if result.untrained else {}
+    return [
+        {
+            "method": row.method,
+            "top1": row.top1,
+            "low": round(row.top1 - row.spread, 4),
+            "high": round(row.top1 + row.spread, 4),
+            "top5": row.top5,
+            **note,
+        }
+        for row in result.rows
+    ]
+
+
+def _identity(result: Result) -> str:
+    """Data set, model, pretrained tag and hash of the weights, in one line."""
+    encoder = result.encoder
+    parts = [f"Data set `{result.dataset}`", f"model `{encoder.get('name') or result.model}`"]
+    if result.untrained:
+        parts.append(f"weights **{UNTRAINED}**")
+    elif encoder.get("pretrained"):
+        parts.append(f"pretrained `{encoder['pretrained']}`")
+    if encoder.get("weights") not in (None, UNTRAINED):
+        parts.append(f"weights hash `{encoder['weights']}`")
+    return ", ".join(parts) + "."
+
+
+def _top1(row: Row) -> str:
+    return f"{row.top1:5.2f} ± {row.std:.2f}" if row.runs > 1 else f"{row.top1:5.2f}"
+
+
+def _cells(row: Row, top1: str) -> tuple[str, ...]:
+    return (row.method, top1, f"{row.top5:.2f}", row.views, row.texts, str(row.images), str(row.runs))
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.strip().replace("** ", "**") for cell in cells) + " |"

@@ -1,0 +1,119 @@
+"""One report: from the artifacts of a data set and a model to the files of its folder."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from stages.common import paths, tables
+from stages.common.errors import UserError, warn
+from stages.common.images import UNREADABLE, open_rgb
+from stages.common.tables import Meta
+from stages.report import pictures, plots, table, votes
+from stages.report.table import Result
+
+PICTURED = ("clip", "wca", "bifta")
+"""The methods whose answers stand over a picture of boxes."""
+
+
+def write_report(dataset: str, model: str, picture_count: int) -> Result:
+    """Write `table.md`, the data of the plots, the plots and the pictures of boxes.
+
+    Raises:
+        UserError: an artifact is missing, not whole, or does not belong with the others.
+    """
+    predictions = paths.predictions(dataset, model)
+    meta = tables.read_meta(predictions, "predictions")
+    images, images_meta = tables.read_table(paths.images(dataset), "images", ["image_id", "label"])
+    classes, _ = tables.read_table(paths.classes(dataset), "classes", ["label", "name"])
+    tables.require_same(
+        "dataset",
+        (predictions, meta["dataset"]),
+        (paths.images(dataset), images_meta["dataset"]),
+        "run `dvc repro`",
+    )
+    parameters = images_meta["parameters"]
+    result = table.read_result(
+        dataset, model, paths.metrics(dataset, model), meta, demo=parameters.get("reader") == "demo"
+    )
+    folder = paths.report(dataset, model)
+    names = votes.class_names(_frame(classes))
+
+    method = votes.confusion_method([row.method for row in result.rows])
+    answers = votes.majority(predictions, sorted({method, *PICTURED}))
+    remark = _write_confusion(folder, result, answers.filter(pl.col("method") == method), names, method)
+    tables.write_json(folder / "methods.json", table.method_rows(result))
+    plots.save(plots.method_bars(result, len(names)), folder / "methods.png")
+    chosen = _choose(_frame(images), answers, picture_count)
+    _write_pictures(folder / "boxes", result, meta, Path(parameters["root"]), chosen, names)
+    note = f"`confusion.csv` and `confusion.png` show {method}" + (f", {remark}." if remark else ".")
+    tables.write_text(folder / "table.md", table.markdown(result, [note]))
+    return result
+
+
+def _frame(arrow: pa.Table) -> pl.DataFrame:
+    return pl.DataFrame(arrow)
+
+
+def _write_confusion(
+    folder: Path, result: Result, answers: pl.DataFrame, names: dict[int, str], method: str
+) -> str:
+    """Write `confusion.csv` and `confusion.png`; return the remark on classes left out."""
+    pairs, order, remark = votes.confusion(answers, names)
+    rows = pairs.with_columns(note=pl.lit(table.UNTRAINED)) if result.untrained else pairs
+    text = io.StringIO()
+    rows.write_csv(text)
+    tables.write_text(folder / "confusion.csv", text.getvalue())
+    plots.save(plots.confusion_matrix(result, pairs, order, method, remark), folder / "confusion.png")
+    return remark
+
+
+def _choose(images: pl.DataFrame, answers: pl.DataFrame, count: int) -> pl.DataFrame:
+    """The images that get a picture: `image_id`, `label` and a column a method of `PICTURED` with its answer."""
+    wide = images.sort("image_id")
+    for method in PICTURED:
+        said = answers.filter(pl.col("method") == method).select("image_id", pl.col("predicted").alias(method))
+        wide = wide.join(said, on="image_id", how="left", maintain_order="left")
+    disagreed = set(wide.filter(pl.col("wca") != pl.col("bifta"))["image_id"])
+    chosen = votes.choose_images(images, disagreed, count)
+    return wide.filter(pl.col("image_id").is_in(chosen)).sort("label", "image_id")
+
+
+def _write_pictures(
+    folder: Path, result: Result, predictions: Meta, root: Path, chosen: pl.DataFrame, names: dict[int, str]
+) -> None:
+    """Write `<nn>.png` for each image chosen; none where the images are not at hand, with a warning."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    image_ids = chosen["image_id"].to_list()
+    try:
+        photos = [open_rgb(root / image_id) for image_id in image_ids]
+    except UNREADABLE as error:
+        warn(f"no pictures of boxes: the images under {root} cannot be read ({error})")
+        return
+    crops = _crops(result, predictions, image_ids)
+    for number, (row, photo) in enumerate(zip(chosen.iter_rows(named=True), photos, strict=True), start=1):
+        caption = pictures.Caption(
+            image_id=row["image_id"],
+            actual=names[row["label"]],
+            answers=[(m, names[row[m]], row[m] == row["label"]) for m in PICTURED if row[m] is not None],
+            threshold=table.score_parameters(predictions)["iou_threshold"],
+            untrained=result.untrained,
+        )
+        figure = pictures.draw(photo, crops[row["image_id"]], caption)
+        plots.save(figure, folder / f"{number:02d}.png")
+
+
+def _crops(result: Result, predictions: Meta, image_ids: list[str]) -> dict[str, pictures.Crops]:
+    """The candidate crops of the images chosen, under the threshold that was scored."""
+    boxes = paths.boxes(result.dataset)
+    parameters = tables.read_meta(boxes, "boxes")["parameters"]
+    threshold = table.score_parameters(predictions).get("iou_threshold")
+    if threshold is None:
+        raise UserError(f"{paths.predictions(result.dataset, result.model)} names no iou_threshold; run `dvc repro -f`")
+    max_views = parameters.get("crop", parameters).get("max_views")
+    return pictures.read_crops(boxes, image_ids, threshold, max_views)
