@@ -1,1 +1,1 @@
-"""The embedded demo: drawn birds of fictional species, and a small CLIP that learned from drawings of others."""
+"""The embedded demo: drawn birds of fictional species, and a small CLIP trained on drawings of others."""

@@ -8,9 +8,7 @@ from PIL import ImageDraw
 
 from stages.ingest.demo.species import COLOURS, RGB, Look
 
-Points = (
-    np.ndarray
-)  # [n, 2] float64; x to the right, y down; a bird's body is about 2 units long and faces right
+Points = np.ndarray  # [n, 2] float64; x to the right, y down; a bird's body is about 2 units long and faces right
 Placer = Callable[[Points], Points]  # bird units -> canvas pixels
 
 
@@ -87,8 +85,7 @@ def grow(look: Look, rng: np.random.Generator) -> Bird:
     """A bird of this look in a pose, and with small differences of colour and build, drawn from ``rng``."""
     plan = PLANS[look.family]
     tint = {
-        part: _tinted(COLOURS[getattr(look, part)], rng)
-        for part in ("crown", "back", "belly", "tail", "legs", "beak")
+        part: _tinted(COLOURS[getattr(look, part)], rng) for part in ("crown", "back", "belly", "tail", "legs", "beak")
     }
     tilt = plan.tilt + rng.uniform(-8, 8)
     bird = Bird([], {}, 0.0)
@@ -111,9 +108,7 @@ def _tinted(colour: RGB, rng: np.random.Generator) -> RGB:
 def _egg(plan: Plan, count: int = 60) -> Points:
     """The body before it is tilted: an ellipse that is fuller at the breast (+x) than at the rump."""
     points = ellipse((0, 0), 1, 1, count)
-    return np.stack(
-        [points[:, 0] * plan.length, points[:, 1] * plan.height * (0.9 + 0.2 * points[:, 0])], axis=1
-    )
+    return np.stack([points[:, 0] * plan.length, points[:, 1] * plan.height * (0.9 + 0.2 * points[:, 0])], axis=1)
 
 
 def _add_tail(bird: Bird, look: Look, plan: Plan, angle: float, colour: RGB) -> None:
@@ -133,9 +128,7 @@ def _add_tail(bird: Bird, look: Look, plan: Plan, angle: float, colour: RGB) -> 
     points = rotate(fan, angle)
     bird.paints.append(Paint(points, colour))
     for y in (-0.06, 0.10):
-        quill = np.array(
-            [[root, y * 0.4], [end + 0.05, y - 0.012], [end + 0.05, y + 0.024], [root, y * 0.4 + 0.02]]
-        )
+        quill = np.array([[root, y * 0.4], [end + 0.05, y - 0.012], [end + 0.05, y + 0.024], [root, y * 0.4 + 0.02]])
         bird.paints.append(Paint(rotate(quill, angle), mix(colour, (20, 18, 24), 0.35), outline=False))
     bird.parts["tail"] = points
 
@@ -149,8 +142,9 @@ def _add_legs(bird: Bird, plan: Plan, tilt: float, colour: RGB, rng: np.random.G
         hip = x - 0.1 + 0.004 * tilt
         foot = hip + rng.uniform(-0.04, 0.14)
         shank = np.array([[hip - half, 0.2], [hip + half, 0.2], [foot + half, ground], [foot - half, ground]])
-        toes = np.array([[foot - 0.17, ground + 0.04], [foot - half, ground - 0.07], [foot + half, ground - 0.07],
-                         [foot + 0.30, ground + 0.02], [foot + 0.30, ground + 0.08], [foot - 0.17, ground + 0.08]])  # fmt: skip
+        left, right = foot - 0.17, foot + 0.30
+        toes = np.array([[left, ground + 0.04], [foot - half, ground - 0.07], [foot + half, ground - 0.07],
+                         [right, ground + 0.02], [right, ground + 0.08], [left, ground + 0.08]])  # fmt: skip
         tone = mix(colour, (20, 18, 24), shade)
         bird.paints += [Paint(shank, tone), Paint(toes, tone), Paint(shank, tone, outline=False)]
         legs += [shank[2:], toes, np.array([[hip, plan.height * 0.9]])]
@@ -176,7 +170,7 @@ def _beak(shape: str, r: float) -> Points:
 def _add_beak(bird: Bird, look: Look, head: Points, r: float, colour: RGB, nod: float) -> None:
     points = rotate(_beak(look.beak_shape, r), nod) + head
     bird.paints.append(Paint(points, colour))
-    bird.parts["beak"] = points[points[:, 0] > head[0] + 0.85 * r]
+    bird.parts["beak"] = points
 
 
 def _add_body(bird: Bird, plan: Plan, tilt: float, head: Points, back: RGB, belly: RGB) -> None:
@@ -247,15 +241,11 @@ def _add_wing(bird: Bird, look: Look, plan: Plan, angle: float, colour: RGB) -> 
     if look.wing == "edged":
         bird.paints.append(Paint(rotate(outline, angle), mark))
         centre = np.array([[0.52 - 0.42 * length, -0.02]])
-        bird.paints.append(
-            Paint(rotate((outline - centre) * [0.86, 0.66] + centre, angle), wing, outline=False)
-        )
+        bird.paints.append(Paint(rotate((outline - centre) * [0.86, 0.66] + centre, angle), wing, outline=False))
     else:
         bird.paints.append(Paint(rotate(outline, angle), wing))
     if look.wing == "barred":
-        bird.paints += [
-            Paint(rotate(_bar(at, length, width), angle), mark, outline=False) for at in (0.24, 0.45, 0.66)
-        ]
+        bird.paints += [Paint(rotate(_bar(at, length, width), angle), mark, outline=False) for at in (0.24, 0.45, 0.66)]
     if look.wing == "spotted":
         spots = (
             (0.14, 0.15),
@@ -268,9 +258,7 @@ def _add_wing(bird: Bird, look: Look, plan: Plan, angle: float, colour: RGB) -> 
         )
         for at, across in spots:
             centre_of = (0.52 - at * length, -0.12 + across * width + 0.16 * at)
-            bird.paints.append(
-                Paint(rotate(ellipse(centre_of, 0.085, 0.085, 16), angle), mark, outline=False)
-            )
+            bird.paints.append(Paint(rotate(ellipse(centre_of, 0.085, 0.085, 16), angle), mark, outline=False))
     bird.parts["back"] = rotate(outline, angle)
 
 

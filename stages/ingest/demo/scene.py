@@ -11,8 +11,8 @@ from stages.ingest.demo.species import RGB
 
 def background(side: int, rng: np.random.Generator) -> Image.Image:
     """A blurred landscape [side, side] RGB in light that varies."""
-    kinds: tuple[Callable[[Image.Image, np.random.Generator], None], ...] = (
-        _meadow, _wood, _shore, _snow, _dusk, _garden)  # fmt: skip
+    kinds: tuple[Callable[[Image.Image, np.random.Generator], None], ...]
+    kinds = (_meadow, _wood, _shore, _snow, _dusk, _garden)
     top, bottom = SKIES[int(rng.integers(len(SKIES)))]
     image = _gradient(side, top, bottom)
     kinds[int(rng.integers(len(kinds)))](image, rng)
@@ -29,9 +29,7 @@ SKIES: tuple[tuple[RGB, RGB], ...] = (
 )
 
 
-def perch(
-    image: Image.Image, foot: tuple[float, float], unit: float, tall: bool, rng: np.random.Generator
-) -> None:
+def perch(image: Image.Image, foot: tuple[float, float], unit: float, tall: bool, rng: np.random.Generator) -> None:
     """Draw what the bird stands on below ``foot`` (pixels); ``unit`` is half a body in pixels."""
     draw = ImageDraw.Draw(image)
     x, y = foot
@@ -46,9 +44,7 @@ def perch(
             (x + 1.3 * unit * np.cos(a) * b, y + 0.9 * unit + 0.9 * unit * np.sin(a) * b)
             for a, b in zip(angle, bumps, strict=True)
         ]
-        draw.polygon(
-            [*rock, (x + 1.5 * unit, image.height), (x - 1.5 * unit, image.height)], fill=(122, 120, 122)
-        )
+        draw.polygon([*rock, (x + 1.5 * unit, image.height), (x - 1.5 * unit, image.height)], fill=(122, 120, 122))
         draw.polygon([*rock[2:9], (x - 0.2 * unit, y + 0.35 * unit)], fill=(148, 146, 146))
     elif kind == "post":
         draw.rectangle((x - 0.5 * unit, y, x + 0.6 * unit, image.height), fill=(132, 108, 84))
@@ -58,9 +54,7 @@ def perch(
         _ground(draw, image.width, image.height, y, unit, rng)
 
 
-def _branch(
-    draw: ImageDraw.ImageDraw, width: int, x: float, y: float, unit: float, rng: np.random.Generator
-) -> None:
+def _branch(draw: ImageDraw.ImageDraw, width: int, x: float, y: float, unit: float, rng: np.random.Generator) -> None:
     slope, thick = rng.uniform(-0.10, 0.10), 0.2 * unit
     left, right = y - slope * x + thick / 2, y + slope * (width - x) + thick / 2
     draw.line([(0, left), (width, right)], fill=(92, 68, 48), width=int(thick))
@@ -96,9 +90,7 @@ def _ground(
     for x in rng.uniform(0, width, 26):
         base, size = rng.uniform(edge + 0.1 * unit, height), unit * rng.uniform(0.10, 0.28)
         tone = mix(soil, (60, 70, 40), float(rng.uniform(0.1, 0.4)))
-        draw.polygon(
-            [(x, base), (x + 0.2 * size, base), (x + rng.uniform(-0.6, 0.6) * size, base - size)], fill=tone
-        )
+        draw.polygon([(x, base), (x + 0.2 * size, base), (x + rng.uniform(-0.6, 0.6) * size, base - size)], fill=tone)
 
 
 def _gradient(side: int, top: RGB, bottom: RGB) -> Image.Image:
@@ -112,16 +104,21 @@ def _hill(image: Image.Image, level: float, colour: RGB, rng: np.random.Generato
     x = np.linspace(0, side, 24)
     phase, waves = rng.uniform(0, 6.3, 2), rng.uniform(1, 3, 2)
     y = side * (
-        level
-        + 0.05 * np.sin(waves[0] * x / side * 3 + phase[0])
-        + 0.025 * np.sin(waves[1] * x / side * 7 + phase[1])
+        level + 0.05 * np.sin(waves[0] * x / side * 3 + phase[0]) + 0.025 * np.sin(waves[1] * x / side * 7 + phase[1])
     )
     ridge = [(float(a), float(b)) for a, b in zip(x, y, strict=True)]
     ImageDraw.Draw(image).polygon([*ridge, (side, side), (0, side)], fill=colour)
 
 
-def _blobs(image: Image.Image, count: int, size: tuple[float, float], colours: tuple[RGB, ...], band: tuple[float, float],
-           rng: np.random.Generator) -> None:  # fmt: skip
+def _blobs(
+    image: Image.Image,
+    count: int,
+    size: tuple[float, float],
+    colours: tuple[RGB, ...],
+    band: tuple[float, float],
+    rng: np.random.Generator,
+) -> None:
+    """Discs with radii and heights in the ranges ``size`` and ``band`` (shares of the side)."""
     draw = ImageDraw.Draw(image)
     for _ in range(count):
         r = image.width * rng.uniform(*size)

@@ -69,11 +69,11 @@ class Species(Look):
 
 
 def _species(name: str, look: str) -> Species:
-    return Species(*look.split(), name=name)
+    return Species(**dict(zip(ATTRIBUTES, look.split(), strict=True)), name=name)
 
 
 SPECIES: tuple[Species, ...] = (
-    #                               family  crown  back   belly  tail   legs   beak   wing    beak_shape tail_length
+    # name, then the attributes in the order of Look's fields
     _species("red-crowned tavo", "finch red brown white brown orange black barred conical short"),
     _species("black-crowned tavo", "finch black brown white brown orange black barred conical short"),
     _species("spot-winged tavo", "finch red brown white brown orange yellow spotted conical short"),
