@@ -1,0 +1,160 @@
+"""Prompt sources (`descriptions/prompts/<source>.yaml`) and the requests that they make of a table of classes."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+import yaml
+from pydantic import AfterValidator, Field, ValidationError
+
+from stages.common import tables
+from stages.common.errors import UserError, nearest
+from stages.common.params import Count, Section
+from stages.describe.clean import Parse
+
+Api = Literal["chat", "completions"]
+
+PLACEHOLDERS = ("name", "category")
+
+CATEGORY = "object"
+"""What a class is called a kind of where neither the prompt source nor the table of classes knows better."""
+
+_RESERVED = ("model", "messages", "prompt", "n", "stream", "temperature", "max_tokens")
+
+
+def _names_the_class(template: str) -> str:
+    try:
+        fields = [(field, spec, conversion) for _, field, spec, conversion in string.Formatter().parse(template)]
+    except ValueError as error:
+        raise ValueError(f"{error}; write a literal brace twice") from None
+    found = [field for field, _, _ in fields if field is not None]
+    for field, spec, conversion in fields:
+        if field is not None and (field not in PLACEHOLDERS or spec or conversion):
+            raise ValueError(f"has the placeholder {{{field}}}; there are: {{name}}, {{category}}")
+    if "name" not in found:
+        raise ValueError("must contain {name}")
+    return template
+
+
+def _own_keys_only(extra: dict[str, Any]) -> dict[str, Any]:
+    for key in extra:
+        if key in _RESERVED:
+            raise ValueError(f"must not hold '{key}', which is set elsewhere")
+    return extra
+
+
+Template = Annotated[str, AfterValidator(_names_the_class)]
+
+
+class PromptSource(Section):
+    """A prompt source: `templates` is the only key that must be there."""
+
+    templates: Annotated[list[Template], Field(min_length=1)]
+    paper: str | None = None
+    system: str | None = None
+    categories: dict[str, str] = Field(default_factory=dict)
+    samples: Count = 1
+    temperature: Annotated[float, Field(ge=0)] | None = 1.0
+    max_tokens: Count | None = 200
+    api: Api = "chat"
+    parse: Parse = "sentences"
+    extra: Annotated[dict[str, Any], AfterValidator(_own_keys_only)] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClassName:
+    """A class as a prompt speaks of it: its name and what it is a kind of, where known."""
+
+    name: str
+    superordinate: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One answer to ask for. `body` is what is sent, `sample` numbers the answers to the same body."""
+
+    name: str
+    prompt: str
+    sample: int
+    api: Api
+    body: dict[str, Any]
+
+    @cached_property
+    def digest(self) -> str:
+        """Key of the answer in the response log: model, endpoint kind, messages, sampling settings, sample."""
+        return tables.digest({"api": self.api, "body": self.body, "sample": self.sample})
+
+
+def load_source(path: Path) -> PromptSource:
+    """Read and check a prompt source.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown or missing key, or a value that is not allowed.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return PromptSource.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{path}: {'; '.join(_explain(dict(problem)) for problem in error.errors())}") from None
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    where = [str(part) for part in problem["loc"]]
+    key = ".".join(where)
+    if problem["type"] == "extra_forbidden":
+        allowed = list(PromptSource.model_fields)
+        return f"{key}: unknown key{nearest(key, allowed)}; allowed: {', '.join(allowed)}"
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    text = f"{message}, not {problem['input']!r}" if problem["type"] != "value_error" else message
+    return f"{key}: {text}" if key else "must be a mapping with the key 'templates'"
+
+
+def class_names(classes: pa.Table) -> list[ClassName]:
+    """The classes of a table, in its order, each once (two ImageNet classes share a name with another)."""
+    names = classes.column("name").to_pylist()
+    if "superordinate" in classes.column_names:
+        superordinates = classes.column("superordinate").to_pylist()
+    else:
+        superordinates = [None] * len(names)
+    return list(dict.fromkeys(map(ClassName, names, superordinates)))
+
+
+def build_requests(source: PromptSource, classes: Iterable[ClassName], model: str, dataset: str) -> list[Request]:
+    """Every request of `source`, in the order class, template, sample, each digest once."""
+    requests: dict[str, Request] = {}
+    for entry in classes:
+        category = source.categories.get(dataset) or entry.superordinate or CATEGORY
+        for template in source.templates:
+            prompt = template.format(name=entry.name, category=category)
+            body = _body(source, model, prompt)
+            for sample in range(source.samples):
+                request = Request(entry.name, prompt, sample, source.api, body)
+                requests.setdefault(request.digest, request)
+    return list(requests.values())
+
+
+def _body(source: PromptSource, model: str, prompt: str) -> dict[str, Any]:
+    body: dict[str, Any] = {"model": model}
+    if source.api == "chat":
+        system = [{"role": "system", "content": source.system}] if source.system else []
+        body["messages"] = [*system, {"role": "user", "content": prompt}]
+    else:
+        body["prompt"] = f"{source.system}\n\n{prompt}" if source.system else prompt
+    if source.temperature is not None:
+        body["temperature"] = source.temperature
+    if source.max_tokens is not None:
+        body["max_tokens"] = source.max_tokens
+    return body | source.extra

@@ -1,0 +1,143 @@
+"""A local stand-in for an OpenAI-compatible endpoint that can be told to fail in the ways that real ones do."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Body = dict[str, Any]
+Fault = str
+"""Name of a failure: "429", "500", "reset", "truncated", "no choices", "filtered", "no text", "latin-1", "cut"..."""
+
+REFUSALS = {
+    "400": (400, {"message": "unsupported parameter"}),
+    "401": (401, {"message": "Incorrect API key provided: {key}, which starts {start}", "code": "invalid_api_key"}),
+    "404": (404, {"message": "no such model", "code": "model_not_found"}),
+    "429": (429, {"message": "slow down", "code": "rate_limit_exceeded"}),
+    "500": (500, {"message": "exploded with {key}"}),
+    "quota": (429, {"message": "pay first", "code": "insufficient_quota"}),
+    "azure filter": (400, {"message": "filtered", "code": "content_filter"}),
+}
+
+
+class Endpoint:
+    """Serves /v1/chat/completions and /v1/completions on 127.0.0.1 from a thread.
+
+    `answer` makes an answer of a prompt. `fault` is asked for each request, with its prompt and how often that prompt
+    was asked before; the failure it names is injected. `delay` is in seconds.
+    """
+
+    def __init__(self) -> None:
+        self.answer: Callable[[str], str] = lambda prompt: f"Something is seen about {prompt}."
+        self.fault: Callable[[str, int], Fault | None] = lambda prompt, before: None
+        self.delay = 0.0
+        self.asked: Counter[str] = Counter()
+        self.paid: Counter[str] = Counter()
+        self.bodies: list[Body] = []
+        self.running = self.most_running = 0
+        self.lock = threading.Lock()
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    def __enter__(self) -> Endpoint:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def forget(self) -> None:
+        """Start counting anew."""
+        self.asked.clear()
+        self.paid.clear()
+        self.bodies.clear()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that are killed hang up in the middle; that is meant."""
+
+
+def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            body: Body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            chat = self.path == "/v1/chat/completions"
+            prompt = body["messages"][-1]["content"] if chat else body["prompt"]
+            with endpoint.lock:
+                before = endpoint.asked[prompt]
+                endpoint.asked[prompt] += 1
+                endpoint.bodies.append(body)
+                endpoint.running += 1
+                endpoint.most_running = max(endpoint.most_running, endpoint.running)
+            try:
+                time.sleep(endpoint.delay)
+                self.respond(chat, prompt, endpoint.fault(prompt, before))
+            finally:
+                with endpoint.lock:
+                    endpoint.running -= 1
+
+        def respond(self, chat: bool, prompt: str, fault: Fault | None) -> None:
+            if fault == "reset":
+                # An immediate reset instead of an orderly end.
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+                self.close_connection = True
+                return
+            if fault == "slow":
+                time.sleep(3)
+            if fault in REFUSALS:
+                key = self.headers["Authorization"].removeprefix("Bearer ")
+                status, error = REFUSALS[fault]
+                text = json.dumps({"error": error}).replace("{key}", key).replace("{start}", key[:9] + "****")
+                self.send(status, text.encode(), {"Retry-After": "0.05"} if fault == "429" else {})
+                return
+            self.send(200, _completion(chat, endpoint.answer(prompt), fault), {})
+            if fault in (None, "cut"):
+                with endpoint.lock:
+                    endpoint.paid[prompt] += 1
+
+        def send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in {"Content-Type": "application/json", **headers}.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+    return Handler
+
+
+def _completion(chat: bool, text: str, fault: Fault | None) -> bytes:
+    content = None if fault in ("no text", "filtered") else text
+    choice: Body = {
+        "index": 0,
+        "finish_reason": {"filtered": "content_filter", "cut": "length"}.get(fault or "", "stop"),
+    }
+    choice |= {"message": {"role": "assistant", "content": content}} if chat else {"text": content}
+    usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12, "details": {"cached_tokens": 0}}
+    completion = {"id": "x", "choices": [] if fault == "no choices" else [choice], "usage": usage}
+    whole = json.dumps(completion, ensure_ascii=False)
+    if fault == "truncated":
+        return whole[: len(whole) // 2].encode()
+    if fault == "latin-1":
+        return whole.replace("Something", "Caf\u00e9").encode("latin-1")
+    if fault == "html":
+        return b"<html>busy</html>"
+    return whole.encode()

@@ -1,0 +1,581 @@
+"""The stage describe: against a local endpoint that fails in the ways that real ones do, nothing is paid for twice."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from openai_server import Endpoint
+
+from stages.common import tables
+from stages.common.errors import UserError
+from stages.common.params import load_params
+from stages.describe.__main__ import check_descriptions, describe
+from stages.describe.clean import Parse, clean
+from stages.describe.client import GIVE_UP_AFTER, scrub
+from stages.describe.log import read_log
+from stages.describe.prompts import ClassName, PromptSource, build_requests, load_source
+
+ROOT = Path(__file__).parents[1]
+KEY = "sk-proj-Q7vZk2mXbT94hLwN"
+NAMES = ["Abyssinian", "great pyrenees", "Egyptian Mau", "Übermops"]
+JSON = Path("descriptions/demo/parts.json")
+LOG = Path("data/demo/responses/parts.jsonl")
+PROMPTS = Path("descriptions/prompts/parts.yaml")
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    with Endpoint() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    make_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make_project(folder: Path, names: list[str] = NAMES, **settings: object) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["sources"]["parts"] = "sentences"
+    params["describe"] |= {"model": "a-model", "concurrency": 3, "timeout": 5.0, "max_retries": 1} | settings
+    folder.mkdir(exist_ok=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    classes = pa.table({"label": pa.array(range(len(names)), pa.int32()), "name": names})
+    meta = tables.make_meta("classes", "demo", parameters={})
+    tables.write_table(folder / "data/demo/classes.parquet", classes, meta)
+    write_prompts(folder, "Describe {name}", "Which ears has {name}")
+
+
+def write_prompts(folder: Path, *templates: str, **settings: object) -> None:
+    path = folder / PROMPTS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({"templates": list(templates), **settings}))
+
+
+def run_here() -> None:
+    """The stage in this process: quicker than a process of its own."""
+    describe("demo", "parts", load_params().describe)
+
+
+def command(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "stages.describe", "--dataset", "demo", "--source", "parts"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_stage(folder: Path) -> tuple[int, str, str]:
+    """The stage in a process of its own: exit code, standard output, standard error."""
+    process = command(folder)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def log_lines() -> list[dict]:
+    return [json.loads(line) for line in LOG.read_text().splitlines()]
+
+
+def answers() -> list[dict]:
+    return [line for line in log_lines() if "request" in line]
+
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+def test_asks_once_and_writes_whole_sentences_in_class_order(project: Path, endpoint: Endpoint) -> None:
+    endpoint.answer = lambda prompt: f"\n\n1. Seen by {prompt[-3:]}: 3.5 cm of fur. The belly, e.g. its side, is pale."
+    endpoint.delay = 0.02
+    code, out, err = run_stage(project)
+    assert (code, err) == (0, "")
+    assert "16 descriptions of 4 classes from 8 answers, 8 of them asked for now; dropped: none" in out
+    found = json.loads(JSON.read_text())
+    assert list(found) == NAMES
+    assert found["Abyssinian"][:2] == ["Seen by ian: 3.5 cm of fur.", "The belly, e.g. its side, is pale."]
+    assert set(endpoint.paid.values()) == {1}
+    assert 1 < endpoint.most_running <= 3
+    first = answers()[0]
+    assert {"class", "prompt", "sample", "model", "answer", "finish_reason", "time"} < set(first)
+    assert first["usage"] == {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+    assert log_lines()[-1]["file"] == JSON.as_posix()
+
+    before = JSON.read_bytes(), LOG.read_bytes()
+    endpoint.forget()
+    run_here()
+    assert (JSON.read_bytes(), LOG.read_bytes()) == before
+    assert not endpoint.asked
+
+
+def test_failures_are_counted_and_a_rerun_asks_only_for_the_rest(project: Path, endpoint: Endpoint) -> None:
+    names = [f"bird {letter}" for letter in "abcdefghijkl"]
+    make_project(project, names)
+    write_prompts(project, "Describe {name}")
+    faults = ["500", "reset", "truncated", "no choices", "filtered", "no text", "latin-1", "html", "azure filter"]
+    by_prompt = {f"Describe {name}": fault for name, fault in zip(names, faults, strict=False)}
+
+    def fault(prompt: str, before: int) -> str | None:
+        if prompt == "Describe bird l":
+            return "429" if before == 0 else None  # a retry of the client's mends it
+        return by_prompt.get(prompt)
+
+    endpoint.fault = fault
+    code, _, err = run_stage(project)
+    assert code == 1
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "9 of 12 answers are missing" in err
+    for reason in ("1 x HTTP 500", "1 x no connection", "1 x no choices", "2 x content filter", "1 x no text"):
+        assert reason in err
+    assert "3 x broken JSON (class 'bird c')" in err
+    assert "rerun asks only for the rest" in err
+    assert not JSON.exists()
+    assert {line["class"] for line in answers()} == {"bird j", "bird k", "bird l"}
+    assert endpoint.asked["Describe bird l"] == 2
+
+    endpoint.fault = lambda prompt, before: None
+    run_here()
+    assert endpoint.paid == {f"Describe {name}": 1 for name in names}
+    assert list(json.loads(JSON.read_text())) == names
+    assert len({line["request"] for line in answers()}) == len(answers()) == 12
+
+
+def test_killed_run_continues_to_the_same_bytes(
+    tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"bird number {index}" for index in range(20)]
+    for folder in (tmp_path / "whole", tmp_path / "killed"):
+        make_project(folder, names, concurrency=2)
+    endpoint.delay = 0.03
+    process = command(tmp_path / "killed")
+    while sum(endpoint.paid.values()) < 9 and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    log = tmp_path / "killed" / LOG
+    assert not (tmp_path / "killed" / JSON).exists()
+    received = read_log(log).answers
+    assert 7 <= len(received) < 40
+    kept = [json.loads(line) for line in log.read_text().splitlines()]
+
+    endpoint.forget()
+    endpoint.delay = 0.0
+    assert run_stage(tmp_path / "killed")[0] == 0
+    assert not {line["prompt"] for line in kept} & set(endpoint.asked)
+    assert sum(endpoint.paid.values()) == 40 - len(received)
+    monkeypatch.chdir(tmp_path / "whole")
+    run_here()
+    assert (tmp_path / "killed" / JSON).read_bytes() == (tmp_path / "whole" / JSON).read_bytes()
+
+
+def test_hopeless_endpoint_is_not_asked_on(project: Path, endpoint: Endpoint) -> None:
+    make_project(project, [f"bird {index}" for index in range(60)], max_retries=0)
+    for fault, reason in (
+        ("401", "refuses the key"),
+        ("404", "does not know the model"),
+        ("quota", "quota is used up"),
+        ("400", f"{GIVE_UP_AFTER} requests in a row failed"),
+    ):
+        endpoint.forget()
+        endpoint.fault = lambda prompt, before, fault=fault: fault  # type: ignore[misc]
+        with pytest.raises(UserError, match=reason) as error:
+            run_here()
+        assert "120 of 120 answers are missing" in str(error.value)
+        assert sum(endpoint.asked.values()) <= (GIVE_UP_AFTER + 3 if fault == "400" else 6)
+
+
+def test_slow_endpoint_is_a_time_out(project: Path, endpoint: Endpoint) -> None:
+    make_project(project, ["wren"], timeout=0.2, max_retries=0)
+    endpoint.fault = lambda prompt, before: "slow"
+    with pytest.raises(UserError, match="2 x time-out"):
+        run_here()
+
+
+def test_completions_with_samples_and_settings(project: Path, endpoint: Endpoint) -> None:
+    write_prompts(
+        project, "Q: {name}\nA:", api="completions", samples=3, temperature=0.5, max_tokens=9, extra={"top_p": 0.9}
+    )
+    endpoint.fault = lambda prompt, before: "cut" if before == 0 else None
+    endpoint.answer = lambda prompt: "The ears are big. The tail is long and ends in"
+    run_here()
+    assert set(endpoint.paid.values()) == {3}
+    assert endpoint.bodies[0].items() >= {"temperature": 0.5, "max_tokens": 9, "top_p": 0.9, "model": "a-model"}.items()
+    cut = ["The ears are big."]
+    whole = [*cut, "The tail is long and ends in"]
+    assert sorted(json.loads(JSON.read_text())["Abyssinian"]) == sorted([*cut, *whole, *whole])
+
+
+def test_key_is_nowhere(project: Path, endpoint: Endpoint) -> None:
+    make_project(project, max_retries=0)
+    endpoint.answer = lambda prompt: f"The header was Bearer {KEY} and more."
+    endpoint.fault = lambda prompt, before: "500" if "ears" in prompt else None
+    code, out, err = run_stage(project)
+    assert (code, err.count("\n")) == (1, 1)
+    endpoint.fault = lambda prompt, before: "401"
+    with pytest.raises(UserError, match="refuses the key") as error:
+        run_here()
+    endpoint.fault = lambda prompt, before: None
+    run_here()
+    assert "***" in err
+    assert "***" in str(error.value)
+    told = f"{out}{err}{error.value}"
+    written = b"".join(path.read_bytes() for path in project.rglob("*") if path.is_file()).decode(errors="replace")
+    for part in (KEY, KEY[:9], KEY[-6:]):
+        assert part not in told
+        assert part not in written
+
+
+@pytest.mark.parametrize("key", [KEY, "0123456789abcdef0123", "AIzaSyB-unusual_key.9"])
+def test_scrub_hides_whole_and_partial_keys(key: str) -> None:
+    for text in (
+        f"bad key {key}.",
+        f"bad key {key[:8]}****{key[-4:]}",
+        f"Bearer\n{key}, of",
+        "another sk-abc123def, of",
+    ):
+        clean_text = scrub(text, key)
+        assert not any(key[i : i + 6] in clean_text for i in range(len(key) - 5))
+        assert "abc123" not in clean_text
+        assert "***" in clean_text
+    assert scrub("none of them", "none") == "none of them"
+
+
+# --- what is there already --------------------------------------------------------------------------------------------
+
+
+def test_published_file_is_used_without_a_key(
+    project: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    JSON.parent.mkdir(parents=True)
+    JSON.write_text('{"abyssinian": [" catThe cat."], "beagle": []}')
+    (project / "data/demo/classes.parquet").unlink()
+    run_here()
+    assert capsys.readouterr() == (f"{JSON}: used as it is, 1 descriptions of 2 classes\n", "")
+    assert JSON.read_text() == '{"abyssinian": [" catThe cat."], "beagle": []}'
+    assert LOG.read_bytes() == b""
+    assert not endpoint.asked
+    PROMPTS.unlink()
+    run_here()
+
+
+def test_missing_key_names_three_mends(project: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", " ")
+    with pytest.raises(UserError) as error:
+        run_here()
+    for part in (str(JSON), "put a published file there", "OPENAI_API_KEY", "remove 'parts' from sources"):
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "localhost:8000")
+    with pytest.raises(UserError, match="OPENAI_BASE_URL"):
+        run_here()
+    PROMPTS.unlink()
+    with pytest.raises(UserError, match="both missing"):
+        run_here()
+    assert not endpoint.asked
+
+
+def test_own_file_follows_its_prompts_and_a_hand_edited_one_does_not(project: Path, endpoint: Endpoint) -> None:
+    run_here()
+    endpoint.forget()
+    write_prompts(project, "Describe {name}", "Which tail has {name}", "Which ears has {name}")
+    run_here()
+    assert set(endpoint.asked) == {f"Which tail has {name}" for name in NAMES}
+    assert [text[-24:-1] for text in json.loads(JSON.read_text())["Abyssinian"]][1] == "ich tail has Abyssinian"
+
+    endpoint.forget()
+    write_prompts(project, "Describe {name}")
+    run_here()
+    assert [len(texts) for texts in json.loads(JSON.read_text()).values()] == [1] * 4
+
+    edited = JSON.read_text().replace("Something", "Anything")
+    JSON.write_text(edited)
+    write_prompts(project, "Which claws has {name}")
+    run_here()
+    assert JSON.read_text() == edited
+    assert not endpoint.asked
+
+    JSON.unlink()  # asked for: made anew
+    run_here()
+    assert set(endpoint.asked) == {f"Which claws has {name}" for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"{", "not JSON"),
+        (b"", "not JSON"),
+        (b'{"a": ["caf\xe9"]}', "not JSON in UTF-8"),
+        (b'["a"]', "not a list"),
+        (b'{"wren": "A bird."}', "'wren' must be a list of sentences, but has 'A bird.'"),
+        (b'{"wren": ["A bird.", null]}', "'wren' must be a list of sentences, but has None"),
+    ],
+)
+def test_wrong_file_is_refused_in_one_line(content: bytes, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=complaint) as error:
+        check_descriptions(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# --- the response log -------------------------------------------------------------------------------------------------
+
+
+def test_torn_last_line_is_cut_and_asked_again(
+    project: Path, endpoint: Endpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_here()
+    expected, lines = JSON.read_bytes(), LOG.read_bytes().splitlines(keepends=True)
+    JSON.unlink()
+    endpoint.forget()
+    LOG.write_bytes(b"".join(lines[:7]) + lines[7][:-20])
+    run_here()
+    assert sum(endpoint.asked.values()) == 1
+    assert "torn line" in capsys.readouterr().err
+    assert JSON.read_bytes() == expected
+    assert len(answers()) == 8
+
+    # A whole record without its line feed was paid for.
+    LOG.write_bytes(b"".join(lines[:7]) + lines[7].rstrip(b"\n"))
+    JSON.unlink()
+    endpoint.forget()
+    run_here()
+    assert not endpoint.asked
+    assert JSON.read_bytes() == expected
+    assert len(answers()) == 8
+
+
+def test_log_cut_anywhere_keeps_every_whole_line(project: Path, endpoint: Endpoint) -> None:
+    run_here()
+    content = LOG.read_bytes()
+    cut = project / "cut.jsonl"
+    for length in range(0, len(content), 23):
+        cut.write_bytes(content[:length])
+        assert len(read_log(cut).answers) >= min(8, content[:length].count(b"\n"))
+        assert read_log(cut).whole_bytes <= length
+
+
+@pytest.mark.parametrize("kind", ["symlink", "hardlink", "read-only"])
+def test_log_linked_into_a_cache_is_left_alone(kind: str, project: Path, endpoint: Endpoint) -> None:
+    run_here()
+    cache = project / "cache"
+    LOG.rename(cache)
+    cache.chmod(0o444)
+    if kind == "symlink":
+        LOG.symlink_to(cache)
+    elif kind == "hardlink":
+        LOG.hardlink_to(cache)
+    else:
+        LOG.write_bytes(cache.read_bytes())
+        LOG.chmod(0o444)
+    before = cache.read_bytes()
+    write_prompts(project, "Describe {name}", "Which tail has {name}")
+    run_here()
+    assert cache.read_bytes() == before
+    assert LOG.read_bytes().startswith(before)
+    assert len(answers()) == 12
+    assert not LOG.is_symlink()
+
+
+def test_log_held_by_another_run_or_gone_is_refused(project: Path, endpoint: Endpoint) -> None:
+    LOG.parent.mkdir(parents=True)
+    with LOG.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another run"):
+            run_here()
+    LOG.unlink()
+    LOG.symlink_to("nowhere")
+    with pytest.raises(UserError, match="dvc pull"):
+        run_here()
+    assert not endpoint.asked
+
+
+# --- cleaning ---------------------------------------------------------------------------------------------------------
+
+CASES = [
+    ("\n\nThe coat is short.", ["The coat is short."], []),
+    ("1. The coat is short.\n2) It has\ttwo  ears.", ["The coat is short.", "It has two ears."], []),
+    ("- **Ears**: big.\n* Tail\n• Paws.", ["Ears: big.", "Tail", "Paws."], []),
+    ('"The coat is short."', ["The coat is short."], []),
+    ("“The coat is short. It shines.”", ["The coat is short.", "It shines."], []),
+    ('"Yorkie" is a name for it.', ['"Yorkie" is a name for it.'], []),
+    ('It is called a "Yorkie".', ['It is called a "Yorkie".'], []),
+    ('"""Dotted cloth.', ["Dotted cloth."], []),
+    ("'A wine's colour.", ["A wine's colour."], []),
+    (" catThe pet Abyssinian cat is lean.", ["The pet Abyssinian cat is lean."], ["fragment"]),
+    (" breedsA terrier is small.", ["A terrier is small."], ["fragment"]),
+    ("'sA bumpy cloth is uneven.", ["A bumpy cloth is uneven."], ["fragment"]),
+    ("-textureA cloth is sprinkled.", ["A cloth is sprinkled."], ["fragment"]),
+    (" glass\nBanded glass has layers.", ["Banded glass has layers."], ["fragment"]),
+    ("_pointer\nThe pointer is lean.", ["The pointer is lean."], ["fragment"]),
+    ("**Abyssinian Cat**\n\nIt is lean.", ["It is lean."], ["fragment"]),
+    (" RM550\nThe cat is blue.", ["The cat is blue."], ["fragment"]),
+    ("The LaPerm has curls.", ["The LaPerm has curls."], []),
+    ("iPhone cases are flat.", ["iPhone cases are flat."], []),
+    (",The keeshond is grey.", ["The keeshond is grey."], []),
+    (":\nCracked earth is dry.", ["Cracked earth is dry."], ["no words"]),
+    (".", [], ["no words"]),
+    ("1.", [], ["no words"]),
+    ("", [], ["empty"]),
+    (" \n ", [], ["empty"]),
+    ("There are several features:1.", [], ["header"]),
+    ("It has:-A short coat\n-A round head", ["A short coat", "A round head"], ["header"]),
+    ("A wingspan of up to 3.5 inches. It soars.", ["A wingspan of up to 3.5 inches.", "It soars."], []),
+    ("It weighs approx. 9 kg. Mt. Etna and St. Moritz.", ["It weighs approx. 9 kg.", "Mt. Etna and St. Moritz."], []),
+    ("It is white.The tail is long.", ["It is white.", "The tail is long."], []),
+    ("Ist es weiß? Ja! Über dem Auge ist es rot.", ["Ja!", "Über dem Auge ist es rot."], ["chatter"]),
+    ("I'm sorry, but I can't describe that.", [], ["refusal"]),
+    ("I’m sorry. The coat is red.", ["The coat is red."], ["refusal"]),
+    ("As an AI language model, I do not have eyes.", [], ["refusal"]),
+    ("My apologies, I am an AI and cannot see.", [], ["refusal"]),
+    ("A bird that cannot fly, as a kiwi.", ["A bird that cannot fly, as a kiwi."], []),
+    ("Sure! Here are three sentences:\n- It is red.", ["It is red."], ["header"]),
+    ('Sure! Here is a caption: "A cat on a sofa."', ["A cat on a sofa."], []),
+    ("It is red. Let me know if you need more!", ["It is red."], ["chatter"]),
+    ("<think>Hm. A cat.</think>\nIt is red.", ["It is red."], []),
+    ("# Wren\nIt is brown.", ["It is brown."], []),
+    ("![wren](https://i.", [], ["empty"]),
+    (
+        "The head is round and rather small beside the long\nbody, with a short bill.",
+        ["The head is round and rather small beside the long body, with a short bill."],
+        [],
+    ),
+    ("The coat is short\x00 and\u2028soft.", ["The coat is short and soft."], []),
+]
+
+
+@pytest.mark.parametrize(("answer", "kept", "dropped"), CASES)
+def test_clean_sentences(answer: str, kept: list[str], dropped: list[str]) -> None:
+    found, reasons = clean(answer, "sentences", "stop")
+    assert (found, sorted(reasons.elements())) == (kept, dropped)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept", "dropped"),
+    [
+        ("- black, grey, or brown fur\n- pointed ears.", ["black, grey, or brown fur", "pointed ears"], []),
+        ("Useful features:\n1. big ears\n2. a long tail\nThese tell it apart.", ["big ears", "a long tail"], 2),
+        ("short fur\n- big ears\n- a long tail", ["short fur", "big ears", "a long tail"], []),
+        ("short fur; big ears; a long tail", ["short fur", "big ears", "a long tail"], []),
+        ("I'm sorry, I can't help with that.", [], ["refusal"]),
+    ],
+)
+def test_clean_lists(answer: str, kept: list[str], dropped: list[str] | int) -> None:
+    found, reasons = clean(answer, "list", "stop")
+    assert found == kept
+    assert (reasons.total() if isinstance(dropped, int) else sorted(reasons.elements())) == dropped
+
+
+@pytest.mark.parametrize(
+    ("answer", "parse", "kept"),
+    [
+        ("It is red. It is as long as", "sentences", ["It is red."]),
+        ("It is red. It is up to 3.", "sentences", ["It is red."]),
+        ("It is red. It is long.", "sentences", ["It is red.", "It is long."]),
+        ("- red\n- lon", "list", ["red"]),
+        ("<think>It could be", "sentences", []),
+    ],
+)
+def test_unfinished_end_is_dropped(answer: str, parse: Parse, kept: list[str]) -> None:
+    assert clean(answer, parse, "length")[0] == kept
+
+
+@given(st.text(alphabet=st.sampled_from("aBé .!?:;,-*\"'’“\n\t1)(<>#_[]"), max_size=60) | st.text(max_size=60))
+def test_clean_gives_single_lines_with_words(answer: str) -> None:
+    for text in clean(answer, "sentences")[0] + clean(answer, "list")[0]:
+        assert text == " ".join(text.split())
+        assert sum(map(str.isalpha, text)) >= 2
+
+
+def test_class_without_a_sentence_is_named(project: Path, endpoint: Endpoint) -> None:
+    endpoint.answer = lambda prompt: "I'm sorry, I cannot." if "Mau" in prompt else "It is red."
+    with pytest.raises(UserError, match=r"'Egyptian Mau'.*2 refusal.*max_tokens"):
+        run_here()
+    assert not JSON.exists()
+
+
+# --- prompt sources ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "descriptions/prompts").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_prompt_source(path: Path) -> None:
+    source = load_source(path)
+    assert source.paper
+    requests = build_requests(source, [ClassName("Abyssinian", "cat"), ClassName("wren")], "m", "demo")
+    assert len(requests) == 2 * len(source.templates) * source.samples
+    assert "cat" in requests[0].prompt
+    assert "object" in requests[-1].prompt
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("templates: ['{name}']\nsample: 3", "sample: unknown key .did you mean 'samples'"),
+        ("paper: x", "templates: missing"),
+        ("templates: []", "templates: List should have at least 1 item"),
+        ("templates: ['a bird']", r"templates.0: must contain \{name\}"),
+        ("templates: ['{name} {kind}']", "placeholder {kind}"),
+        ("templates: ['{name']", "templates.0: .*brace"),
+        ("templates: ['{name}']\nparse: words", "parse: Input should be 'sentences' or 'list', not 'words'"),
+        ("templates: ['{name}']\nextra: {n: 2}", "extra: must not hold 'n'"),
+        ("- a", "must be a mapping"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_wrong_prompt_source_is_refused_in_one_line(text: str, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=complaint) as error:
+        load_source(path)
+    assert "\n" not in str(error.value)
+
+
+def test_requests_know_kinds_and_each_is_made_once() -> None:
+    source = PromptSource(templates=["the {category} {name}"], categories={"zoo": "animal"})
+    crane = [ClassName("crane", "bird"), ClassName("crane", "machine"), ClassName("wren"), ClassName("wren")]
+    prompts = [request.prompt for request in build_requests(source, crane, "m", "demo")]
+    assert prompts == ["the bird crane", "the machine crane", "the object wren"]
+    assert [request.prompt for request in build_requests(source, crane[:1], "m", "zoo")] == ["the animal crane"]
+
+
+def test_digest_depends_on_everything_that_is_sent() -> None:
+    def digest(model: str = "m", **settings: object) -> str:
+        source = PromptSource.model_validate({"templates": ["{name}"]} | settings)
+        return build_requests(source, [ClassName("wren")], model, "demo")[-1].digest
+
+    changes: list[dict] = [
+        {},
+        {"model": "n"},
+        {"system": "s"},
+        {"temperature": 0.5},
+        {"max_tokens": 5},
+        {"api": "completions"},
+        {"samples": 2},
+        {"extra": {"top_p": 0.5}},
+    ]
+    assert len({digest(**change) for change in changes}) == len(changes)
+    assert digest(paper="x", parse="list", temperature=1) == digest()
