@@ -288,9 +288,10 @@ def test_missing_key_names_three_mends(project: Path, endpoint: Endpoint, monkey
         assert part in str(error.value)
     assert "\n" not in str(error.value)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("OPENAI_BASE_URL", "localhost:8000")
-    with pytest.raises(UserError, match="OPENAI_BASE_URL"):
-        run_here()
+    for url in ("localhost:8000", "http://", "http://[::1", "http://host:port/v1"):
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        with pytest.raises(UserError, match="OPENAI_BASE_URL"):
+            run_here()
     PROMPTS.unlink()
     with pytest.raises(UserError, match="both missing"):
         run_here()
@@ -508,7 +509,7 @@ def test_unfinished_end_is_dropped(answer: str, parse: Parse, kept: list[str]) -
 def test_clean_gives_single_lines_with_words(answer: str) -> None:
     for text in clean(answer, "sentences")[0] + clean(answer, "list")[0]:
         assert text == " ".join(text.split())
-        assert sum(map(str.isalpha, text)) >= 2
+        assert sum(map(str.isalnum, text)) >= 2
 
 
 def test_class_without_a_sentence_is_named(project: Path, endpoint: Endpoint) -> None:

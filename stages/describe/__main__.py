@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import Counter
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from stages.common import paths, tables
 from stages.common.cli import parse_job
@@ -164,10 +164,18 @@ def _api_key(target: Path, source: str) -> str:
         )
     if not key.isascii() or not key.isprintable():
         raise UserError("OPENAI_API_KEY has characters that cannot be sent; copy the key again")
-    url = os.environ.get("OPENAI_BASE_URL", "")
-    if url and not re.match(r"https?://[^/\s:]+(?::\d+)?(?:/\S*)?$", url):
+    url = os.environ.get("OPENAI_BASE_URL", "").strip()
+    if url and not _is_address(url):
         raise UserError("OPENAI_BASE_URL must be an address such as http://localhost:8000/v1")
     return key
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 80) > 0
+    except ValueError:
+        return False
 
 
 def _check_every_class(described: Descriptions, source: str, prompts: PromptSource, dropped: Counter[str]) -> None:

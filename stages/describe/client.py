@@ -164,7 +164,8 @@ class _Asker:
         except openai.APITimeoutError:
             self._count_failed(request, "time-out")
         except openai.APIConnectionError as error:
-            self._count_failed(request, "no connection", str(error.__cause__ or error))
+            cause = error.__cause__ or error
+            self._count_failed(request, "no connection", str(cause) or type(cause).__name__)
         except openai.OpenAIError as error:
             self._count_failed(request, type(error).__name__, str(error))
         else:
@@ -177,7 +178,7 @@ class _Asker:
         if error.code == "content_filter":
             self._fail(request, "content filter")
             return
-        self._count_failed(request, f"HTTP {status}", error.message)
+        self._count_failed(request, f"HTTP {status}", error.message.removeprefix(f"Error code: {status} - "))
         if status in _HOPELESS:
             self._give_up(_HOPELESS[status])
         elif error.code == "insufficient_quota":
