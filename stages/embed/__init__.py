@@ -1,0 +1,1 @@
+"""embed: images and boxes -> Parquet shards of view embeddings."""

@@ -1,0 +1,51 @@
+"""From an image file to the pixels of its views: one decode an image, one resampling a crop that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from torchvision import transforms
+
+from stages.common.images import to_tensor
+
+WHOLE = -1
+"""The `candidate` of a view that is the whole image."""
+
+
+def whole_image_transform(preprocess: dict[str, Any], size: int) -> Callable[[Image.Image], Image.Image]:
+    """open_clip's own transform of a whole image (resize, centre crop or squash), without the normalisation."""
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    full = image_transform_v2(PreprocessCfg(size=size, **{key: preprocess[key] for key in keys}), is_train=False)
+    pixel_steps = [step for step in full.transforms if not isinstance(step, transforms.ToTensor | transforms.Normalize)]
+    return transforms.Compose(pixel_steps)
+
+
+def resample(pixels: torch.Tensor, box: np.ndarray, size: int, interpolation: str) -> torch.Tensor:
+    """[3, H, W] uint8, box (left, top, right, bottom) -> the crop as [3, size, size] uint8, antialiased."""
+    left, top, right, bottom = (int(edge) for edge in box)
+    crop = pixels[None, :, top:bottom, left:right]
+    return torch.nn.functional.interpolate(crop, (size, size), mode=interpolation, antialias=True)[0]
+
+
+class ViewMaker:
+    """Pixels of an image's views as a model wants them: first the whole image, then the given boxes."""
+
+    def __init__(self, preprocess: dict[str, Any], size: int) -> None:
+        self._size = size
+        self._interpolation = preprocess["interpolation"]
+        self._whole = whole_image_transform(preprocess, size)
+
+    def __call__(self, image: Image.Image, boxes: np.ndarray) -> torch.Tensor:
+        """RGB image and [V, 4] int boxes -> [1 + V, 3, S, S] uint8."""
+        views = torch.empty((1 + len(boxes), 3, self._size, self._size), dtype=torch.uint8)
+        views[0] = to_tensor(self._whole(image))
+        if len(boxes):
+            pixels = to_tensor(image)
+            for place, box in enumerate(boxes, 1):
+                views[place] = resample(pixels, box, self._size, self._interpolation)
+        return views

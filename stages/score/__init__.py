@@ -1,0 +1,1 @@
+"""score: texts and views -> predictions and metrics."""

@@ -1,0 +1,95 @@
+"""score: `texts.parquet` and the shards of views -> `predictions.parquet` and `metrics.json`.
+
+All methods and all runs in one pass over the shards, on the GPU when there is one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import torch
+from tqdm import tqdm
+
+from stages.common import paths
+from stages.common.cli import Job, parse_job
+from stages.common.encoders import UNTRAINED, pick_device
+from stages.common.errors import UserError, run
+from stages.common.tables import Meta, make_meta, read_meta, read_table, write_json, writing
+from stages.score.methods import WHOLE, available, class_vectors
+from stages.score.outcomes import PREDICTIONS, Tally, predictions_table, score_batch
+from stages.score.stream import find_shards, kept_candidates, read_batches
+
+IMAGES_PER_BATCH = 64
+ROWS_PER_GROUP = 1 << 17
+
+
+def main() -> None:
+    job = parse_job("score", __doc__, "dataset", "model")
+    for line in score_dataset(job):
+        print(line)
+
+
+def score_dataset(job: Job) -> list[str]:
+    """Score a whole data set; returns the lines to print.
+
+    Raises:
+        UserError: artifacts that do not belong together, or an IoU threshold that the boxes were not made with.
+    """
+    score, seed, crop = job.params.score, job.params.seed, box_parameters(job)
+    device = pick_device(job.params.device)
+    texts_path, boxes_path = paths.texts(job.dataset, job.model), paths.boxes(job.dataset)
+    texts, texts_meta = read_table(texts_path, "texts")
+    images, _ = read_table(paths.images(job.dataset), "images", ["image_id", "label"])
+    image_ids, labels = images["image_id"].to_pylist(), images["label"].to_numpy()
+    classes = read_table(paths.classes(job.dataset), "classes", ["label"])[0].num_rows
+    boxes = (boxes_path, read_meta(boxes_path, "boxes"))
+    shards = find_shards(paths.views(job.dataset, job.model), (texts_path, texts_meta), boxes, len(image_ids))
+    views_model: Meta = read_meta(shards[0], "views")["model"]
+    kept = kept_candidates(boxes_path, score.iou_threshold, crop["candidates"])
+    methods, lines = available(texts)
+    pairs = [(m, torch.from_numpy(class_vectors(texts_path, texts, m, classes, score)).to(device)) for m in methods]
+    tallies = [Tally(1 if method.views == WHOLE else score.runs) for method in methods]
+    meta = make_meta("predictions", job.dataset, parameters={"seed": seed, **score.model_dump()}, model=views_model)
+    waiting: list[pa.Table] = []
+    with (
+        writing(paths.predictions(job.dataset, job.model), PREDICTIONS, meta) as writer,
+        tqdm(total=len(image_ids), desc="score", unit="image", disable=None) as progress,
+    ):
+        for batch in read_batches(shards, image_ids, kept, crop["max_views"], IMAGES_PER_BATCH):
+            span = slice(batch.first, batch.first + len(batch.similarity))
+            truth = torch.from_numpy(labels[span].astype(np.int64)).to(device)
+            outcomes = score_batch(batch, image_ids[span], truth, pairs, score, seed)
+            for tally, outcome in zip(tallies, outcomes, strict=True):
+                tally.add(outcome, labels[span])
+            waiting.append(predictions_table(image_ids[span], labels[span], methods, outcomes))
+            if sum(map(len, waiting)) >= ROWS_PER_GROUP:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting.clear()
+            progress.update(len(truth))
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))
+    metrics: dict[str, object] = {m.name: tally.metrics() for m, tally in zip(methods, tallies, strict=True)}
+    if views_model["pretrained"] == UNTRAINED:
+        metrics["weights"] = UNTRAINED
+    write_json(paths.metrics(job.dataset, job.model), metrics)
+    return [*lines, f"score {job.dataset} {job.model}: {len(image_ids)} images, {len(methods)} methods"]
+
+
+def box_parameters(job: Job) -> Meta:
+    """What `boxes.parquet` was made with, checked to hold the IoU threshold that is asked for.
+
+    Raises:
+        UserError: the boxes were made with other thresholds.
+    """
+    path = paths.boxes(job.dataset)
+    crop: Meta = read_meta(path, "boxes")["parameters"]
+    if job.params.score.iou_threshold not in crop["iou_thresholds"]:
+        raise UserError(
+            f"score.iou_threshold {job.params.score.iou_threshold:g} is not among those {path} was made with: "
+            f"{crop['iou_thresholds']}; run `dvc repro crop`"
+        )
+    return crop
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,87 @@
+"""The methods that are compared: which views of an image meet which texts of a class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stages.common.errors import UserError
+from stages.common.params import Score
+from stages.common.tables import embedding_rows
+from stages.score.alignment import normalized, softmax_by_group
+
+WHOLE, ALL, REFINED = "whole", "all", "refined"
+"""Pools of views: the whole image; the first max_views candidates; those that survive the IoU filter."""
+
+KEPT = "kept"
+"""Stands for the rows that description refinement kept, whatever their source."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table."""
+
+    name: str
+    views: str
+    texts: str
+    """Source of the texts, or KEPT."""
+    combine: str
+    """How a class's texts become one vector: "mean", "normalized mean" or "weighted"."""
+
+
+METHODS = (
+    Method("clip", WHOLE, "label", "mean"),  # arXiv 2103.00020
+    Method("clip-e", WHOLE, "template", "normalized mean"),  # arXiv 2103.00020, section 3.1.4
+    Method("clip-d", WHOLE, "clip-d", "mean"),  # arXiv 2210.07183: the mean of the descriptors' cosines
+    Method("waffle", WHOLE, "waffle", "mean"),  # arXiv 2306.07282
+    Method("cupl", WHOLE, "cupl", "normalized mean"),  # arXiv 2209.03320
+    Method("wca", ALL, "cupl", "weighted"),  # arXiv 2406.02915
+    Method("bifta-views", REFINED, "cupl", "weighted"),  # arXiv 2601.20419, its two halves and the whole
+    Method("bifta-texts", ALL, KEPT, "weighted"),
+    Method("bifta", REFINED, KEPT, "weighted"),
+)
+
+
+def available(texts: pa.Table) -> tuple[list[Method], list[str]]:
+    """The methods whose texts are there, and for each other one a line that says which source it wants."""
+    sources = set(pc.unique(texts["source"]).to_pylist())
+    if pc.any(texts["kept"]).as_py():
+        sources.add(KEPT)
+    wanted = {KEPT: "a source of sentences"}
+    missing = [
+        f"no row for {method.name}: it wants {wanted.get(method.texts, repr(method.texts))} under `sources` in "
+        "params.yaml"
+        for method in METHODS
+        if method.texts not in sources
+    ]
+    return [method for method in METHODS if method.texts in sources], missing
+
+
+def class_vectors(path: Path, texts: pa.Table, method: Method, classes: int, score: Score) -> np.ndarray:
+    """One vector a class: [C, D] float32.
+
+    Weighted: sum_j v_j T_j with v = softmax(exp(text_scale) * cos(T_j, label prompt)), WCA's equation 6, normalised
+    if `score.normalize`.
+
+    Raises:
+        UserError: a class has no such text.
+    """
+    chosen = texts["kept"] if method.texts == KEPT else pc.equal(texts["source"], method.texts)
+    rows = texts.filter(pc.fill_null(chosen, False))
+    labels = rows["label"].to_numpy()
+    without = sorted(set(range(classes)) - set(labels.tolist()))
+    if without:
+        raise UserError(f"{path} has no texts of '{method.texts}' for labels {without[:10]}; run `dvc repro refine`")
+    embeddings = embedding_rows(rows["embedding"])
+    if method.combine == "weighted":
+        weights = softmax_by_group(np.exp(score.text_scale) * rows["label_similarity"].to_numpy(), labels, classes)
+    else:
+        weights = 1.0 / np.bincount(labels, minlength=classes)[labels]
+    vectors = np.zeros((classes, embeddings.shape[1]))
+    np.add.at(vectors, labels, weights[:, None] * embeddings)
+    unit = method.combine == "normalized mean" or (method.combine == "weighted" and score.normalize)
+    return (normalized(vectors) if unit else vectors).astype(np.float32)

@@ -1,0 +1,132 @@
+"""Reading the shards of an embedded data set, checked, a batch of images at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages.common.errors import UserError
+from stages.common.tables import Meta, embedding_rows, open_parquet, read_meta, read_table, require_same
+
+MODEL_IDENTITY = ("name", "pretrained", "weights", "activation", "image_size", "preprocess")
+
+
+@dataclass(frozen=True)
+class ViewBatch:
+    """The views of B images, padded to the largest number P of views; row 0 of each is the whole image."""
+
+    first: int
+    """Place of the first image in `images.parquet`."""
+    embeddings: np.ndarray
+    """[B, P, D] float16, zero where padded."""
+    similarity: np.ndarray
+    """[B, P] float32, cosine to the whole image, zero where padded."""
+    pools: dict[str, np.ndarray]
+    """Name of a pool -> [B, P] bool."""
+
+
+def model_identity(meta: Meta) -> Meta:
+    """What must agree between texts and views; the precision of the image tower may differ."""
+    return {key: meta["model"][key] for key in MODEL_IDENTITY}
+
+
+def find_shards(folder: Path, texts: tuple[Path, Meta], boxes: tuple[Path, Meta], images: int) -> list[Path]:
+    """The shards of a data set in order, checked to belong to the texts, to the boxes and to each other.
+
+    Raises:
+        UserError: no shards, a missing one, or one of another model, other boxes or another data set.
+    """
+    paths = sorted(folder.glob("part-*.parquet"))
+    if not paths:
+        raise UserError(f"no shards in {folder}; make them with `dvc repro embed`, or fetch them with `dvc pull`")
+    total = 0
+    precision = None
+    for index, path in enumerate(paths):
+        meta = read_meta(path, "views")
+        mend = f"delete {folder} and run `dvc repro embed`, or fetch the shards that belong here"
+        require_same("dataset", (path, meta["dataset"]), (texts[0], texts[1]["dataset"]), mend)
+        require_same("model", (path, model_identity(meta)), (texts[0], model_identity(texts[1])), mend)
+        require_same("crop", (path, meta["parameters"]["crop"]), (boxes[0], boxes[1]["parameters"]), mend)
+        precision = precision or meta["model"]["precision"]
+        require_same("precision", (path, meta["model"]["precision"]), (paths[0], precision), mend)
+        if meta["shard"]["index"] != index:
+            raise UserError(f"{folder} lacks shard {index}; run `dvc repro embed`")
+        total += meta["shard"]["images"]
+    if total != images:
+        raise UserError(f"{folder} holds the views of {total} images, the data set has {images}; run `dvc repro embed`")
+    return paths
+
+
+def kept_candidates(path: Path, threshold: float, candidates: int) -> np.ndarray:
+    """Which candidates of each image survive under `threshold`: [images, candidates] bool."""
+    wanted = np.float32(threshold)
+    pieces = []
+    for batch in open_parquet(path).iter_batches(candidates * 1024, columns=["kept"]):
+        lists = batch["kept"]
+        rows = np.repeat(np.arange(len(lists)), np.diff(lists.offsets.to_numpy()))
+        kept = np.zeros(len(lists), dtype=bool)
+        kept[rows[lists.flatten().to_numpy() == wanted]] = True
+        pieces.append(kept.reshape(-1, candidates))
+    return np.concatenate(pieces)
+
+
+def read_batches(
+    shards: Sequence[Path], image_ids: Sequence[str], kept: np.ndarray, max_views: int, size: int
+) -> Iterator[ViewBatch]:
+    """All views, shard after shard, `size` images at a time.
+
+    Args:
+        image_ids: of the data set, in order.
+        kept: [images, candidates] bool, the refined pool.
+        max_views: the unfiltered pool is the first this many candidates.
+
+    Raises:
+        UserError: a shard of other images.
+    """
+    first = 0
+    for path in shards:
+        table, _ = read_table(path, "views")
+        table = table.combine_chunks()
+        candidate = table["candidate"].to_numpy()
+        starts = np.flatnonzero(candidate < 0)
+        ids = table["image_id"].take(starts).to_pylist()
+        if ids != list(image_ids[first : first + len(ids)]):
+            raise UserError(f"{path} holds views of other images than images.parquet lists; run `dvc repro embed`")
+        ends = np.append(starts[1:], len(candidate))
+        columns = (candidate, table["similarity"].to_numpy(), embedding_rows(table["embedding"]))
+        for low in range(0, len(ids), size):
+            span = slice(low, low + size)
+            yield _pad(first + low, starts[span], ends[span], columns, kept, max_views)
+        first += len(ids)
+
+
+def _pad(
+    first: int,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    columns: tuple[np.ndarray, np.ndarray, np.ndarray],
+    kept: np.ndarray,
+    max_views: int,
+) -> ViewBatch:
+    """Lay the rows of some images out as a rectangle."""
+    candidate, similarity, embeddings = (column[starts[0] : ends[-1]] for column in columns)
+    lengths = ends - starts
+    image = np.repeat(np.arange(len(starts)), lengths)
+    place = np.arange(len(candidate)) - np.repeat(starts - starts[0], lengths)
+    shape = (len(starts), int(lengths.max()))
+    crop = candidate >= 0
+    padded = {
+        "similarity": (similarity, np.float32),
+        "all": (crop & (candidate < max_views), bool),
+        "refined": (crop & kept[first + image, candidate], bool),
+    }
+    grids = {}
+    for name, (values, dtype) in padded.items():
+        grids[name] = np.zeros(shape, dtype=dtype)
+        grids[name][image, place] = values
+    grid = np.zeros((*shape, embeddings.shape[1]), dtype=embeddings.dtype)
+    grid[image, place] = embeddings
+    return ViewBatch(first, grid, grids["similarity"], {"all": grids["all"], "refined": grids["refined"]})
