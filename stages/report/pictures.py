@@ -64,12 +64,12 @@ class Caption:
     untrained: bool
 
 
-def read_crops(boxes: Path, image_ids: Sequence[str], threshold: float, max_views: int | None) -> dict[str, Crops]:
+def read_crops(boxes: Path, image_ids: Sequence[str], threshold: float, max_views: int) -> dict[str, Crops]:
     """The candidate crops of some images.
 
     Args:
         threshold: the IoU threshold of the scored views.
-        max_views: where refinement stopped, if that is known.
+        max_views: where refinement stopped.
 
     Raises:
         UserError: no view of an image was kept under `threshold`, so the boxes are of other parameters.
@@ -90,7 +90,7 @@ def read_crops(boxes: Path, image_ids: Sequence[str], threshold: float, max_view
         if not kept.any():
             raise UserError(f"{boxes} keeps no view of {image_id} at IoU <= {threshold:g}; run `dvc repro`")
         reached = len(kept)
-        if max_views is not None and kept.sum() >= max_views:
+        if kept.sum() >= max_views:
             reached = int(np.flatnonzero(kept)[-1]) + 1
         compared = np.arange(len(kept)) < reached
         found[image_id] = Crops(corners[kept], corners[~kept & compared], len(kept) - reached)

@@ -69,9 +69,11 @@ class Result:
     model: str
     rows: list[Row]
     encoder: Meta
+    """What made the views: name, pretrained, weights; empty where the predictions are not at hand."""
     untrained: bool
     demo: bool
     missing: list[str]
+    """Methods that were asked for and not scored."""
 
     @property
     def best(self) -> float:
@@ -121,7 +123,7 @@ def read_result(dataset: str, model: str, metrics: Path, predictions: Meta, *, d
     if not rows:
         raise UserError(f"{metrics} holds no method; `dvc repro` says which sources they want")
     encoder = predictions.get("model", {})
-    asked = score_parameters(predictions).get("methods", [])
+    asked = predictions.get("parameters", {}).get("methods", [])
     return Result(
         dataset=dataset,
         model=model,
@@ -131,13 +133,6 @@ def read_result(dataset: str, model: str, metrics: Path, predictions: Meta, *, d
         demo=demo,
         missing=[method for method in asked if method not in raw],
     )
-
-
-def score_parameters(predictions: Meta) -> Meta:
-    """The `score` section that made the predictions, from their `bifta` object."""
-    parameters: Meta = predictions.get("parameters", {})
-    section = parameters.get("score", parameters)
-    return section if isinstance(section, dict) else {}
 
 
 def markdown(result: Result, notes: Sequence[str] = ()) -> str:
@@ -159,9 +154,10 @@ def markdown(result: Result, notes: Sequence[str] = ()) -> str:
 def plain(result: Result) -> str:
     """The table as aligned text, at most 100 columns with the usual names; `*` marks the best top-1."""
     cells: list[tuple[str, ...]] = [HEADINGS]
-    cells += [_cells(row, _top1(row) + ("*" if row.top1 == result.best else " ")) for row in result.rows]
+    digits = max(len(f"{row.top1:.2f}") for row in result.rows)
+    cells += [_cells(row, _top1(row, digits) + ("*" if row.top1 == result.best else "")) for row in result.rows]
     widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
-    # ± of one row must stand under ± of the next, so top-1 is aligned on the left.
+    # Top-1 is aligned at its point, which a deviation follows in some rows only.
     right = [heading in NUMERIC and heading != "top-1" for heading in HEADINGS]
     lines = [result.title, *result.notes]
     for line in cells:
@@ -205,8 +201,8 @@ def _identity(result: Result) -> str:
     return ", ".join(parts) + "."
 
 
-def _top1(row: Row) -> str:
-    return f"{row.top1:5.2f} ± {row.std:.2f}" if row.runs > 1 else f"{row.top1:5.2f}"
+def _top1(row: Row, digits: int = 0) -> str:
+    return f"{row.top1:{digits}.2f}" + (f" ± {row.std:.2f}" if row.runs > 1 else "")
 
 
 def _cells(row: Row, top1: str) -> tuple[str, ...]:
@@ -214,4 +210,4 @@ def _cells(row: Row, top1: str) -> tuple[str, ...]:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.strip().replace("** ", "**") for cell in cells) + " |"
+    return "| " + " | ".join(cells) + " |"

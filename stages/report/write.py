@@ -6,10 +6,9 @@ import io
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 
 from stages.common import paths, tables
-from stages.common.errors import UserError, warn
+from stages.common.errors import warn
 from stages.common.images import UNREADABLE, open_rgb
 from stages.common.tables import Meta
 from stages.report import pictures, plots, table, votes
@@ -40,22 +39,18 @@ def write_report(dataset: str, model: str, picture_count: int) -> Result:
         dataset, model, paths.metrics(dataset, model), meta, demo=parameters.get("reader") == "demo"
     )
     folder = paths.report(dataset, model)
-    names = votes.class_names(_frame(classes))
+    names = votes.class_names(pl.DataFrame(classes))
 
     method = votes.confusion_method([row.method for row in result.rows])
     answers = votes.majority(predictions, sorted({method, *PICTURED}))
     remark = _write_confusion(folder, result, answers.filter(pl.col("method") == method), names, method)
     tables.write_json(folder / "methods.json", table.method_rows(result))
     plots.save(plots.method_bars(result, len(names)), folder / "methods.png")
-    chosen = _choose(_frame(images), answers, picture_count)
+    chosen = _choose(pl.DataFrame(images), answers, picture_count)
     _write_pictures(folder / "boxes", result, meta, Path(parameters["root"]), chosen, names)
     note = f"`confusion.csv` and `confusion.png` show {method}" + (f", {remark}." if remark else ".")
     tables.write_text(folder / "table.md", table.markdown(result, [note]))
     return result
-
-
-def _frame(arrow: pa.Table) -> pl.DataFrame:
-    return pl.DataFrame(arrow)
 
 
 def _write_confusion(
@@ -95,25 +90,16 @@ def _write_pictures(
     except UNREADABLE as error:
         warn(f"no pictures of boxes: the images under {root} cannot be read ({error})")
         return
-    crops = _crops(result, predictions, image_ids)
+    boxes, threshold = paths.boxes(result.dataset), predictions["parameters"]["iou_threshold"]
+    max_views = tables.read_meta(boxes, "boxes")["parameters"]["max_views"]
+    crops = pictures.read_crops(boxes, image_ids, threshold, max_views)
     for number, (row, photo) in enumerate(zip(chosen.iter_rows(named=True), photos, strict=True), start=1):
         caption = pictures.Caption(
             image_id=row["image_id"],
             actual=names[row["label"]],
             answers=[(m, names[row[m]], row[m] == row["label"]) for m in PICTURED if row[m] is not None],
-            threshold=table.score_parameters(predictions)["iou_threshold"],
+            threshold=threshold,
             untrained=result.untrained,
         )
         figure = pictures.draw(photo, crops[row["image_id"]], caption)
         plots.save(figure, folder / f"{number:02d}.png")
-
-
-def _crops(result: Result, predictions: Meta, image_ids: list[str]) -> dict[str, pictures.Crops]:
-    """The candidate crops of the images chosen, under the threshold that was scored."""
-    boxes = paths.boxes(result.dataset)
-    parameters = tables.read_meta(boxes, "boxes")["parameters"]
-    threshold = table.score_parameters(predictions).get("iou_threshold")
-    if threshold is None:
-        raise UserError(f"{paths.predictions(result.dataset, result.model)} names no iou_threshold; run `dvc repro -f`")
-    max_views = parameters.get("crop", parameters).get("max_views")
-    return pictures.read_crops(boxes, image_ids, threshold, max_views)

@@ -1,0 +1,416 @@
+"""The report: numbers of the table, what the plots are drawn from, pictures, and the summary."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+import yaml
+from dvc_render.vega import VegaRenderer  # type: ignore[import-untyped]
+from matplotlib.text import Text
+from PIL import Image
+
+from stages.common import paths
+from stages.common.errors import UserError
+from stages.common.errors import run as run_main
+from stages.common.tables import make_meta, write_json, write_table
+from stages.report import plots, votes
+from stages.report.__main__ import main
+from stages.report.pictures import Crops, closest, iou, read_crops
+from stages.report.table import DEMO_NOTE, UNTRAINED, Result, markdown, plain, read_result
+from stages.report.write import write_report
+
+ROOT = Path(__file__).parents[1]
+METRICS: dict[str, Any] = {
+    "clip": {"top1": 41.25, "top5": 80.1, "std": 0.0, "images": 18, "runs": 1},
+    "wca": {"top1": 50.0, "top5": 90.0, "std": 1.234, "images": 18, "runs": 5},
+    "bifta": {"top1": 61.5, "top5": 95.55, "std": 0.456, "images": 18, "runs": 5},
+}
+NAMES = ["red kite", "$4 finch", "snow goose"]
+ENCODER = {"name": "ViT-B-32", "pretrained": "openai", "weights": "0123456789abcdef"}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty project: params.yaml with one data set `birds` and one model `vit`."""
+    monkeypatch.chdir(tmp_path)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params["datasets"] = {"birds": {"reader": "folder", "root": "photos"}}
+    params["models"] = {"vit": {"name": "ViT-B-32", "pretrained": "openai"}}
+    params["report"] = {"pictures": 2}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def predictions_meta(**encoder: str) -> dict[str, Any]:
+    asked = {"iou_threshold": 0.8, "methods": ["clip", "cupl", "wca", "bifta"]}
+    return make_meta("predictions", "birds", parameters=asked, model={**ENCODER, **encoder})
+
+
+def make_inputs(
+    *, classes: int = 3, untrained: bool = False, reader: str = "folder", metrics: dict[str, Any] = METRICS
+) -> pl.DataFrame:
+    """Write all that the report reads, for 6 images a class and 5 runs; returns the predictions."""
+    rng = np.random.default_rng(7)
+    names = NAMES if classes == 3 else [f"species {label}" for label in range(classes)]
+    image_ids = [f"{label}/{number}.png" for label in range(classes) for number in range(6)]
+    labels = [label for label in range(classes) for _ in range(6)]
+    for image_id in image_ids:
+        path = Path("photos") / image_id
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60, 40), (200, 120, 90)).save(path)
+    images = {"image_id": image_ids, "label": pa.array(labels, pa.int32())}
+    meta = make_meta("images", "birds", parameters={"reader": reader, "root": "photos"})
+    write_table(paths.images("birds"), pa.table(images), meta)
+    table = pa.table({"label": pa.array(range(classes), pa.int32()), "name": names})
+    write_table(paths.classes("birds"), table, make_meta("classes", "birds", parameters={}))
+    write_boxes(image_ids)
+
+    rows = [
+        (image_id, label, method, run, int(rng.choice([label, (label + 1) % classes, (label + 2) % classes])))
+        for method, figures in metrics.items()
+        for image_id, label in zip(image_ids, labels, strict=True)
+        for run in range(figures["runs"])
+    ]
+    columns = list(zip(*rows, strict=True))
+    predictions = pa.table(
+        {
+            "image_id": columns[0],
+            "label": pa.array(columns[1], pa.int32()),
+            "method": pa.array(columns[2]).dictionary_encode(),
+            "run": pa.array(columns[3], pa.int32()),
+            "predicted": pa.array(columns[4], pa.int32()),
+            "score": pa.array(np.zeros(len(rows)), pa.float32()),
+            "margin": pa.array(np.zeros(len(rows)), pa.float32()),
+        }
+    )
+    meta = predictions_meta(pretrained=UNTRAINED) if untrained else predictions_meta()
+    write_table(paths.predictions("birds", "vit"), predictions, meta)
+    write_json(paths.metrics("birds", "vit"), metrics | ({"weights": UNTRAINED} if untrained else {}))
+    return pl.DataFrame(rows, schema=["image_id", "label", "method", "run", "predicted"], orient="row")
+
+
+def write_boxes(image_ids: list[str]) -> None:
+    """Four candidates an image; at 0.8 the first and third are kept, and refinement stops there."""
+    corners = np.array([[0, 0, 30, 30], [1, 0, 31, 30], [20, 10, 50, 40], [30, 5, 60, 35]], dtype=np.int32)
+    kept = [[0.5, 0.8], [], [0.8], [0.5]]
+    sides = ["left", "top", "right", "bottom"]
+    columns = {side: np.tile(corners[:, i], len(image_ids)) for i, side in enumerate(sides)}
+    table = pa.table(
+        {
+            "image_id": np.repeat(image_ids, 4),
+            "candidate": pa.array(np.tile(np.arange(4), len(image_ids)), pa.int32()),
+            **columns,
+            "kept": pa.array(kept * len(image_ids), pa.list_(pa.float32())),
+        }
+    )
+    write_table(paths.boxes("birds"), table, make_meta("boxes", "birds", parameters={"max_views": 2}))
+
+
+def result_of(metrics: dict[str, Any], *, demo: bool = False, **encoder: str) -> Result:
+    path = Path("metrics.json")
+    write_json(path, metrics)
+    return read_result("birds", "vit", path, predictions_meta(**encoder), demo=demo)
+
+
+def table_rows(text: str) -> dict[str, list[str]]:
+    """Cells of a Markdown table by their row's first."""
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {line[0]: line[1:] for line in lines}
+
+
+def test_the_table_has_the_numbers_and_the_best_in_bold() -> None:
+    rows = table_rows(markdown(result_of(METRICS)))
+    assert list(rows) == ["method", "clip", "wca", "bifta"]
+    assert rows["clip"] == ["41.25", "80.10", "whole image", "label prompt", "18", "1"]
+    assert rows["wca"] == ["50.00 ± 1.23", "90.00", "all crops", "CuPL sentences", "18", "5"]
+    assert rows["bifta"] == ["**61.50 ± 0.46**", "95.55", "refined crops", "refined union", "18", "5"]
+
+
+def test_a_single_run_has_no_deviation() -> None:
+    metrics = {"bifta": {**METRICS["bifta"], "runs": 1}}
+    assert "±" not in "".join(table_rows(markdown(result_of(metrics)))["bifta"])
+    assert "±" not in plain(result_of(metrics))
+
+
+def test_the_header_names_data_set_model_and_weights() -> None:
+    text = markdown(result_of(METRICS))
+    for part in ("`birds`", "`ViT-B-32`", "`openai`", "`0123456789abcdef`"):
+        assert part in text
+    assert UNTRAINED not in text
+
+
+@pytest.mark.parametrize("write", [markdown, plain])
+def test_random_weights_are_said_beside_every_table(write: Any) -> None:
+    assert UNTRAINED in write(result_of({**METRICS, "weights": UNTRAINED}))
+    assert UNTRAINED in write(result_of(METRICS, pretrained=UNTRAINED))
+
+
+def test_the_demo_says_that_it_is_no_evidence() -> None:
+    assert DEMO_NOTE in markdown(result_of(METRICS, demo=True))
+    assert DEMO_NOTE in plain(result_of(METRICS, demo=True))
+    assert DEMO_NOTE not in markdown(result_of(METRICS))
+
+
+def test_a_missing_method_is_left_out_and_named() -> None:
+    text = markdown(result_of(METRICS))
+    assert "cupl" not in table_rows(text)
+    assert "Not scored: cupl" in text
+
+
+def test_plain_text_is_aligned_and_fits_a_terminal() -> None:
+    metrics = {name: METRICS["bifta"] | {"images": 50000, "runs": 20} for name in ("clip-d", "waffle", "bifta-texts")}
+    metrics["bifta"] = METRICS["bifta"] | {"top1": 100.0}
+    lines = plain(result_of(metrics)).splitlines()[-5:]
+    assert max(map(len, lines)) <= 100
+    assert len({line.index("±") for line in lines[1:]}) == 1
+    assert [line.split()[0] for line in lines if "*" in line] == ["bifta"]
+
+
+def test_metrics_that_are_none_are_refused_in_a_line() -> None:
+    with pytest.raises(UserError, match="is missing"):
+        read_result("birds", "vit", Path("nowhere.json"), {}, demo=False)
+    Path("metrics.json").write_text('{"clip": {"top1": 3}}', encoding="utf-8")
+    with pytest.raises(UserError, match="not what the score stage writes"):
+        read_result("birds", "vit", Path("metrics.json"), {}, demo=False)
+    with pytest.raises(UserError, match="holds no method"):
+        result_of({"weights": UNTRAINED})
+
+
+def brute_majority(predictions: pl.DataFrame, method: str) -> dict[str, int]:
+    counts: dict[str, Counter[int]] = {}
+    for image_id, _, name, _, predicted in predictions.iter_rows():
+        if name == method:
+            counts.setdefault(image_id, Counter())[predicted] += 1
+    return {
+        image_id: min(label for label, n in counter.items() if n == max(counter.values()))
+        for image_id, counter in counts.items()
+    }
+
+
+def test_confusions_are_the_majority_over_runs() -> None:
+    predictions = make_inputs()
+    write_report("birds", "vit", 0)
+    answers = brute_majority(predictions, "bifta")
+    expected = Counter((NAMES[int(key[0])], NAMES[label]) for key, label in answers.items())
+    with (paths.report("birds", "vit") / "confusion.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 18
+    assert Counter((row["actual"], row["predicted"]) for row in rows) == expected
+
+
+def test_without_bifta_the_last_method_is_shown() -> None:
+    assert votes.confusion_method(["clip", "bifta", "other"]) == "bifta"
+    predictions = make_inputs(metrics={name: METRICS[name] for name in ("clip", "wca")})
+    write_report("birds", "vit", 1)
+    answers = brute_majority(predictions, "wca")
+    rows = pl.read_csv(paths.report("birds", "vit") / "confusion.csv")
+    right = sum(NAMES[label] == NAMES[int(key[0])] for key, label in answers.items())
+    assert (rows["actual"] == rows["predicted"]).sum() == right
+    assert "show wca" in (paths.report("birds", "vit") / "table.md").read_text(encoding="utf-8")
+
+
+def test_of_many_classes_the_most_confused_are_shown() -> None:
+    pairs = [(50, 51)] * 4 + [(51, 50)] * 3 + [(7, 60)] * 5 + [(3, 4)] * 6 + [(60, 9)] + [(n, n) for n in range(70)]
+    answers = pl.DataFrame(pairs, schema=["label", "predicted"], orient="row")
+    assert votes.most_confused(answers, 4) == [3, 4, 50, 51]
+    assert votes.most_confused(answers, 6) == [3, 4, 7, 50, 51, 60]
+    # Nobody else is confused: the smallest labels fill up.
+    assert votes.most_confused(answers, 9) == [0, 1, 3, 4, 7, 9, 50, 51, 60]
+    rows, order, remark = votes.confusion(answers, {label: f"c{label}" for label in range(70)})
+    assert len(order) == votes.SHOWN + 1
+    assert order[-1] == votes.OTHER
+    assert remark == "the 30 most confused of 70 classes"
+    assert set(rows["actual"]) <= set(order)
+
+
+def test_many_classes_are_said_in_the_report() -> None:
+    make_inputs(classes=41)
+    write_report("birds", "vit", 0)
+    folder = paths.report("birds", "vit")
+    assert "the 30 most confused of 41 classes" in (folder / "table.md").read_text(encoding="utf-8")
+    rows = pl.read_csv(folder / "confusion.csv")
+    assert len(rows) == 30 * 6
+    assert rows["actual"].n_unique() == 30
+
+
+def test_classes_of_one_name_are_told_apart() -> None:
+    classes = pl.DataFrame({"label": [0, 1, 2], "name": ["crane", "heron", "crane"]})
+    assert votes.class_names(classes) == {0: "crane (0)", 1: "heron", 2: "crane (2)"}
+
+
+def test_bars_have_low_and_high() -> None:
+    make_inputs()
+    write_report("birds", "vit", 0)
+    rows = json.loads((paths.report("birds", "vit") / "methods.json").read_text(encoding="utf-8"))
+    assert [row["method"] for row in rows] == ["clip", "wca", "bifta"]
+    assert rows[0] == {"method": "clip", "top1": 41.25, "low": 41.25, "high": 41.25, "top5": 80.1}
+    assert (rows[1]["low"], rows[1]["high"]) == (48.766, 51.234)
+
+
+def test_random_weights_are_in_the_data_of_both_plots() -> None:
+    make_inputs(untrained=True)
+    write_report("birds", "vit", 1)
+    folder = paths.report("birds", "vit")
+    assert all(row["note"] == UNTRAINED for row in json.loads((folder / "methods.json").read_text(encoding="utf-8")))
+    assert set(pl.read_csv(folder / "confusion.csv")["note"]) == {UNTRAINED}
+
+
+def texts_of(figure: Any) -> str:
+    """Everything that is written in a figure."""
+    return "\n".join(artist.get_text() for artist in figure.findobj(Text))
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What is written in each figure that is saved, by file name."""
+    said: dict[str, str] = {}
+    save = plots.save
+
+    def read_and_save(figure: Any, path: Path) -> None:
+        said[path.name] = texts_of(figure)
+        save(figure, path)
+
+    monkeypatch.setattr(plots, "save", read_and_save)
+    return said
+
+
+@pytest.mark.parametrize("untrained", [True, False])
+def test_random_weights_are_said_in_every_figure(drawn: dict[str, str], untrained: bool) -> None:
+    make_inputs(untrained=untrained)
+    write_report("birds", "vit", 1)
+    assert set(drawn) == {"methods.png", "confusion.png", "01.png"}
+    assert all((UNTRAINED in text) == untrained for text in drawn.values())
+
+
+def test_a_picture_says_what_it_shows(drawn: dict[str, str]) -> None:
+    predictions = make_inputs()
+    write_report("birds", "vit", 1)
+    said = drawn["01.png"]
+    image_id = next(line.split("  ·  ")[0] for line in said.splitlines() if "  ·  " in line)
+    assert f"{image_id}  ·  {NAMES[int(image_id[0])]}" in said
+    assert "kept 2 of 4 at IoU ≤ 0.8" in said
+    assert "rejected 1; 1 more not needed" in said
+    assert "IoU 0.94" in said  # 29 * 30 / (2 * 900 - 29 * 30)
+    answer = brute_majority(predictions, "bifta")[image_id]
+    assert f"bifta: {NAMES[answer]} {'✓' if answer == int(image_id[0]) else '✗'}" in said
+
+
+def test_pictures_are_whole_and_the_same_every_time() -> None:
+    make_inputs()
+    folder = paths.report("birds", "vit")
+    write_report("birds", "vit", 2)
+    first = {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*.png"))}
+    assert sorted(map(str, first)) == ["boxes/01.png", "boxes/02.png", "confusion.png", "methods.png"]
+    for name in first:
+        with Image.open(folder / name) as image:
+            assert image.format == "PNG"
+            image.load()
+            assert set(image.info) <= {"dpi"}
+    shutil.rmtree(folder)
+    write_report("birds", "vit", 2)
+    assert {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*.png"))} == first
+    write_report("birds", "vit", 1)
+    assert [path.name for path in (folder / "boxes").iterdir()] == ["01.png"]
+
+
+def test_images_that_are_not_at_hand_cost_the_pictures_only(capsys: pytest.CaptureFixture[str]) -> None:
+    make_inputs()
+    shutil.rmtree("photos")
+    write_report("birds", "vit", 2)
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == 1
+    assert "images under photos" in warnings[0]
+    folder = paths.report("birds", "vit")
+    assert list((folder / "boxes").iterdir()) == []
+    assert (folder / "table.md").exists()
+
+
+def test_pictured_images_are_spread_and_rather_contested() -> None:
+    images = pl.DataFrame({"image_id": [f"{label}-{n}" for label in range(4) for n in range(3)]}).with_columns(
+        label=pl.col("image_id").str.head(1).cast(pl.Int32)
+    )
+    assert votes.choose_images(images, {"1-2", "2-1"}, 2) == ["1-2", "2-1"]
+    assert sorted(votes.choose_images(images, {"1-1", "1-2"}, 4)) == ["0-0", "1-1", "2-0", "3-0"]
+    assert votes.choose_images(images, set(), 2) == ["0-0", "2-0"]
+    assert len(votes.choose_images(images, set(), 99)) == 12
+
+
+def test_boxes_are_sorted_into_kept_rejected_and_unused() -> None:
+    write_boxes(["a.png", "b.png"])
+    crops = read_crops(paths.boxes("birds"), ["b.png"], 0.8, max_views=2)["b.png"]
+    assert crops.kept.tolist() == [[0, 0, 30, 30], [20, 10, 50, 40]]
+    assert crops.rejected.tolist() == [[1, 0, 31, 30]]
+    assert (crops.unused, crops.candidates) == (1, 4)
+    assert read_crops(paths.boxes("birds"), ["b.png"], 0.8, max_views=9)["b.png"].unused == 0
+    with pytest.raises(UserError, match="keeps no view"):
+        read_crops(paths.boxes("birds"), ["b.png"], 0.7, max_views=2)
+
+
+def test_the_example_is_what_the_rejected_box_overlaps_most() -> None:
+    kept = np.array([[50, 50, 60, 60], [0, 0, 10, 10]], dtype=np.int32)
+    rejected = np.array([[0, 0, 10, 9]], dtype=np.int32)
+    assert iou(rejected[0], kept).tolist() == [0.0, 0.9]
+    example = closest(Crops(kept, rejected, 0))
+    assert example is not None
+    assert example[1].tolist() == [0, 0, 10, 10]
+    assert closest(Crops(kept, rejected[:0], 0)) is None
+
+
+def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
+    monkeypatch.setattr(sys, "argv", ["stages.report", *arguments])
+    try:
+        run_main(main)
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def test_the_command_prints_the_table_and_where_the_rest_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_inputs()
+    assert run_command(monkeypatch, "--dataset", "birds", "--model", "vit") == 0
+    printed = capsys.readouterr().out
+    assert "61.50 ± 0.46*" in printed
+    assert "data/birds/vit/report/boxes (2)" in printed
+    assert run_command(monkeypatch, "--dataset", "birds") == 2
+
+
+def test_the_summary_prints_every_table_that_there_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(paths.metrics("birds", "vit"), METRICS)  # as in a clone that pulled nothing
+    assert run_command(monkeypatch) == 0
+    printed = capsys.readouterr().out
+    assert "61.50 ± 0.46*" in printed
+    assert "dvc plots show" in printed
+    assert "dvc metrics show" in printed
+
+
+def test_the_summary_of_nothing_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(monkeypatch) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert "dvc repro" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("template", "x", "y"), [("method_bars", "top1", "method"), ("confusion_shares", "predicted", "actual")]
+)
+def test_dvc_fills_the_templates(template: str, x: str, y: str) -> None:
+    rows = [{"rev": rev, x: "a", y: "b", "low": 1, "high": 2} for rev in ("HEAD", "workspace")]
+    renderer = VegaRenderer(rows, "plot", template=template, template_dir=str(ROOT / ".dvc/plots"), x=x, y=y)
+    filled = renderer.partial_html()
+    assert "<DVC_METRIC" not in filled
+    assert json.loads(filled)["data"]["values"] == rows
