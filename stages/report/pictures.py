@@ -22,7 +22,7 @@ from stages.report.table import UNTRAINED
 from stages.report.votes import evenly
 
 Colour = tuple[float, float, float]
-RED, GREEN = (0.75, 0.1, 0.1), (0.05, 0.5, 0.2)
+RED, GREEN, WHITE = (0.75, 0.1, 0.1), (0.05, 0.5, 0.2), (1.0, 1.0, 1.0)
 
 FIRST = 5
 """Of the boxes kept, those drawn first stand out."""
@@ -111,7 +111,7 @@ def draw(photo: Image.Image, crops: Crops, caption: Caption) -> Figure:
     heading = f"kept {len(crops.kept)} of {crops.candidates} at IoU ≤ {caption.threshold:g}"
     _panel(left, backdrop, photo.size, heading, f"bold: the first {min(FIRST, len(kept))} kept")
     _outline(left, kept[FIRST:], width=0.6, opacity=0.75)
-    _outline(left, kept[:FIRST], width=2.0)
+    _stand_out(left, kept[:FIRST])
 
     rejected = evenly(list(crops.rejected), MOST_BOXES)
     heading = f"rejected {len(crops.rejected)}"
@@ -122,10 +122,11 @@ def draw(photo: Image.Image, crops: Crops, caption: Caption) -> Figure:
     overlap = closest(crops)
     example = f"bold: one rejected, IoU {overlap[2]:.2f} with a kept one (dashed)" if overlap else ""
     _panel(right, backdrop, photo.size, heading, example)
-    _outline(right, [(box, RED) for box in rejected], width=0.5, opacity=0.35)
+    # Many lines add up to a tint; few would be lost at the opacity that many need.
+    _outline(right, [(box, RED) for box in rejected], width=0.6, opacity=min(0.9, max(0.3, 25 / max(1, len(rejected)))))
     if overlap:
-        _outline(right, [(overlap[0], RED)], width=2.0)
-        _outline(right, [(overlap[1], GREEN)], width=2.0, style="dashed")
+        _stand_out(right, [(overlap[0], RED)])
+        _stand_out(right, [(overlap[1], GREEN)], style="dashed")
     _write_caption(figure, caption, tall)
     return figure
 
@@ -165,6 +166,13 @@ def _outline(
     colours = [(*colour, opacity) for _, colour in boxes]
     lines = PolyCollection(corners, facecolors="none", edgecolors=colours, linewidths=width, linestyles=style)
     axes.add_collection(lines)
+
+
+def _stand_out(axes: Axes, boxes: list[tuple[np.ndarray, Colour]], style: str = "solid") -> None:
+    """Bold outlines on white ones, to be seen on photos of any colour."""
+    for box, colour in boxes:
+        _outline(axes, [(box, WHITE)], width=3.4, opacity=0.8)
+        _outline(axes, [(box, colour)], width=2.0, style=style)
 
 
 def _write_caption(figure: Figure, caption: Caption, height: float) -> None:

@@ -69,13 +69,13 @@ def method_bars(result: Result, classes: int) -> Figure:
             )
         text = f"{row.top1:.1f} ± {row.std:.1f}" if row.runs > 1 else f"{row.top1:.1f}"
         weight = "bold" if row.top1 == result.best else "normal"
-        position = (row.top1 + row.spread, height)
+        position, white = (row.top1 + row.spread, height), {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
         axes.annotate(
-            text, position, (5, 0), textcoords="offset points", va="center", fontsize=8.5, fontweight=weight
+            text, position, (6, 0), textcoords="offset points", va="center", fontsize=8.5, fontweight=weight, bbox=white
         )
     guess = f"dotted: guessing among {classes} classes" if 1 < classes <= GUESSABLE else ""
     if guess:
-        axes.axvline(100 / classes, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)), zorder=3)
+        axes.axvline(100 / classes, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)), zorder=2)
     axes.set_yticks(heights, [row.method for row in rows], parse_math=False)
     axes.invert_yaxis()
     # Room for the longest number right of the longest bar.
