@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image, ImageOps
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -21,8 +19,3 @@ def open_rgb(path: Path) -> Image.Image:
     with Image.open(path) as image:
         image.load()
         return ImageOps.exif_transpose(image).convert("RGB")
-
-
-def to_tensor(image: Image.Image) -> torch.Tensor:
-    """RGB image -> [3, height, width] uint8 tensor, channels last in memory (the fast layout for resampling)."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

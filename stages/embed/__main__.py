@@ -45,7 +45,9 @@ def prepare(root: Path, make_views: ViewMaker, images: Sequence[ImageViews]) -> 
                 "`dvc repro`"
             ) from None
 
-    with ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 2) // 2)) as pool:
+    # One thread a worker: the parallelism is over images, and the other cores belong to the encoder.
+    workers = max(1, (os.cpu_count() or 2) // 2)
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         ahead: deque[Future[torch.Tensor]] = deque()
         try:
             for image in images:

@@ -11,10 +11,13 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torchvision import transforms
 
-from stages.common.images import to_tensor
-
 WHOLE = -1
 """The `candidate` of a view that is the whole image."""
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """RGB image -> [3, height, width] uint8 tensor, channels last in memory (the fast layout for resampling)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def whole_image_transform(preprocess: dict[str, Any], size: int) -> Callable[[Image.Image], Image.Image]:

@@ -15,7 +15,7 @@ from stages.common.cli import Job, parse_job
 from stages.common.encoders import UNTRAINED, pick_device
 from stages.common.errors import UserError, run
 from stages.common.tables import Meta, make_meta, read_meta, read_table, write_json, writing
-from stages.score.methods import WHOLE, available, class_vectors
+from stages.score.methods import METHODS, WHOLE, available, class_vectors
 from stages.score.outcomes import PREDICTIONS, Tally, predictions_table, score_batch
 from stages.score.stream import find_shards, kept_candidates, read_batches
 
@@ -49,7 +49,12 @@ def score_dataset(job: Job) -> list[str]:
     methods, lines = available(texts)
     pairs = [(m, torch.from_numpy(class_vectors(texts_path, texts, m, classes, score)).to(device)) for m in methods]
     tallies = [Tally(1 if method.views == WHOLE else score.runs) for method in methods]
-    meta = make_meta("predictions", job.dataset, parameters={"seed": seed, **score.model_dump()}, model=views_model)
+    meta = make_meta(
+        "predictions",
+        job.dataset,
+        parameters={"seed": seed, "methods": [m.name for m in METHODS], **score.model_dump()},
+        model=views_model,
+    )
     waiting: list[pa.Table] = []
     with (
         writing(paths.predictions(job.dataset, job.model), PREDICTIONS, meta) as writer,

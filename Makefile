@@ -1,0 +1,26 @@
+# `make repro` and `make test` are all that a fresh machine needs; both make the virtual environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+# The stages' commands say `python`: that of the virtual environment.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: repro test lint
+
+repro: $(READY)
+	dvc repro
+	@python -m stages.report
+
+test: $(READY)
+	python -m pytest -n 2
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+	mypy
+
+$(READY): requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
