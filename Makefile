@@ -9,6 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: repro test lint
 
 repro: $(READY)
+	@python -m stages.common.check
 	dvc repro
 	@python -m stages.report
 
