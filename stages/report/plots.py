@@ -64,9 +64,7 @@ def method_bars(result: Result, classes: int) -> Figure:
     axes.barh(heights, [row.top1 for row in rows], height=0.68, color=colours)
     for height, row in zip(heights, rows, strict=True):
         if row.spread:
-            axes.errorbar(
-                row.top1, height, xerr=row.spread, color=INK, capsize=2.5, elinewidth=0.9, capthick=0.9
-            )
+            axes.errorbar(row.top1, height, xerr=row.spread, color=INK, capsize=2.5, elinewidth=0.9, capthick=0.9)
         text = f"{row.top1:.1f} ± {row.std:.1f}" if row.runs > 1 else f"{row.top1:.1f}"
         weight = "bold" if row.top1 == result.best else "normal"
         position, white = (row.top1 + row.spread, height), {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
@@ -114,9 +112,7 @@ def confusion_counts(pairs: pl.DataFrame, order: Sequence[str]) -> np.ndarray:
     return counts
 
 
-def confusion_matrix(
-    result: Result, pairs: pl.DataFrame, order: Sequence[str], method: str, remark: str
-) -> Figure:
+def confusion_matrix(result: Result, pairs: pl.DataFrame, order: Sequence[str], method: str, remark: str) -> Figure:
     """The shares of each actual class (row) predicted as each class (column)."""
     counts = confusion_counts(pairs, order)
     rows = np.flatnonzero(counts.sum(axis=1)).tolist()  # "other classes" is a column only
