@@ -16,11 +16,12 @@ import torch
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from tqdm import tqdm
 
+from stages.common.device import pick_device, pick_precision
 from stages.common.errors import UserError, nearest
 from stages.common.params import Model, Params
+from stages.common.tables import UNTRAINED
 from stages.common.tokenizer import FULL_VOCABULARY, Tokenizer, build_tokenizer
 
-UNTRAINED = "UNTRAINED"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
@@ -63,28 +64,6 @@ class Encoder:
             tokens = self.tokenizer(list(texts[start : start + batch_size])).to(self.device)
             rows.append(torch.nn.functional.normalize(self.model.encode_text(tokens).float(), dim=-1).cpu())
         return torch.cat(rows) if rows else torch.zeros(0, self.meta["embedding_dim"])
-
-
-def pick_device(device: str) -> torch.device:
-    """`auto` is the GPU where there is one.
-
-    Raises:
-        UserError: `cuda` was asked for and there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device is cuda in params.yaml, but torch sees no GPU here; set device: auto or cpu")
-    return torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
-
-
-def pick_precision(precision: str, device: torch.device) -> str:
-    """`auto` is bfloat16 where the hardware computes in it, else float16 on a GPU and float32 on a CPU."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    capabilities = torch.cpu.get_capabilities()
-    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16")
-    return "bfloat16" if fast else "float32"
 
 
 def load_encoder(key: str, params: Params) -> Encoder:

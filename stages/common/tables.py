@@ -24,6 +24,9 @@ METADATA_KEY = b"bifta"
 FORMAT = 1
 """Version of the artifact formats; raised when a reader of the old one would go wrong."""
 
+UNTRAINED = "UNTRAINED"
+"""What metadata and metrics say in place of a pretrained tag where the weights are random."""
+
 Meta = dict[str, Any]
 
 

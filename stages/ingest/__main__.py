@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import open_clip
@@ -88,8 +89,8 @@ def images_table(listing: Listing, probes: dict[str, Probe]) -> pa.Table:
 def classes_table(listing: Listing) -> pa.Table:
     """One row a class, by label."""
     count = len(listing.names)
-    columns = [list(range(count)), listing.names, [listing.superordinate] * count, listing.coarse or [None] * count]
-    return pa.table(columns, schema=CLASSES)
+    coarse: Sequence[list[str] | None] = listing.coarse or [None] * count
+    return pa.table([list(range(count)), listing.names, [listing.superordinate] * count, coarse], schema=CLASSES)
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from stages.common.errors import UserError
+from stages.common.tables import UNTRAINED
 from stages.report.plots import INK, MUTED, WARNING
-from stages.report.table import UNTRAINED
 from stages.report.votes import evenly
 
 Colour = tuple[float, float, float]

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.common.errors import UserError
-from stages.common.tables import Meta
+from stages.common.tables import UNTRAINED, Meta
 
-UNTRAINED = "UNTRAINED"
 UNTRAINED_NOTE = "UNTRAINED: this model has random weights; the figures say nothing about the methods."
 DEMO_NOTE = (
     "Drawings and a small model: these figures show that the pipeline works, they are no evidence about the paper."

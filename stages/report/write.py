@@ -56,7 +56,7 @@ def write_report(dataset: str, model: str, picture_count: int) -> Result:
 def _write_confusion(folder: Path, result: Result, answers: pl.DataFrame, names: dict[int, str], method: str) -> str:
     """Write `confusion.csv` and `confusion.png`; return the remark on classes left out."""
     pairs, order, remark = votes.confusion(answers, names)
-    rows = pairs.with_columns(note=pl.lit(table.UNTRAINED)) if result.untrained else pairs
+    rows = pairs.with_columns(note=pl.lit(tables.UNTRAINED)) if result.untrained else pairs
     text = io.StringIO()
     rows.write_csv(text)
     tables.write_text(folder / "confusion.csv", text.getvalue())

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from stages.common import paths
 from stages.common.cli import Job, parse_job
-from stages.common.encoders import UNTRAINED, pick_device
+from stages.common.device import pick_device
 from stages.common.errors import UserError, run
-from stages.common.tables import Meta, make_meta, read_meta, read_table, write_json, writing
+from stages.common.tables import UNTRAINED, Meta, make_meta, read_meta, read_table, write_json, writing
 from stages.score.methods import METHODS, WHOLE, available, class_vectors
 from stages.score.outcomes import PREDICTIONS, Tally, predictions_table, score_batch
 from stages.score.stream import find_shards, kept_candidates, read_batches
