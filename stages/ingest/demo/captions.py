@@ -28,9 +28,16 @@ SYNONYMS = {
 
 # Noun phrases; {c} is a colour.
 COLOURED = {
-    "crown": ("a {c} crown", "a {c} cap", "a {c} top of the head", "a {c} head top"),
-    "back": ("a {c} back", "{c} wings", "a {c} back and {c} wings", "{c} upper parts", "{c} wings and back"),
-    "belly": ("a {c} belly", "{c} underparts", "a {c} breast", "a {c} breast and belly", "a {c} underside"),
+    "crown": ("a {c} crown", "a {c} cap", "a {c} top of the head", "{c} head feathers"),
+    "back": ("a {c} back", "{c} wings", "a {c} back and {c} wings", "{c} upper parts", "{c} plumage above"),
+    "belly": (
+        "a {c} belly",
+        "{c} underparts",
+        "a {c} breast",
+        "a {c} breast and belly",
+        "a {c} underside",
+        "{c} plumage below",
+    ),
     "tail": ("a {c} tail", "{c} tail feathers"),
     "legs": ("{c} legs", "{c} feet", "{c} legs and feet"),
     "beak": ("a {c} beak", "a {c} bill"),
@@ -114,7 +121,7 @@ EMPTY_FRAMES = ("a photo of {n}.", "{n}", "{n} outdoors", "{n} is a kind of bird
 FRAMES = (*NAMED_FRAMES, *LIST_FRAMES, *COPULA_FRAMES, *EMPTY_FRAMES)
 
 _TEST_NOUNS = frozenset(species.name.split()[-1] for species in SPECIES)
-_COUNTS, _COUNT_SHARES = (1, 2, 3, 4, 5, 6), (0.30, 0.26, 0.2, 0.12, 0.08, 0.04)
+_COUNTS, _COUNT_SHARES = (1, 2, 3, 4, 5), (0.34, 0.30, 0.2, 0.1, 0.06)
 
 
 def made_up_noun(rng: np.random.Generator) -> str:
@@ -142,8 +149,8 @@ def caption(visible: Facts, fillers: Sequence[str], rng: np.random.Generator) ->
         count = min(len(attributes), int(rng.choice(_COUNTS, p=_COUNT_SHARES)))
         stated = {name: visible[name] for name in rng.permutation(attributes)[:count].tolist()}
         text = _statement(stated, rng)
-    if fillers and rng.random() < 0.35:
-        words = rng.choice(fillers, int(rng.integers(1, 7))).tolist()
+    if fillers and rng.random() < 0.3:
+        words = rng.choice(fillers, int(rng.integers(1, 6))).tolist()
         text = f"{' '.join(words)} {text}" if rng.random() < 0.6 else f"{text} {' '.join(words)}"
     text = re.sub(r"\ba (?=[aeiou])", "an ", text)
     return (text[0].upper() + text[1:] if rng.random() < 0.5 else text), stated

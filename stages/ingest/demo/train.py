@@ -64,13 +64,13 @@ class Settings:
     """What a training run depends on."""
 
     seed: int = 20
-    drawings: int = 16000
-    held_out: int = 800  # of the drawings, for the accuracies in the log
+    drawings: int = 12000
+    held_out: int = 500  # of the drawings, for the accuracies in the log
     crops: int = 4  # views of a drawing beside the whole frame
     crop_share: float = 0.6  # of the views in a batch
     batch: int = 128
-    captions: int = 2  # for each view
-    steps: int = 2400
+    captions: int = 1  # for each view
+    steps: int = 2600
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     first_scale: float = 12.0  # the factor on cosines in the loss ...
@@ -169,6 +169,17 @@ def _shaken(images: Tensor, rng: np.random.Generator) -> Tensor:
     return F.pad(images, (2, 2, 2, 2), mode="replicate")[:, :, dy : dy + VIEW_SIDE, dx : dx + VIEW_SIDE]
 
 
+def drawn_views(folder: Path, settings: Settings, workers: int) -> Views:
+    """The training set, drawn into ``folder`` unless it is there already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made_of = {"seed": settings.seed, "drawings": settings.drawings, "crops": settings.crops}
+    note = folder / "views.json"
+    if not note.exists() or json.loads(note.read_text()) != made_of:
+        render(folder, settings.seed, settings.drawings, settings.crops, workers)
+        note.write_text(json.dumps(made_of))
+    return Views(np.load(folder / "images.npy"), np.load(folder / "facts.npy"))
+
+
 def scale_at(step: int, settings: Settings) -> float:
     start, end = (share * settings.steps for share in settings.rise)
     share = min(max((step - start) / (end - start), 0.0), 1.0)
@@ -186,7 +197,7 @@ def train(views: Views, settings: Settings, log: Path) -> nn.Module:
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, settings.steps, pct_start=0.06)
     began = time.monotonic()
     model.train()
@@ -276,6 +287,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=defaults.steps)
     parser.add_argument("--drawings", type=int, default=defaults.drawings)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--views", type=Path, help="folder that keeps the drawn views for other runs")
     options = parser.parse_args()
     settings = Settings(seed=options.seed, steps=options.steps, drawings=options.drawings)
     torch.set_num_threads(options.threads)
@@ -285,7 +297,7 @@ def main() -> None:
     began = time.monotonic()
     record(log, torch=torch.__version__, open_clip=open_clip.__version__, threads=options.threads, **asdict(settings))
     with tempfile.TemporaryDirectory() as folder:
-        views = render(Path(folder), settings.seed, settings.drawings, settings.crops, options.threads)
+        views = drawn_views(options.views or Path(folder), settings, options.threads)
     record(log, drawn=list(views.images.shape), seconds=round(time.monotonic() - began))
     model = train(views, settings, log)
     accuracies = held_out_accuracies(model, views, settings)

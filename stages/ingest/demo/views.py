@@ -92,8 +92,8 @@ def _fill(folder: Path, seed: int, start: int, stop: int, crops: int) -> int:
     return stop - start
 
 
-def render(folder: Path, seed: int, drawings: int, crops: int, workers: int) -> Views:
-    """Draw the training set into memory-mapped arrays in ``folder``, ``workers`` processes at a time."""
+def render(folder: Path, seed: int, drawings: int, crops: int, workers: int) -> None:
+    """Draw the training set into ``folder``: images.npy and facts.npy as in Views, ``workers`` processes at a time."""
     shape = (drawings, 1 + crops)
     open_memmap(folder / "images.npy", "w+", np.uint8, (*shape, VIEW_SIDE, VIEW_SIDE, 3)).flush()
     open_memmap(folder / "facts.npy", "w+", np.int8, (*shape, len(ATTRIBUTES))).flush()
@@ -105,4 +105,3 @@ def render(folder: Path, seed: int, drawings: int, crops: int, workers: int) -> 
         ]
         for job in tqdm(jobs, desc="drawing training views", unit=f"x{chunk}", disable=None):
             job.result()
-    return Views(np.load(folder / "images.npy"), np.load(folder / "facts.npy"))
