@@ -138,7 +138,12 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 def _checked_meta(path: Path, artifact: str, schema_metadata: dict[bytes, bytes]) -> Meta:
     if METADATA_KEY not in schema_metadata:
         raise UserError(f"{path} was not written by this pipeline (no '{METADATA_KEY.decode()}' metadata)")
-    meta: Meta = json.loads(schema_metadata[METADATA_KEY])
+    try:
+        meta: Meta = json.loads(schema_metadata[METADATA_KEY])
+    except ValueError:
+        meta = {}
+    if not isinstance(meta, dict) or not meta:
+        raise UserError(f"{path} was not written by this pipeline ('{METADATA_KEY.decode()}' metadata of another kind)")
     if meta.get("artifact") != artifact:
         raise UserError(f"{path} holds {meta.get('artifact')}, but {artifact} belong there")
     if meta.get("format") != FORMAT:
