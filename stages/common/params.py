@@ -16,8 +16,23 @@ PARAMS_FILE = Path("params.yaml")
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """Keys become folder and DVC stage names, so letters, digits, '_' and '-' only."""
 
+RESERVED_SOURCES = ("label", "template", "waffle", "kept")
+"""What `texts.parquet` and the methods call texts that come from no file of descriptions."""
+
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _only_names_the_class(text: str) -> str:
+    """Refuse what `str.format(name=...)` would stumble over."""
+    try:
+        text.format(name="")
+    except (LookupError, ValueError, AttributeError):
+        raise ValueError(f"'{text}' may hold no braces but {{name}}; write {{{{ and }}}} for braces") from None
+    return text
+
+
+PromptText = Annotated[str, AfterValidator(_only_names_the_class)]
 
 
 class Section(BaseModel):
@@ -37,7 +52,7 @@ class Dataset(Section):
     reader: str
     root: str
     split: str | None = None
-    templates: Literal["imagenet7", "imagenet80"] | list[str] | None = None
+    templates: Literal["imagenet7", "imagenet80"] | list[PromptText] | None = None
     aliases: dict[str, str] = {}
 
 
@@ -68,7 +83,7 @@ class Describe(Section):
 
 class Refine(Section):
     sources: Literal["all"] | list[str]
-    label_prompt: str
+    label_prompt: PromptText
     cosine_threshold: Annotated[float, Field(ge=-1.0, le=1.01)]
     top_k: Count
     waffle_pairs: Count
@@ -144,6 +159,9 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _choices_exist(self) -> Params:
+        taken = [source for source in self.sources if source in RESERVED_SOURCES]
+        if taken:
+            raise ValueError(f"sources: '{taken[0]}' is taken by texts of the pipeline's own; rename the source")
         if self.score.iou_threshold not in self.crop.iou_thresholds:
             raise ValueError(
                 f"score.iou_threshold {self.score.iou_threshold:g} is not one of crop.iou_thresholds "
