@@ -114,7 +114,14 @@ def _create(key: str, entry: Model) -> tuple[Any, str, dict[str, Any]]:
         _check_name(where, entry)
     if entry.pretrained is not None and not _has_schema(entry) and not _is_tag(entry):
         return _create_from_file(where, entry)
+    if _has_schema(entry) and entry.pretrained is not None:
+        raise UserError(f"{where}.pretrained '{entry.pretrained}' has no effect: {entry.name} has weights of its own")
     quick_gelu = bool(_config(where, entry).get("quick_gelu")) or _tag_quick_gelu(entry)
+    if entry.activation not in (None, "quick_gelu" if quick_gelu else "gelu"):
+        raise UserError(
+            f"{where}.activation is {entry.activation}, but {entry.name} is configured otherwise; "
+            "remove it: only a checkpoint file needs it"
+        )
     model = _build(where, entry, pretrained=entry.pretrained, quick_gelu=quick_gelu)
     return model, "quick_gelu" if quick_gelu else "gelu", _overlaid(open_clip.get_model_preprocess_cfg(model), entry)
 
