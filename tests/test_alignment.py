@@ -404,3 +404,8 @@ def test_prediction_rows_go_image_by_image_method_by_method_run_by_run() -> None
         assert row["predicted"] == outcomes[row["method"]].predicted[place, row["run"]]
         assert row["score"] == pytest.approx(outcomes[row["method"]].score[place, row["run"]])
         assert row["margin"] == pytest.approx(outcomes[row["method"]].margin[place, row["run"]])
+
+
+def test_broken_scores_are_never_right() -> None:
+    outcome = rank(torch.full((1, 1, 9), torch.nan), torch.tensor([4]))
+    assert not outcome.in_top.any()

@@ -104,10 +104,11 @@ def rank(scores: torch.Tensor, labels: torch.Tensor) -> Outcome:
     score, predicted = scores.max(dim=-1)
     best = scores.topk(min(2, scores.shape[-1]), dim=-1).values
     margin = best[..., 0] - best[..., 1] if scores.shape[-1] > 1 else torch.zeros_like(score)
-    # Counted, because the indices of `topk` are in no particular order where scores are equal.
+    # Counted, because the indices of `topk` are in no particular order where scores are equal; NaN is never in the top.
     true = scores.gather(2, labels[:, None, None].expand(-1, scores.shape[1], 1))
-    lower = torch.arange(scores.shape[-1], device=scores.device) < labels[:, None, None]
-    in_top = ((scores > true) | ((scores == true) & lower)).sum(dim=-1) < TOP
+    higher = torch.arange(scores.shape[-1], device=scores.device) >= labels[:, None, None]
+    behind = (scores < true) | ((scores == true) & higher)
+    in_top = (~behind).sum(dim=-1) < TOP
     return Outcome(*(tensor.cpu().numpy() for tensor in (predicted, score, margin, in_top)))
 
 
