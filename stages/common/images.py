@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, ImageOps
 
@@ -10,7 +12,12 @@ UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a file that is no whole image."""
 
 
-def open_rgb(path: Path) -> Image.Image:
+def content_digest(data: bytes) -> str:
+    """BLAKE2b-64 of an image file's bytes, hex: a replaced image is a changed image."""
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def open_rgb(path: Path | BinaryIO) -> Image.Image:
     """Decode an image, turn it as its EXIF orientation says, and convert it to RGB.
 
     Raises:

@@ -6,6 +6,7 @@ its last whole shard.
 
 from __future__ import annotations
 
+import io
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ from stages.common import paths
 from stages.common.cli import parse_job
 from stages.common.encoders import Encoder, load_encoder
 from stages.common.errors import UserError, run
-from stages.common.images import UNREADABLE, open_rgb
+from stages.common.images import UNREADABLE, content_digest, open_rgb
 from stages.common.tables import make_meta, open_parquet, read_meta
 from stages.embed.shards import ImageViews, Shard, plan_shards, shard_path, write_shard
 from stages.embed.views import WHOLE, ViewMaker
@@ -33,12 +34,15 @@ def prepare(root: Path, make_views: ViewMaker, images: Sequence[ImageViews]) -> 
     """The views of each image, in order, as [1 + V, 3, S, S] uint8; prepared ahead in threads.
 
     Raises:
-        UserError: an image that cannot be read.
+        UserError: an image that cannot be read, or is another than `ingest` saw.
     """
 
     def one(image: ImageViews) -> torch.Tensor:
         try:
-            return make_views(open_rgb(root / image.image_id), image.boxes)
+            data = (root / image.image_id).read_bytes()
+            if content_digest(data) != image.content:
+                raise UserError(f"image '{image.image_id}' under '{root}' has changed since ingest; run `dvc repro`")
+            return make_views(open_rgb(io.BytesIO(data)), image.boxes)
         except UNREADABLE as error:
             raise UserError(
                 f"image '{image.image_id}' under '{root}' cannot be read ({error}); replace or remove it and run "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from stages.common.errors import UserError
-from stages.common.images import UNREADABLE
+from stages.common.images import UNREADABLE, content_digest
 
 EXIF_ORIENTATION = 0x0112
 SHOWN = 5
@@ -26,7 +25,7 @@ class Probe:
     width: int = 0
     height: int = 0
     content: str = ""
-    """BLAKE2b-64 of the file's bytes, hex: a replaced image is a changed image."""
+    """`content_digest` of the file."""
     problem: str = ""
 
 
@@ -45,7 +44,7 @@ def probe(path: Path) -> Probe:
         if isinstance(error, OSError) and error.strerror:
             return Probe(problem=error.strerror.lower())
         return Probe(problem="not an image" if "cannot identify" in str(error) else str(error).splitlines()[0])
-    return Probe(width, height, hashlib.blake2b(data, digest_size=8).hexdigest())
+    return Probe(width, height, content_digest(data))
 
 
 def probe_all(root: Path, image_ids: Sequence[str]) -> list[Probe]:
