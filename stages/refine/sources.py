@@ -46,7 +46,8 @@ def match_classes(
     """The cleaned texts of each class, in the order of `names`; texts without a letter are dropped.
 
     Args:
-        aliases: class name -> key in the file, for spellings that do not match by themselves.
+        aliases: class name -> key in the file, for spellings that do not match by themselves; in a file without
+            that key the name itself is looked for.
 
     Raises:
         UserError: classes without texts (gives each one's nearest key), or two keys for one class.
@@ -58,7 +59,9 @@ def match_classes(
             raise UserError(f"{path}: keys '{other}' and '{key}' name the same class; keep one")
     texts, missing, used = [], [], set()
     for name in names:
-        wanted = spelling(aliases.get(name, name))
+        # Files of other sources may know the class by its own name.
+        forms = [spelling(form) for form in (aliases.get(name, name), name)]
+        wanted = next((form for form in forms if form in key_of), forms[0])
         used.add(wanted)
         cleaned = [clean(text) for text in found[key_of[wanted]]] if wanted in key_of else []
         texts.append([text for text in cleaned if re.search(r"[^\W\d_]", text)])
