@@ -75,22 +75,28 @@ def _choose(images: pl.DataFrame, answers: pl.DataFrame, count: int) -> pl.DataF
     return wide.filter(pl.col("image_id").is_in(chosen)).sort("label", "image_id")
 
 
+def _empty(folder: Path) -> None:
+    """Make the folder of pictures, or remove those of an earlier run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+
+
 def _write_pictures(
     folder: Path, result: Result, predictions: Meta, root: Path, chosen: pl.DataFrame, names: dict[int, str]
 ) -> None:
     """Write `<nn>.png` for each image chosen; none where the images are not at hand, with a warning."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.png"):
-        old.unlink()
     image_ids = chosen["image_id"].to_list()
     try:
         photos = [open_rgb(root / image_id) for image_id in image_ids]
     except UNREADABLE as error:
         warn(f"no pictures of boxes: the images under {root} cannot be read ({error})")
+        _empty(folder)
         return
     boxes, threshold = paths.boxes(result.dataset), predictions["parameters"]["iou_threshold"]
     max_views = tables.read_meta(boxes, "boxes")["parameters"]["max_views"]
     crops = pictures.read_crops(boxes, image_ids, threshold, max_views)
+    _empty(folder)
     for number, (row, photo) in enumerate(zip(chosen.iter_rows(named=True), photos, strict=True), start=1):
         caption = pictures.Caption(
             image_id=row["image_id"],
