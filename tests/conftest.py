@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import save_file
+
+from stages.common import errors
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "real"
@@ -119,10 +123,8 @@ def small_params(params: dict[str, Any]) -> None:
     params["report"].update(pictures=1)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    """A small project whose stages are run directly, without DVC."""
-    folder = tmp_path / "project"
+def make_project(folder: Path) -> Project:
+    """A small project in a new folder, with its inputs and nothing computed."""
     folder.mkdir()
     shutil.copy(ROOT / "params.yaml", folder)
     made = Project(folder)
@@ -134,6 +136,51 @@ def project(tmp_path: Path) -> Project:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(descriptions_for(CLASSES)))
     return made
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A small project whose stages are run directly, without DVC."""
+    return make_project(tmp_path / "project")
+
+
+def run_stages(*lines: str) -> None:
+    """Run stages in this process, one a line: `<name> <arguments>`."""
+    for line in lines:
+        name, *arguments = line.split()
+        sys.argv = [name, *arguments]
+        importlib.import_module(f"stages.{name}.__main__").main()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage left behind: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Outcome]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs a stage in this process and the present folder, as `python -m stages.<name>` does without its imports."""
+
+    def run_stage(name: str, *arguments: str) -> Outcome:
+        module = importlib.import_module(f"stages.{name}.__main__")
+        monkeypatch.setattr(sys, "argv", [f"stages/{name}/__main__.py", *arguments])
+        code = 0
+        capsys.readouterr()
+        try:
+            errors.run(module.main)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        printed = capsys.readouterr()
+        return Outcome(code, printed.out, printed.err)
+
+    return run_stage
 
 
 @pytest.fixture
