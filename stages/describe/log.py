@@ -22,6 +22,10 @@ from stages.common.errors import UserError, warn
 from stages.describe.prompts import Request
 
 
+HEADER = {"log": "responses", "format": 1}
+"""First line of a log, so that one without answers is no empty file."""
+
+
 @dataclass(frozen=True)
 class Reply:
     """An answer as received, with the reason why it ended ("stop", "length") and the tokens it cost."""
@@ -70,6 +74,8 @@ def _add(records: Records, line: bytes) -> bool:
     """Take one line into `records`; False where it is no record. The first answer to a request counts."""
     try:
         record = json.loads(line)
+        if record == HEADER:
+            return True
         if "wrote" in record:
             records.wrote.add(record["wrote"])
         else:
@@ -83,10 +89,9 @@ def _add(records: Records, line: bytes) -> bool:
 
 
 def ensure_log(path: Path) -> None:
-    """Create an empty log where there is none: the pipeline lists it as an output in any case."""
+    """Create a log without answers where there is none: the pipeline lists it as an output in any case."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        tables.write_text(path, json.dumps(HEADER) + "\n")
 
 
 class LogWriter:

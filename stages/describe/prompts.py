@@ -116,7 +116,7 @@ def _explain(problem: dict[str, Any]) -> str:
         allowed = list(PromptSource.model_fields)
         return f"{key}: unknown key{nearest(key, allowed)}; allowed: {', '.join(allowed)}"
     if problem["type"] == "missing":
-        return f"{key}: missing"
+        return f"{key}: missing; without questions, a published file must be at descriptions/<dataset>/<source>.json"
     message = problem["msg"].removeprefix("Value error, ")
     text = f"{message}, not {problem['input']!r}" if problem["type"] != "value_error" else message
     return f"{key}: {text}" if key else "must be a mapping with the key 'templates'"

@@ -80,11 +80,12 @@ class Result:
 
     @property
     def title(self) -> str:
-        """`demo with ViT-B-32 (openai)`, with the warning that random weights need."""
-        name = self.encoder.get("name") or self.model
-        pretrained = self.encoder.get("pretrained")
-        tag = f" ({pretrained})" if pretrained and pretrained != UNTRAINED else ""
-        return f"{self.dataset} with {name}{tag}" + (f" — {UNTRAINED}" if self.untrained else "")
+        """`pets with vit (ViT-B-32, openai)`, with the warning that random weights need."""
+        name, pretrained = self.encoder.get("name"), self.encoder.get("pretrained")
+        told = [name] if name and ":" not in name and name != self.model else []  # a folder's path tells nothing
+        told += [pretrained] if pretrained and pretrained != UNTRAINED else []
+        detail = f" ({', '.join(told)})" if told else ""
+        return f"{self.dataset} with {self.model}{detail}" + (f" — {UNTRAINED}" if self.untrained else "")
 
     @property
     def notes(self) -> list[str]:
