@@ -21,7 +21,6 @@ from stages.common import tables
 from stages.common.errors import UserError, warn
 from stages.describe.prompts import Request
 
-
 HEADER = {"log": "responses", "format": 1}
 """First line of a log, so that one without answers is no empty file."""
 
