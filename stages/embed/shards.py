@@ -87,7 +87,10 @@ def plan_shards(
             )
         ]
         fingerprint = digest([[i.image_id, i.content, i.candidates.tolist(), i.boxes.tolist()] for i in images])
-        shard_meta = {**meta, "shard": {"index": index, "images": len(images), "fingerprint": fingerprint}}
+        # By this a reader that does not know the boxes tells whether the shard is of the present images.
+        content = digest([[i.image_id, i.content] for i in images])
+        shard = {"index": index, "images": len(images), "content": content, "fingerprint": fingerprint}
+        shard_meta = {**meta, "shard": shard}
         yield Shard(shard_path(folder, index), images, shard_meta)
 
 

@@ -39,11 +39,13 @@ def score_dataset(job: Job) -> list[str]:
     device = pick_device(job.params.device)
     texts_path, boxes_path = paths.texts(job.dataset, job.model), paths.boxes(job.dataset)
     texts, texts_meta = read_table(texts_path, "texts")
-    images, _ = read_table(paths.images(job.dataset), "images", ["image_id", "label"])
+    images_path = paths.images(job.dataset)
+    images, _ = read_table(images_path, "images", ["image_id", "label", "content"])
     image_ids, labels = images["image_id"].to_pylist(), images["label"].to_numpy()
     classes = read_table(paths.classes(job.dataset), "classes", ["label"])[0].num_rows
     boxes = (boxes_path, read_meta(boxes_path, "boxes"))
-    shards = find_shards(paths.views(job.dataset, job.model), (texts_path, texts_meta), boxes, len(image_ids))
+    listed = [list(pair) for pair in zip(image_ids, images["content"].to_pylist(), strict=True)]
+    shards = find_shards(paths.views(job.dataset, job.model), (texts_path, texts_meta), boxes, (images_path, listed))
     views_model: Meta = read_meta(shards[0], "views")["model"]
     kept = kept_candidates(boxes_path, score.iou_threshold, crop["candidates"])
     methods, lines = available(texts)

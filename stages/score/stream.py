@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.common.errors import UserError
-from stages.common.tables import Meta, embedding_rows, open_parquet, read_meta, read_table, require_same
+from stages.common.tables import Meta, digest, embedding_rows, open_parquet, read_meta, read_table, require_same
 
 MODEL_IDENTITY = ("name", "pretrained", "weights", "activation", "image_size", "preprocess")
 
@@ -33,11 +33,16 @@ def model_identity(meta: Meta) -> Meta:
     return {key: meta["model"][key] for key in MODEL_IDENTITY}
 
 
-def find_shards(folder: Path, texts: tuple[Path, Meta], boxes: tuple[Path, Meta], images: int) -> list[Path]:
-    """The shards of a data set in order, checked to belong to the texts, to the boxes and to each other.
+def find_shards(
+    folder: Path, texts: tuple[Path, Meta], boxes: tuple[Path, Meta], images: tuple[Path, Sequence[Sequence[str]]]
+) -> list[Path]:
+    """The shards of a data set in order, checked to belong to the texts, to the boxes, the images and each other.
+
+    Args:
+        images: with the image_id and the content digest of every image, in order.
 
     Raises:
-        UserError: no shards, a missing one, or one of another model, other boxes or another data set.
+        UserError: no shards, a missing one, or one of another model, other boxes, other images or another data set.
     """
     paths = sorted(folder.glob("part-*.parquet"))
     if not paths:
@@ -54,9 +59,14 @@ def find_shards(folder: Path, texts: tuple[Path, Meta], boxes: tuple[Path, Meta]
         require_same("precision", (path, meta["model"]["precision"]), (paths[0], precision), mend)
         if meta["shard"]["index"] != index:
             raise UserError(f"{folder} lacks shard {index}; run `dvc repro embed`")
+        here = list(images[1][total : total + meta["shard"]["images"]])
+        if meta["shard"]["content"] != digest(here):
+            raise UserError(f"{path} holds views of other images than {images[0]} lists; run `dvc repro embed`")
         total += meta["shard"]["images"]
-    if total != images:
-        raise UserError(f"{folder} holds the views of {total} images, the data set has {images}; run `dvc repro embed`")
+    if total != len(images[1]):
+        raise UserError(
+            f"{folder} holds the views of {total} images, {images[0]} lists {len(images[1])}; run `dvc repro embed`"
+        )
     return paths
 
 
@@ -84,7 +94,7 @@ def read_batches(
         max_views: the unfiltered pool is the first this many candidates.
 
     Raises:
-        UserError: a shard of other images.
+        UserError: a shard whose rows are not of the images that its metadata promises.
     """
     first = 0
     for path in shards:
@@ -94,7 +104,7 @@ def read_batches(
         starts = np.flatnonzero(candidate < 0)
         ids = table["image_id"].take(starts).to_pylist()
         if ids != list(image_ids[first : first + len(ids)]):
-            raise UserError(f"{path} holds views of other images than images.parquet lists; run `dvc repro embed`")
+            raise UserError(f"{path} has rows of other images than its metadata says; delete it, run `dvc repro embed`")
         ends = np.append(starts[1:], len(candidate))
         columns = (candidate, table["similarity"].to_numpy(), embedding_rows(table["embedding"]))
         for low in range(0, len(ids), size):
