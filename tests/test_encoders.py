@@ -13,6 +13,7 @@ import open_clip
 import pytest
 import torch
 import yaml
+from conftest import ROOT, TINY_CONFIG, make_tiny_model
 from safetensors.torch import save_file
 
 from stages.common.encoders import (
@@ -26,7 +27,6 @@ from stages.common.encoders import (
 )
 from stages.common.errors import UserError
 from stages.common.params import Params
-from tests.conftest import ROOT, TINY_CONFIG, make_tiny_model
 
 NAME = "tiny-test-vit"
 DEEP = "deep-test-vit"

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import ROOT
 
 from stages.common.errors import UserError
 from stages.common.params import Params, load_params
-from tests.conftest import ROOT
 
 Raw = dict[str, Any]
 
