@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -174,6 +175,20 @@ class Params(Section):
                     raise ValueError(f"refine.sources names '{source}', allowed are 'all' or some of {allowed}")
         return self
 
+    @model_validator(mode="after")
+    def _stage_names_differ(self) -> Params:
+        """DVC joins the keys of a stage by '-' and keeps, without a word, one of two stages of the same name."""
+        for kind, keys in (("models", self.models), ("sources", self.sources)):
+            first: dict[str, tuple[str, str]] = {}
+            for pair in product(self.datasets, keys):
+                other = first.setdefault("-".join(pair), pair)
+                if other != pair:
+                    raise ValueError(
+                        f"DVC cannot tell datasets.{other[0]} with {kind}.{other[1]} from datasets.{pair[0]} with "
+                        f"{kind}.{pair[1]}: both are '{'-'.join(pair)}'; rename one"
+                    )
+        return self
+
     def refined_sources(self) -> list[str]:
         """The sources of sentences whose union description refinement works on, in order."""
         if self.refine.sources != "all":
@@ -185,12 +200,14 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check `params.yaml`.
 
     Raises:
-        UserError: no such file, not YAML, an unknown key, a missing key or a value that is not allowed.
+        UserError: no such file, not UTF-8 or not YAML, an unknown key, a missing key or a value that is not allowed.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no {path} here; run from the project's root folder") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not in UTF-8 ({error.reason} at byte {error.start}); save it as such") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     try:
