@@ -11,6 +11,7 @@ import pyarrow as pa
 from stages.common import paths
 from stages.common.cli import parse_job
 from stages.common.errors import UserError, nearest, run
+from stages.common.names import spelling
 from stages.common.params import Dataset
 from stages.common.tables import make_meta, write_table
 from stages.ingest.datasets import READERS, Listing, Reader
@@ -64,14 +65,15 @@ def template_texts(templates: str | list[str]) -> list[str]:
 
 
 def check_listing(listing: Listing) -> None:
-    """Refuse what would be scored wrongly: no images, or two classes of one name.
+    """Refuse what would be scored wrongly: no images, or two classes of one name, which would share descriptions.
 
     Raises:
         UserError: as above.
     """
     if not listing.images:
         raise UserError("the data set has no images in this split")
-    twice = sorted({name for name in listing.names if listing.names.count(name) > 1})
+    spellings = [spelling(name) for name in listing.names]
+    twice = sorted({name for name, form in zip(listing.names, spellings, strict=True) if spellings.count(form) > 1})
     if twice:
         raise UserError(f"several classes have the same name: {', '.join(twice)}; rename them apart")
 

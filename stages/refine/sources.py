@@ -8,11 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stages.common.errors import UserError, nearest, warn
-
-
-def spelling(name: str) -> str:
-    """A class name without case and separators: "Wheaten_Terrier" and "wheaten terrier" are one."""
-    return re.sub(r"[\W_]+", " ", name.casefold()).strip()
+from stages.common.names import spelling
 
 
 def clean(text: str) -> str:
