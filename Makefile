@@ -14,7 +14,7 @@ repro: $(READY)
 	@python -m stages.report
 
 test: $(READY)
-	python -m pytest -n 2
+	python -m pytest -n 2 --dist loadgroup
 
 lint: $(READY)
 	ruff check .

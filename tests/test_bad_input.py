@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from conftest import (
     CLASSES,
     Call,
@@ -24,6 +27,8 @@ from conftest import (
 )
 
 from stages.common import check, errors
+
+pytestmark = pytest.mark.xdist_group("bad-input")  # one worker computes what they share
 
 STAGES = {
     "ingest": ("--dataset", "toy"),
@@ -195,6 +200,17 @@ def _put(path: str, value: object) -> Callable[[Params], None]:
 def test_parameter_refused(path: str, value: object, names: tuple[str, ...], project: Project, refuse: Refuse) -> None:
     project.edit(_put(path, value))
     refuse("crop", "params.yaml", *names)
+
+
+@pytest.mark.parametrize("section", ["models", "sources"])
+def test_keys_that_make_one_stage_name(section: str, project: Project, refuse: Refuse) -> None:
+    """Of `refine@toy-a-tiny` for (toy, a-tiny) and (toy-a, tiny) DVC would run one."""
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    key, entry = next(iter(params[section].items()))
+    params["datasets"]["toy-a"] = params["datasets"]["toy"]
+    params[section][f"a-{key}"] = entry
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    refuse("crop", f"datasets.toy with {section}.a-{key}", f"datasets.toy-a with {section}.{key}", "rename one")
 
 
 def test_prompt_with_another_field(project: Project, refuse: Refuse) -> None:
@@ -425,9 +441,6 @@ def test_artifact_of_another_kind(project: Project, refuse: Refuse) -> None:
 
 
 def test_artifact_of_somebody_else(project: Project, refuse: Refuse) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     pq.write_table(pa.table({"image_id": ["a"]}), "data/toy/images.parquet")
     refuse("crop", "data/toy/images.parquet", "not written by this pipeline")
 
