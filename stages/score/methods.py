@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from stages.common.errors import UserError
 from stages.common.params import Score
 from stages.common.tables import embedding_rows
-from stages.score.alignment import normalized, softmax_by_group
+from stages.common.alignment import normalized, softmax_by_group
 
 WHOLE, ALL, REFINED = "whole", "all", "refined"
 """Pools of views: the whole image; the first max_views candidates; those that survive the IoU filter."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from stages.common.params import Score
-from stages.score.alignment import draw_places, image_vectors, pool_weights
+from stages.common.alignment import draw_places, image_vectors, pool_weights
 from stages.score.methods import ALL, REFINED, WHOLE, Method
 from stages.score.stream import ViewBatch
 
