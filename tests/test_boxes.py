@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +29,10 @@ def make_crop(
     scale: tuple[float, float] = (0.5, 0.9),
     max_views: int = 10,
     thresholds: Sequence[float] = (0.6, 0.8),
+    layout: Literal["random", "grid"] = "random",
 ) -> Crop:
     return Crop(
+        layout=layout,
         candidates=candidates,
         min_scale=scale[0],
         max_scale=scale[1],
@@ -57,14 +60,21 @@ def survivors(boxes: Sequence[Box], threshold: float, max_views: int) -> list[in
 
 
 @settings(max_examples=150, deadline=None)
-@given(width=sizes, height=sizes, scale=scales, seed=st.integers(0, 2**31), image_id=st.text(max_size=12))
-@example(width=1, height=1, scale=(0.5, 0.9), seed=0, image_id="a")
-@example(width=9000, height=1, scale=(0.01, 1.0), seed=0, image_id="wide.jpg")
-@example(width=3, height=20000, scale=(1.0, 1.0), seed=7, image_id="tall.jpg")
+@given(
+    width=sizes,
+    height=sizes,
+    scale=scales,
+    seed=st.integers(0, 2**31),
+    image_id=st.text(max_size=12),
+    layout=st.sampled_from(["random", "grid"]),
+)
+@example(width=1, height=1, scale=(0.5, 0.9), seed=0, image_id="a", layout="random")
+@example(width=9000, height=1, scale=(0.01, 1.0), seed=0, image_id="wide.jpg", layout="grid")
+@example(width=3, height=20000, scale=(1.0, 1.0), seed=7, image_id="tall.jpg", layout="random")
 def test_boxes_are_squares_of_the_stated_sizes_within_the_image(
-    width: int, height: int, scale: tuple[float, float], seed: int, image_id: str
+    width: int, height: int, scale: tuple[float, float], seed: int, image_id: str, layout: Literal["random", "grid"]
 ) -> None:
-    boxes = draw_candidates(width, height, make_crop(scale=scale), seed, image_id)
+    boxes = draw_candidates(width, height, make_crop(scale=scale, layout=layout), seed, image_id)
     assert boxes.shape == (30, 4)
     assert boxes.dtype == np.int32
     left, top, right, bottom = boxes.T.astype(np.int64)
@@ -90,6 +100,19 @@ def test_scales_and_corners_fill_their_ranges() -> None:
         assert place.max() > 0.995
         assert abs(place.mean() - 0.5) < 0.02
     assert (boxes[:, 2] == 400).any(), "right is exclusive: a box may touch the edge"
+
+
+def test_a_grid_is_evenly_spaced_and_its_order_is_the_image_s_own() -> None:
+    crop = make_crop(candidates=300, layout="grid")
+    boxes = draw_candidates(400, 200, crop, 0, "a.jpg")
+    assert len({tuple(box) for box in boxes.tolist()}) == 300
+    assert sorted(set(boxes[:, 2] - boxes[:, 0])) == [100, 140, 180]
+    largest = boxes[boxes[:, 2] - boxes[:, 0] == 180]
+    assert sorted(set(largest[:, 0])) == [round(place * 220 / 9) for place in range(10)]
+    assert sorted(set(largest[:, 1])) == [round(place * 20 / 9) for place in range(10)]
+    other = draw_candidates(400, 200, crop, 0, "b.jpg")
+    assert not np.array_equal(boxes, other)
+    assert sorted(map(tuple, boxes.tolist())) == sorted(map(tuple, other.tolist()))
 
 
 lattice = st.tuples(st.integers(0, 8), st.integers(0, 8), st.integers(1, 10)).map(

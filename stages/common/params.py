@@ -104,6 +104,7 @@ def _ascending(thresholds: list[float]) -> list[float]:
 
 
 class Crop(Section):
+    layout: Literal["random", "grid"]
     candidates: Count
     min_scale: Annotated[float, Field(gt=0.0, le=1.0)]
     max_scale: Annotated[float, Field(gt=0.0, le=1.0)]
