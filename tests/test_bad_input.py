@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from conftest import (
     CLASSES,
+    ROOT,
     Call,
     Outcome,
     Project,
@@ -25,8 +27,6 @@ from conftest import (
     make_tiny_model,
     run_stages,
 )
-
-from stages.common import check, errors
 
 pytestmark = pytest.mark.xdist_group("bad-input")  # one worker computes what they share
 
@@ -234,14 +234,19 @@ def test_root_missing_as_a_command(project: Project) -> None:
     assert snapshot(project.folder) == before
 
 
-def test_root_missing_before_a_run(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    project.edit(_put("datasets/toy/root", "nowhere"))
-    with pytest.raises(SystemExit) as end:
-        errors.run(check.main)
-    assert end.value.code == 1
-    printed = capsys.readouterr().err
-    assert printed.startswith("error: datasets.toy.root 'nowhere' does not exist")
-    assert printed.count("\n") == 1
+@pytest.mark.parametrize(
+    ("path", "value", "names"),
+    [
+        ("datasets/toy/root", "nowhere", ("datasets.toy.root 'nowhere' does not exist", "params.yaml")),
+        ("sources/parts", "sentences", ("sources.parts has no descriptions/prompts/parts.yaml", "`paper: ")),
+    ],
+)
+def test_refused_before_a_run(path: str, value: object, names: tuple[str, ...], project: Project, call: Call) -> None:
+    """What DVC would say in its own words."""
+    shutil.copytree(ROOT / "descriptions/prompts", "descriptions/prompts")
+    assert call("common.check") == Outcome(0, "", "")
+    project.edit(_put(path, value))
+    check_refusal(call("common.check"), *names)
 
 
 def test_reader_unknown(project: Project, refuse: Refuse) -> None:
@@ -522,6 +527,21 @@ def test_folder_that_cannot_be_written(project: Project, refuse: Refuse) -> None
         pytest.skip("root may write everywhere")
     Path("data/toy").chmod(0o555)
     try:
-        refuse("crop", "data/toy")
+        refuse("crop", "data/toy", "permission denied")
     finally:
         Path("data/toy").chmod(0o755)
+
+
+def test_disk_full(project: Project, refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    project.edit(_put("crop/min_scale", 0.3))
+    refuse("crop", "no space left on device", "run again")
+
+
+def test_file_where_a_folder_belongs(project: Project, refuse: Refuse) -> None:
+    shutil.rmtree("data/toy/tiny")
+    Path("data/toy/tiny").write_text("")
+    refuse("refine", "data/toy/tiny", "run again")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stages.common.errors import UserError, run
 from stages.common.params import Params, load_params
-from stages.common.paths import DATA
+from stages.common.paths import DATA, prompt_source
 
 
 def check_roots(params: Params) -> None:
@@ -23,8 +23,25 @@ def check_roots(params: Params) -> None:
             )
 
 
+def check_prompts(params: Params) -> None:
+    """Refuse a source without a prompt file, which DVC wants even where the descriptions are there.
+
+    Raises:
+        UserError: as above.
+    """
+    for source in params.sources:
+        path = prompt_source(source)
+        if not path.is_file():
+            raise UserError(
+                f"sources.{source} has no {path}; write one, or a line `paper: <origin>` in it where the descriptions "
+                "are files of your own"
+            )
+
+
 def main() -> None:
-    check_roots(load_params())
+    params = load_params()
+    check_roots(params)
+    check_prompts(params)
 
 
 if __name__ == "__main__":

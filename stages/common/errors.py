@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
+
+OF_THE_MACHINE = (
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
+"""What a disk or its permissions are to blame for, and no line of code."""
 
 
 class UserError(Exception):
@@ -23,11 +37,18 @@ def warn(line: str) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage's `main`: a `UserError` becomes `error: ...` on standard error and exit code 1."""
+    """Run a stage's `main`: a `UserError` or a refusing disk becomes `error: ...` on standard error, exit code 1."""
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        where = f"'{error.filename}': " if error.filename else ""
+        line = f"{where}{os.strerror(error.errno).lower()}; what was written stays, mend this and run again"
+        print(f"error: {line}", file=sys.stderr, flush=True)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; what was written stays, and the next run continues", file=sys.stderr)
