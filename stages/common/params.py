@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -75,11 +75,21 @@ class Model(Section):
     preprocess: Preprocess | None = None
 
 
+class Prices(Section):
+    """What the user pays, in USD per million tokens."""
+
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+
+
 class Describe(Section):
     model: str
+    mode: Literal["direct", "batch"] = "direct"
     concurrency: Count
     timeout: Annotated[float, Field(gt=0)]
     max_retries: Annotated[int, Field(ge=0)]
+    batch_poll: Annotated[float, Field(gt=0)] = 60.0
+    prices: Prices | None = None
 
 
 class Refine(Section):
@@ -247,10 +257,9 @@ def _allowed_keys(where: list[str]) -> list[str]:
         if section is Params and part in nested:
             section, index = nested[part], index + 2
             continue
-        child: Any = section.model_fields[part].annotation if part in section.model_fields else None
-        if isinstance(child, type) and issubclass(child, BaseModel):
-            section = child
-        elif part == "preprocess":
-            section = Preprocess
+        annotation: Any = section.model_fields[part].annotation if part in section.model_fields else None
+        for child in (annotation, *get_args(annotation)):  # the section itself, or one that may be null
+            if isinstance(child, type) and issubclass(child, BaseModel):
+                section = child
         index += 1
     return list(section.model_fields)

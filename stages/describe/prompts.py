@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pyarrow as pa
 import yaml
@@ -19,6 +20,7 @@ from stages.common.params import Count, Section
 from stages.describe.clean import Parse
 
 Api = Literal["chat", "completions"]
+Value = TypeVar("Value")
 
 PLACEHOLDERS = ("name", "category")
 
@@ -53,9 +55,14 @@ Template = Annotated[str, AfterValidator(_names_the_class)]
 
 
 class PromptSource(Section):
-    """A prompt source: `templates` is the only key that must be there."""
+    """A prompt source: `templates` is the only key that must be there.
+
+    `datasets` are questions that take the place of `templates` for one data set, `categories` what its classes are a
+    kind of; the data set's key may be spelled with any case and separators.
+    """
 
     templates: Annotated[list[Template], Field(min_length=1)]
+    datasets: dict[str, Annotated[list[Template], Field(min_length=1)]] = Field(default_factory=dict)
     paper: str | None = None
     system: str | None = None
     categories: dict[str, str] = Field(default_factory=dict)
@@ -135,15 +142,23 @@ def class_names(classes: pa.Table) -> list[ClassName]:
 def build_requests(source: PromptSource, classes: Iterable[ClassName], model: str, dataset: str) -> list[Request]:
     """Every request of `source`, in the order class, template, sample, each digest once."""
     requests: dict[str, Request] = {}
+    own_category = _of_dataset(source.categories, dataset)
+    templates = _of_dataset(source.datasets, dataset) or source.templates
     for entry in classes:
-        category = source.categories.get(dataset) or entry.superordinate or CATEGORY
-        for template in source.templates:
+        category = own_category or entry.superordinate or CATEGORY
+        for template in templates:
             prompt = template.format(name=entry.name, category=category)
             body = _body(source, model, prompt)
             for sample in range(source.samples):
                 request = Request(entry.name, prompt, sample, source.api, body)
                 requests.setdefault(request.digest, request)
     return list(requests.values())
+
+
+def _of_dataset(values: dict[str, Value], dataset: str) -> Value | None:
+    """The entry of a data set, "Oxford-Pets" being the same as "oxford_pets"."""
+    spelled = {re.sub(r"[\W_]+", "", key.casefold()): value for key, value in values.items()}
+    return spelled.get(re.sub(r"[\W_]+", "", dataset.casefold()))
 
 
 def _body(source: PromptSource, model: str, prompt: str) -> dict[str, Any]:
