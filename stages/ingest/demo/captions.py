@@ -164,14 +164,14 @@ def _colour(value: str, rng: np.random.Generator) -> str:
     return _pick(SYNONYMS[value], rng) if rng.random() < 0.15 else value
 
 
-def hint(attribute: str, value: str, rng: np.random.Generator) -> str:
+def _hint(attribute: str, value: str, rng: np.random.Generator) -> str:
     """An attribute as a compound adjective; family has none."""
     options = HINTS[attribute] if attribute in HINTS else HINTS[attribute, value]
     return _pick(options, rng).format(c=value)
 
 
 def _noun_phrase(adjective: str | None, rng: np.random.Generator) -> str:
-    """ "a red-crowned gomil", or without an adjective "a bird" and the like."""
+    """A made-up bird with an adjective ("a red-crowned gomil"); without one also "a bird" and the like."""
     if adjective:
         noun = made_up_noun(rng) if rng.random() < 0.7 else "bird"
         return f"a {adjective} {noun}"
@@ -182,7 +182,7 @@ def _named(visible: Facts, rng: np.random.Generator) -> tuple[str, Facts]:
     """A name with at most one attribute in it, or the family's."""
     attribute = str(rng.choice(list(visible)))
     value = visible[attribute]
-    name = f"a {value}" if attribute == "family" else _noun_phrase(hint(attribute, value, rng), rng)
+    name = f"a {value}" if attribute == "family" else _noun_phrase(_hint(attribute, value, rng), rng)
     return _pick(NAMED_FRAMES, rng).format(n=name), {attribute: value}
 
 
@@ -195,7 +195,7 @@ def _statement(stated: Facts, rng: np.random.Generator) -> str:
     elif len(rest) > 1 and rng.random() < 0.2:
         moved = next(iter(rest))
         if moved != "family":
-            subject = _noun_phrase(hint(moved, rest.pop(moved), rng), rng)
+            subject = _noun_phrase(_hint(moved, rest.pop(moved), rng), rng)
     if not rest:
         return _pick(NAMED_FRAMES, rng).format(n=subject)
     if len(rest) == 1 and next(iter(rest)) in COLOURED and rng.random() < 0.4:

@@ -1,6 +1,6 @@
 """The demo's fictional bird species: what their parts look like, and what they are called."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 RGB = tuple[int, int, int]
 
@@ -42,8 +42,8 @@ class Look:
     tail_length: str
 
     def differences(self, other: "Look") -> int:
-        """In how many attributes two looks differ."""
-        return sum(a != b for a, b in zip(astuple(self), astuple(other), strict=True))
+        """In how many attributes two looks differ, whatever they are called."""
+        return sum(getattr(self, name) != getattr(other, name) for name in ATTRIBUTES)
 
 
 # Every attribute and its possible values, in the order of Look's fields.

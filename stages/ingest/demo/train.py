@@ -10,7 +10,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.tokenizer import SimpleTokenizer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -30,6 +30,8 @@ from stages.ingest.demo.species import ATTRIBUTES
 from stages.ingest.demo.views import VIEW_SIDE, Views, render
 
 MODEL_DIR = Path(__file__).parent / "model"
+WEIGHTS = "open_clip_model.safetensors"
+LOG = "training.jsonl"
 CONTEXT_LENGTH = 48
 VOCAB_SIZE = 4000
 CONFIG: dict[str, Any] = {
@@ -64,6 +66,7 @@ class Settings:
     """What a training run depends on."""
 
     seed: int = 20
+    round: int = 1  # a later one starts from another run's weights, with batches of its own
     drawings: int = 12000
     held_out: int = 500  # of the drawings, for the accuracies in the log
     crops: int = 4  # views of a drawing beside the whole frame
@@ -80,12 +83,12 @@ class Settings:
 
 
 def attribute_head(width: int) -> nn.Linear:
-    """From image embeddings to logits of every attribute's values, side by side. Only training uses it."""
+    """From embeddings, of views and captions alike, to logits of every attribute's values side by side."""
     return nn.Linear(width, sum(len(values) for values in ATTRIBUTES.values()))
 
 
 def attribute_loss(logits: Tensor, facts: Tensor) -> Tensor:
-    """Mean cross-entropy over the attributes that can be seen; ``facts`` [n, attributes] int64, -1 unseen."""
+    """Mean cross-entropy over what is seen or stated; ``facts`` [n, attributes] int64, -1 where nothing is."""
     parts = logits.float().split([len(values) for values in ATTRIBUTES.values()], dim=1)
     losses = [F.cross_entropy(part, fact, ignore_index=-1) for part, fact in zip(parts, facts.T, strict=True)]
     return torch.stack(losses).nanmean()
@@ -135,7 +138,7 @@ def filler_words() -> list[str]:
 
 def batches(views: Views, settings: Settings) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Endless (images [n, 3, 64, 64] float32 normalised, seen [n, a], token ids [n * captions, 48], stated)."""
-    rng = np.random.default_rng([settings.seed, 1])
+    rng = np.random.default_rng([settings.seed, settings.round])
     tokenizer, fillers = build_tokenizer(VOCAB_SIZE, CONTEXT_LENGTH), filler_words()
     names = list(ATTRIBUTES)
     drawings = len(views.images) - settings.held_out
@@ -186,10 +189,8 @@ def scale_at(step: int, settings: Settings) -> float:
     return settings.first_scale + share * (settings.last_scale - settings.first_scale)
 
 
-def train(views: Views, settings: Settings, log: Path) -> nn.Module:
-    """Train from scratch; writes one JSON object every 100 steps to ``log``. Returns the model in float32."""
-    torch.manual_seed(settings.seed)
-    model = new_model()
+def train(model: Any, views: Views, settings: Settings, log: Path) -> nn.Module:
+    """Train ``model``; writes one JSON object every 100 steps to ``log``. Returns the model in float32."""
     head = attribute_head(CONFIG["model_cfg"]["embed_dim"])
     parameters = [*model.parameters(), *head.parameters()]
     decayed = [p for p in parameters if p.ndim > 1]
@@ -207,10 +208,10 @@ def train(views: Views, settings: Settings, log: Path) -> nn.Module:
         with torch.autocast("cpu", torch.bfloat16):
             image_features = model.encode_image(images.contiguous(memory_format=torch.channels_last), normalize=True)
             text_features = encode_captions(model, tokens)
-            guesses = head(image_features * 8)
+            guesses = head(8 * torch.cat([image_features, text_features]))
         contrast = contrastive_loss(image_features, text_features, seen, stated, scale)
         help_weight = settings.attribute_weight * max(0.0, 1 - step / (settings.rise[1] * settings.steps))
-        attributes = attribute_loss(guesses, seen)
+        attributes = attribute_loss(guesses, torch.cat([seen, stated]))
         optimizer.zero_grad()
         (contrast + help_weight * attributes).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -239,9 +240,12 @@ def encode_captions(model: Any, tokens: Tensor, chunks: int = 4) -> Tensor:
     return torch.cat(features)[order.argsort()]
 
 
-def new_model() -> Any:
-    """The untrained model in float32."""
-    return open_clip.CLIP(**CONFIG["model_cfg"])
+def new_model(start: Path | None = None) -> Any:
+    """The model in float32: untrained, or with the weights in the folder ``start``."""
+    model = open_clip.CLIP(**CONFIG["model_cfg"])
+    if start:
+        model.load_state_dict(load_file(start / WEIGHTS))
+    return model
 
 
 def record(log: Path, **fields: Any) -> None:
@@ -252,7 +256,7 @@ def record(log: Path, **fields: Any) -> None:
 @torch.inference_mode()
 def held_out_accuracies(model: Any, views: Views, settings: Settings) -> dict[str, float]:
     """Percent of held-out whole frames whose value of an attribute is told by training captions of one fact."""
-    tokenizer, rng = build_tokenizer(VOCAB_SIZE, CONTEXT_LENGTH), np.random.default_rng([settings.seed, 2])
+    tokenizer, rng = build_tokenizer(VOCAB_SIZE, CONTEXT_LENGTH), np.random.default_rng([settings.seed, 0])
     images = model.encode_image(normalised(views.images[-settings.held_out :, 0]), normalize=True)
     truth = torch.from_numpy(views.facts[-settings.held_out :, 0]).long()
     accuracies = {}
@@ -271,8 +275,8 @@ def save(model: nn.Module, folder: Path) -> int:
     """Write open_clip's local-dir layout with float16 weights; returns the weights' size in bytes."""
     (folder / "open_clip_config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
     weights = {name: _stored(tensor) for name, tensor in model.state_dict().items()}
-    save_file(weights, folder / "open_clip_model.safetensors")
-    return (folder / "open_clip_model.safetensors").stat().st_size
+    save_file(weights, folder / WEIGHTS)
+    return (folder / WEIGHTS).stat().st_size
 
 
 def _stored(tensor: Tensor) -> Tensor:
@@ -280,26 +284,28 @@ def _stored(tensor: Tensor) -> Tensor:
 
 
 def main() -> None:
-    defaults = Settings()
     parser = argparse.ArgumentParser(description="Train the demo's CLIP on drawn birds.")
     parser.add_argument("--output", type=Path, default=MODEL_DIR, help="folder of the model (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=defaults.seed)
-    parser.add_argument("--steps", type=int, default=defaults.steps)
-    parser.add_argument("--drawings", type=int, default=defaults.drawings)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--start-from", type=Path, help="folder of a model whose weights to start from")
     parser.add_argument("--views", type=Path, help="folder that keeps the drawn views for other runs")
+    parser.add_argument("--threads", type=int, default=2)
+    knobs = [field for field in fields(Settings) if field.name != "rise"]
+    for knob in knobs:
+        option = f"--{knob.name.replace('_', '-')}"
+        parser.add_argument(option, type=type(knob.default), default=knob.default, help="default: %(default)s")
     options = parser.parse_args()
-    settings = Settings(seed=options.seed, steps=options.steps, drawings=options.drawings)
+    settings = Settings(**{knob.name: getattr(options, knob.name) for knob in knobs})
     torch.set_num_threads(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
-    log = options.output / "training.jsonl"
-    log.write_text("")
+    log = options.output / LOG
+    log.write_text((options.start_from / LOG).read_text() if options.start_from else "")
     began = time.monotonic()
     record(log, torch=torch.__version__, open_clip=open_clip.__version__, threads=options.threads, **asdict(settings))
     with tempfile.TemporaryDirectory() as folder:
         views = drawn_views(options.views or Path(folder), settings, options.threads)
     record(log, drawn=list(views.images.shape), seconds=round(time.monotonic() - began))
-    model = train(views, settings, log)
+    torch.manual_seed(settings.seed)
+    model = train(new_model(options.start_from), views, settings, log)
     accuracies = held_out_accuracies(model, views, settings)
     size = save(model, options.output)
     record(log, held_out_accuracy=accuracies, bytes=size, seconds=round(time.monotonic() - began))

@@ -2,7 +2,7 @@
 
 import io
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -46,12 +46,8 @@ def random_look(rng: np.random.Generator) -> Look:
     """Attributes drawn evenly, but none within one difference of a species of the demo."""
     while True:
         look = Look(**{name: str(rng.choice(values)) for name, values in ATTRIBUTES.items()})
-        if all(look.differences(_look_of(species)) > 1 for species in SPECIES):
+        if all(look.differences(species) > 1 for species in SPECIES):
             return look
-
-
-def _look_of(species: Look) -> Look:
-    return Look(**{field.name: getattr(species, field.name) for field in fields(Look)})
 
 
 def visible_facts(look: Look, boxes: dict[str, Box], view: Box) -> Facts:
@@ -66,7 +62,7 @@ def _share_inside(box: Box, view: Box) -> float:
     return max(width, 0.0) * max(height, 0.0) / ((box[2] - box[0]) * (box[3] - box[1]))
 
 
-def drawing_views(seed: int, index: int, crops: int) -> tuple[np.ndarray, np.ndarray, Look]:
+def drawing_views(seed: int, index: int, crops: int) -> tuple[np.ndarray, np.ndarray]:
     """One drawing's views and facts (shapes as in Views, without the first axis); depends on (seed, index) only."""
     rng = np.random.default_rng([seed, index])
     look = random_look(rng)
@@ -80,7 +76,7 @@ def drawing_views(seed: int, index: int, crops: int) -> tuple[np.ndarray, np.nda
     size = (VIEW_SIDE, VIEW_SIDE)
     views = [np.asarray(image.resize(size, Image.Resampling.BICUBIC, box=frame)) for frame in frames]
     facts = [encode_facts(visible_facts(look, drawing.boxes, frame)) for frame in frames]
-    return np.stack(views), np.stack(facts), look
+    return np.stack(views), np.stack(facts)
 
 
 def _fill(folder: Path, seed: int, start: int, stop: int, crops: int) -> int:
@@ -88,7 +84,7 @@ def _fill(folder: Path, seed: int, start: int, stop: int, crops: int) -> int:
     images = np.load(folder / "images.npy", mmap_mode="r+")
     facts = np.load(folder / "facts.npy", mmap_mode="r+")
     for index in range(start, stop):
-        images[index], facts[index], _ = drawing_views(seed, index, crops)
+        images[index], facts[index] = drawing_views(seed, index, crops)
     return stop - start
 
 
