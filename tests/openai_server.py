@@ -21,7 +21,10 @@ REFUSALS = {
     "401": (401, {"message": "Incorrect API key provided: {key}, which starts {start}", "code": "invalid_api_key"}),
     "404": (404, {"message": "no such model", "code": "model_not_found"}),
     "429": (429, {"message": "slow down", "code": "rate_limit_exceeded"}),
+    "429 bare": (429, {"message": "slow down", "code": "rate_limit_exceeded"}),
+    "429 later": (429, {"message": "slow down", "code": "rate_limit_exceeded"}),
     "500": (500, {"message": "exploded with {key}"}),
+    "502": (502, {"message": "bad gateway"}),
     "quota": (429, {"message": "pay first", "code": "insufficient_quota"}),
     "azure filter": (400, {"message": "filtered", "code": "content_filter"}),
 }
@@ -106,20 +109,24 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
                 key = self.headers["Authorization"].removeprefix("Bearer ")
                 status, error = REFUSALS[fault]
                 text = json.dumps({"error": error}).replace("{key}", key).replace("{start}", key[:9] + "****")
-                self.send(status, text.encode(), {"Retry-After": "0.05"} if fault == "429" else {})
+                waits = {"429": "0.05", "429 later": "1.5"}
+                self.send(status, text.encode(), {"Retry-After": waits[fault]} if fault in waits else {})
                 return
-            self.send(200, _completion(chat, endpoint.answer(prompt), fault), {})
+            self.send(200, _completion(chat, endpoint.answer(prompt), fault), {}, 0.05 if fault == "drip" else 0.0)
             if fault in (None, "cut"):
                 with endpoint.lock:
                     endpoint.paid[prompt] += 1
 
-        def send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+        def send(self, status: int, content: bytes, headers: dict[str, str], drip: float = 0.0) -> None:
+            """Send a response; with `drip`, a byte at a time with pauses of so many seconds."""
             self.send_response(status)
             for name, value in {"Content-Type": "application/json", **headers}.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            for piece in (content[i : i + 1] for i in range(len(content))) if drip else (content,):
+                self.wfile.write(piece)
+                time.sleep(drip)
 
     return Handler
 

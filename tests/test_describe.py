@@ -98,7 +98,7 @@ def log_lines() -> list[dict]:
 
 
 def answers() -> list[dict]:
-    return [line for line in log_lines() if "request" in line]
+    return [line for line in log_lines() if "answer" in line]
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------
@@ -210,6 +210,27 @@ def test_slow_endpoint_is_a_time_out(project: Path, endpoint: Endpoint) -> None:
     endpoint.fault = lambda prompt, before: "slow"
     with pytest.raises(UserError, match="2 x time-out"):
         run_here()
+
+
+def test_dripping_endpoint_is_a_time_out(project: Path, endpoint: Endpoint) -> None:
+    make_project(project, ["wren"], timeout=0.5, max_retries=0)
+    endpoint.fault = lambda prompt, before: "drip"  # no single wait is long, all of them together are
+    start = time.monotonic()
+    with pytest.raises(UserError, match="2 x time-out"):
+        run_here()
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("fault", ["429", "429 bare", "429 later", "500", "502", "reset", "slow"])
+def test_passing_fault_is_retried_by_the_client(fault: str, project: Path, endpoint: Endpoint) -> None:
+    make_project(project, ["wren"], timeout=0.6)
+    endpoint.fault = lambda prompt, before: fault if before == 0 else None
+    start = time.monotonic()
+    run_here()
+    assert set(endpoint.asked.values()) == {2}
+    assert set(endpoint.paid.values()) == {1}
+    if fault == "429 later":
+        assert time.monotonic() - start >= 1.5
 
 
 def test_completions_with_samples_and_settings(project: Path, endpoint: Endpoint) -> None:
@@ -564,6 +585,21 @@ def test_requests_know_kinds_and_each_is_made_once() -> None:
     prompts = [request.prompt for request in build_requests(source, crane, "m", "demo")]
     assert prompts == ["the bird crane", "the machine crane", "the object wren"]
     assert [request.prompt for request in build_requests(source, crane[:1], "m", "zoo")] == ["the animal crane"]
+
+
+def test_data_set_has_questions_of_its_own() -> None:
+    source = PromptSource(templates=["{name}?"], datasets={"oxford_pets": ["pet {name}?", "coat of {name}?"]})
+    for dataset, prompts in (("Oxford-Pets", ["pet wren?", "coat of wren?"]), ("pets", ["wren?"])):
+        assert [request.prompt for request in build_requests(source, [ClassName("wren")], "m", dataset)] == prompts
+
+
+def test_cupl_has_the_families_of_its_paper() -> None:
+    source = load_source(ROOT / "descriptions/prompts/cupl.yaml")
+    asked = {"dtd": "texture", "fgvc-aircraft": "aircraft", "Stanford_Cars": "car", "birdsnap": "bird", "ucf101": "act"}
+    for dataset, word in asked.items():
+        requests = build_requests(source, [ClassName("wren")], "m", dataset)
+        assert all(word in request.prompt for request in requests)
+        assert len(requests) >= 3 * source.samples
 
 
 def test_digest_depends_on_everything_that_is_sent() -> None:

@@ -82,7 +82,7 @@ def ask(missing: list[Request], settings: Describe, key: str, target: Path, log:
         # Another run may have got some of them meanwhile.
         wanted = [request for request in missing if request.digest not in writer.records.answers]
         print(f"{target}: asking {settings.model} for {len(wanted)} answers", flush=True)
-        outcome = ask_all(wanted, settings, key, writer.add_answer)
+        outcome = ask_all(wanted, settings, key, writer)
         if outcome.failures:
             raise UserError(_explain_failures(outcome, len(wanted), target, log))
         return writer.records

@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import httpx2  # what the openai client is built on
 import openai
 from pydantic import BaseModel, ValidationError
 from tqdm import tqdm
 
 from stages.common.params import Describe
-from stages.describe.log import Reply
+from stages.describe.log import LogWriter, Reply
 from stages.describe.prompts import Api, Request
 
 GIVE_UP_AFTER = 20
@@ -35,7 +36,11 @@ _HOPELESS = {
 
 
 class Unusable(Exception):
-    """An answer that arrived and cannot be used; its text is the reason."""
+    """A reply that arrived and cannot be used; its text is the reason, `usage` what it cost where that is known."""
+
+    def __init__(self, reason: str, usage: dict[str, int] | None = None) -> None:
+        super().__init__(reason)
+        self.usage = usage or {}
 
 
 @dataclass(frozen=True)
@@ -87,15 +92,15 @@ def read_reply(content: bytes) -> Reply:
     except ValidationError as error:
         broken = error.errors()[0]["type"] == "json_invalid"
         raise Unusable("broken JSON" if broken else "no completion") from None
+    usage = {key: value for key, value in (body.usage or {}).items() if isinstance(value, int)}
     if not body.choices:
-        raise Unusable("no choices")
+        raise Unusable("no choices", usage)
     choice = body.choices[0]
     if choice.finish_reason == "content_filter":
-        raise Unusable("content filter")
+        raise Unusable("content filter", usage)
     answer = choice.message.content if choice.message else choice.text
     if answer is None:
-        raise Unusable("refused" if choice.message and choice.message.refusal else "no text")
-    usage = {key: value for key, value in (body.usage or {}).items() if isinstance(value, int)}
+        raise Unusable("refused" if choice.message and choice.message.refusal else "no text", usage)
     return Reply(answer, choice.finish_reason, usage)
 
 
@@ -110,25 +115,71 @@ def scrub(text: str, key: str) -> str:
     return re.sub(r"\S*\*{2,}[^\s.,;:)'\"]*", "***", text)
 
 
-def ask_all(
-    requests: Sequence[Request], settings: Describe, key: str, receive: Callable[[Request, Reply], None]
-) -> Outcome:
-    """Ask for every request and hand each answer to `receive` as it arrives, in no fixed order.
+def without_key(reply: Reply, key: str) -> Reply:
+    """The reply, safe to log whatever a server wrote into it."""
+    if len(key) < SECRET_LENGTH:
+        return reply
+    return replace(reply, answer=reply.answer.replace(key, "***"))
 
-    Failures are collected, not raised; what `receive` raises is.
+
+def explain(error: openai.OpenAIError, key: str) -> tuple[str, str]:
+    """An error of the client's as a reason ("HTTP 500") and what the server said, without the key."""
+    if isinstance(error, openai.APIStatusError):
+        if error.code == "content_filter":
+            return "content filter", ""
+        status = error.status_code
+        return f"HTTP {status}", scrub(error.message.removeprefix(f"Error code: {status} - "), key)[:200]
+    cause = error.__cause__ or error
+    if isinstance(error, openai.APITimeoutError):
+        return "time-out", ""
+    reason = "no connection" if isinstance(error, openai.APIConnectionError) else type(error).__name__
+    return reason, scrub(str(cause) or type(cause).__name__, key)[:200]
+
+
+def hopeless(error: openai.OpenAIError) -> str | None:
+    """Why asking on makes no sense after `error`; None where it does."""
+    if not isinstance(error, openai.APIStatusError):
+        return None
+    if error.code == "insufficient_quota":
+        return "the account's quota is used up"
+    return _HOPELESS.get(error.status_code)
+
+
+class _HttpClient(openai.DefaultAsyncHttpxClient):
+    """Bounds a whole exchange, where httpx's time-outs bound each wait: a server that drips bytes would never end."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    async def send(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await super().send(*args, **kwargs)
+        except TimeoutError:
+            raise httpx2.ReadTimeout("") from None  # which the client knows, and retries
+
+
+def ask_all(requests: Sequence[Request], settings: Describe, key: str, log: LogWriter) -> Outcome:
+    """Ask for every request and append each answer to `log` as it arrives, in no fixed order.
+
+    Failures are collected, not raised; what `log` raises is.
     """
-    return asyncio.run(_ask_all(requests, settings, key, receive))
+    return asyncio.run(_ask_all(requests, settings, key, log))
 
 
-async def _ask_all(
-    requests: Sequence[Request], settings: Describe, key: str, receive: Callable[[Request, Reply], None]
-) -> Outcome:
+async def _ask_all(requests: Sequence[Request], settings: Describe, key: str, log: LogWriter) -> Outcome:
     outcome = Outcome()
     waiting = iter(requests)
-    client = openai.AsyncOpenAI(api_key=key, timeout=settings.timeout, max_retries=settings.max_retries)
+    client = openai.AsyncOpenAI(
+        api_key=key,
+        timeout=settings.timeout,
+        max_retries=settings.max_retries,
+        http_client=_HttpClient(settings.timeout),
+    )
     with tqdm(total=len(requests), desc="asking", unit="answer", disable=None) as progress:
         async with client:
-            asker = _Asker(client, key, outcome, receive, progress)
+            asker = _Asker(client, key, outcome, log, progress)
             count = min(settings.concurrency, len(requests))
             await asyncio.gather(*(asker.work(waiting) for _ in range(count)))
     return outcome
@@ -141,7 +192,7 @@ class _Asker:
     client: openai.AsyncOpenAI
     key: str
     outcome: Outcome
-    receive: Callable[[Request, Reply], None]
+    log: LogWriter
     progress: tqdm
     failed_in_a_row: int = 0
 
@@ -158,50 +209,25 @@ class _Asker:
             reply = read_reply(await _send(self.client, request.api, request.body))
         except Unusable as reason:
             self.failed_in_a_row = 0  # the endpoint is up
-            self._fail(request, str(reason))
-        except openai.APIStatusError as error:
-            self._fail_status(request, error)
-        except openai.APITimeoutError:
-            self._count_failed(request, "time-out")
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            self._count_failed(request, "no connection", str(cause) or type(cause).__name__)
+            self.outcome.failures.append(Failure(request, str(reason)))
+            if reason.usage:
+                self.log.add_unusable(request.digest, request.body["model"], str(reason), reason.usage)
         except openai.OpenAIError as error:
-            self._count_failed(request, type(error).__name__, str(error))
+            self._fail(request, error)
         else:
             self.failed_in_a_row = 0
             self.outcome.received += 1
-            self.receive(request, self._without_key(reply))
+            self.log.add_answer(request, without_key(reply, self.key))
 
-    def _fail_status(self, request: Request, error: openai.APIStatusError) -> None:
-        status = error.status_code
-        if error.code == "content_filter":
-            self._fail(request, "content filter")
+    def _fail(self, request: Request, error: openai.OpenAIError) -> None:
+        reason, detail = explain(error, self.key)
+        self.outcome.failures.append(Failure(request, reason, detail))
+        if reason == "content filter":  # the request's fault and not the endpoint's
             return
-        self._count_failed(request, f"HTTP {status}", error.message.removeprefix(f"Error code: {status} - "))
-        if status in _HOPELESS:
-            self._give_up(_HOPELESS[status])
-        elif error.code == "insufficient_quota":
-            self._give_up("the account's quota is used up")
-
-    def _count_failed(self, request: Request, reason: str, detail: str = "") -> None:
-        """Note a failure that may be the endpoint's and not the request's."""
-        self._fail(request, reason, detail)
         self.failed_in_a_row += 1
-        if self.failed_in_a_row >= GIVE_UP_AFTER:
-            self._give_up(f"{self.failed_in_a_row} requests in a row failed")
-
-    def _fail(self, request: Request, reason: str, detail: str = "") -> None:
-        self.outcome.failures.append(Failure(request, reason, scrub(detail, self.key)[:200]))
-
-    def _give_up(self, why: str) -> None:
+        many = self.failed_in_a_row >= GIVE_UP_AFTER
+        why = hopeless(error) or (f"{self.failed_in_a_row} requests in a row failed" if many else None)
         self.outcome.gave_up = self.outcome.gave_up or why
-
-    def _without_key(self, reply: Reply) -> Reply:
-        """The reply, safe to log whatever a server wrote into it."""
-        if len(self.key) < SECRET_LENGTH:
-            return reply
-        return Reply(reply.answer.replace(self.key, "***"), reply.finish_reason, reply.usage)
 
 
 async def _send(client: openai.AsyncOpenAI, api: Api, body: dict[str, Any]) -> bytes:

@@ -1,7 +1,9 @@
 """The response log: every answer that was received, one JSON object a line, so that nothing is paid for twice.
 
-A line is an answer, keyed by its request's digest, or a record `{"wrote": sha256, ...}` of a description file that was
-made from the answers. Lines are only ever appended, each flushed to the disk before the next request's answer is taken.
+A line is an answer, keyed by its request's digest, or one of these records: `{"wrote": sha256, ...}`, a description
+file that was made from the answers; `{"unusable": reason, ...}`, what was paid and is no answer; `{"batch": id, ...}`,
+a batch that was submitted or has ended. Lines are only ever appended, each flushed to the disk before the next
+request's answer is taken.
 """
 
 from __future__ import annotations
@@ -9,10 +11,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import operator
 import os
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,15 +37,60 @@ class Reply:
     usage: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """What replies cost; `unknown` of the replies came without a count."""
+
+    replies: int = 0
+    input: int = 0
+    output: int = 0
+    unknown: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(*map(operator.add, astuple(self), astuple(other)))
+
+    def __sub__(self, other: Tokens) -> Tokens:
+        return Tokens(*map(operator.sub, astuple(self), astuple(other)))
+
+    @staticmethod
+    def of(usage: dict[str, int]) -> Tokens:
+        """Of one reply with this usage."""
+        given = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        return Tokens(1, given[0] or 0, given[1] or 0, int(None in given))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch that was submitted: the digests of its requests; `ended` is its last status once it is merged."""
+
+    model: str
+    requests: tuple[str, ...]
+    ended: str | None = None
+
+
 @dataclass
 class Records:
     """What a log holds. `whole_bytes` is the length of its whole lines, `size` that of the file."""
 
     answers: dict[str, Reply] = field(default_factory=dict)
     wrote: set[str] = field(default_factory=set)
+    tokens: dict[str, Tokens] = field(default_factory=dict)  # by model, of every reply that was paid
+    batches: dict[str, Batch] = field(default_factory=dict)  # by id
     unreadable: int = 0
     whole_bytes: int = 0
     size: int = 0
+
+    def pay(self, model: str, usage: dict[str, int]) -> None:
+        self.tokens[model] = self.tokens.get(model, Tokens()) + Tokens.of(usage)
+
+    def open_batches(self) -> dict[str, Batch]:
+        """Batches whose results are not in the log yet."""
+        return {key: batch for key, batch in self.batches.items() if batch.ended is None}
+
+    def under_way(self) -> set[str]:
+        """Digests of requests that are in an open batch and have no answer."""
+        sent = {digest for batch in self.open_batches().values() for digest in batch.requests}
+        return sent - self.answers.keys()
 
 
 def sha256(content: bytes) -> str:
@@ -77,12 +125,19 @@ def _add(records: Records, line: bytes) -> bool:
             return True
         if "wrote" in record:
             records.wrote.add(record["wrote"])
+        elif "unusable" in record:
+            records.pay(record["model"], record["usage"])
+        elif "ended" in record:
+            records.batches[record["batch"]] = replace(records.batches[record["batch"]], ended=record["ended"])
+        elif "batch" in record:
+            records.batches[record["batch"]] = Batch(record["model"], tuple(record["requests"]))
         else:
             reply = Reply(record["answer"], record["finish_reason"], record.get("usage") or {})
             if not isinstance(reply.answer, str):
                 return False
+            records.pay(record.get("model", ""), reply.usage)
             records.answers.setdefault(record["request"], reply)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return False
     return True
 
@@ -138,37 +193,51 @@ class LogWriter:
     def _ends_with_line_feed(self) -> bool:
         return os.pread(self._descriptor, 1, self.records.size - 1) == b"\n"
 
-    def add_answer(self, request: Request, reply: Reply) -> None:
-        """Append an answer; it is on the disk when this returns."""
-        self.records.answers[request.digest] = reply
-        self._append(
-            {
-                "request": request.digest,
-                "class": request.name,
-                "sample": request.sample,
-                "model": request.body["model"],
-                "prompt": request.prompt,
-                "answer": reply.answer,
-                "finish_reason": reply.finish_reason,
-                "usage": reply.usage,
-            }
-        )
+    def add_answer(self, request: Request, reply: Reply, *, sync: bool = True) -> None:
+        """Append an answer; unless `sync` is false it is on the disk when this returns."""
+        about = {"class": request.name, "sample": request.sample, "prompt": request.prompt}
+        self.add_answer_to(request.digest, request.body["model"], reply, about, sync=sync)
+
+    def add_answer_to(
+        self, digest: str, model: str, reply: Reply, about: dict[str, Any] | None = None, *, sync: bool = True
+    ) -> None:
+        """Append an answer to a request of which no more than its digest need be known."""
+        self.records.answers.setdefault(digest, reply)
+        self.records.pay(model, reply.usage)
+        said = {"answer": reply.answer, "finish_reason": reply.finish_reason, "usage": reply.usage}
+        self._append({"request": digest, "model": model} | (about or {}) | said, sync=sync)
+
+    def add_unusable(self, digest: str, model: str, reason: str, usage: dict[str, int], *, sync: bool = True) -> None:
+        """Append what a reply without an answer cost; it is asked for again."""
+        self.records.pay(model, usage)
+        self._append({"unusable": reason, "request": digest, "model": model, "usage": usage}, sync=sync)
+
+    def add_batch(self, batch: str, model: str, requests: list[str]) -> None:
+        """Append that a batch of these requests' digests was submitted."""
+        self.records.batches[batch] = Batch(model, tuple(requests))
+        self._append({"batch": batch, "model": model, "requests": requests})
+
+    def add_ended(self, batch: str, status: str) -> None:
+        """Append that a batch has ended and all that came of it is in the log."""
+        self.records.batches[batch] = replace(self.records.batches[batch], ended=status)
+        self._append({"batch": batch, "ended": status})
 
     def add_wrote(self, target: Path, content: bytes) -> None:
         """Append that `content` is about to be written to `target` by this stage."""
         self._append({"wrote": sha256(content), "file": target.as_posix()})
 
-    def _append(self, record: dict[str, Any]) -> None:
+    def _append(self, record: dict[str, Any], *, sync: bool = True) -> None:
         text = json.dumps(record | {"time": round(time.time(), 3)}, ensure_ascii=False)
-        self._write(text.encode() + b"\n")
+        self._write(text.encode() + b"\n", sync)
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, line: bytes, sync: bool = True) -> None:
         before = os.fstat(self._descriptor).st_size
         try:
             left = line
             while left:
                 left = left[os.write(self._descriptor, left) :]
-            os.fsync(self._descriptor)
+            if sync:
+                os.fsync(self._descriptor)
         except OSError as error:
             os.ftruncate(self._descriptor, before)  # no half line for the next run to trip over
             raise UserError(f"{self.path} cannot be written: {error.strerror}; run again to continue") from None
