@@ -14,10 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.common.alignment import draw_places, pool_weights, softmax_by_group
 from stages.common.errors import UserError
 from stages.common.params import Score
 from stages.common.tables import embedding_column
-from stages.common.alignment import draw_places, pool_weights, softmax_by_group
 from stages.score.methods import METHODS, WHOLE, Method, available, class_vectors
 from stages.score.outcomes import Outcome, Tally, predictions_table, rank, score_batch
 from stages.score.stream import ViewBatch
