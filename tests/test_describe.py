@@ -22,10 +22,11 @@ from openai_server import Endpoint
 from stages.common import tables
 from stages.common.errors import UserError
 from stages.common.params import load_params
-from stages.describe.__main__ import check_descriptions, describe
+from stages.describe.__main__ import describe
 from stages.describe.clean import Parse, clean
 from stages.describe.client import GIVE_UP_AFTER, scrub
 from stages.describe.log import read_log
+from stages.describe.plan import check_descriptions
 from stages.describe.prompts import ClassName, PromptSource, build_requests, load_source
 
 ROOT = Path(__file__).parents[1]

@@ -44,11 +44,11 @@ def parse_job(
     keys = {"dataset": "", "model": "", "source": ""}
     for name in wanted:
         keys[name] = getattr(arguments, name)
-        _check_key(f"{name}s", keys[name], getattr(params, f"{name}s"))
+        check_key(f"{name}s", keys[name], getattr(params, f"{name}s"))
     return Job(params, keys["dataset"], keys["model"], keys["source"], arguments)
 
 
-def _check_key(section: str, key: str, known: Iterable[str]) -> None:
+def check_key(section: str, key: str, known: Iterable[str]) -> None:
     names = list(known)
     if key not in names:
         raise UserError(

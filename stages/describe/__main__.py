@@ -1,6 +1,7 @@
 """Ask an LLM to describe the classes of a data set, unless their descriptions are there already.
 
     python -m stages.describe --dataset D --source S
+    python -m stages.describe --estimate [--dataset D] [--source S]    what is missing and its cost; sends nothing
 
 Reads `data/D/classes.parquet` and `descriptions/prompts/S.yaml`, writes `descriptions/D/S.json` and the response log
 `data/D/responses/S.jsonl`. The endpoint is any that speaks OpenAI's protocol, given by OPENAI_BASE_URL and
@@ -9,27 +10,52 @@ OPENAI_API_KEY.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from stages.common import paths, tables
-from stages.common.cli import parse_job
+from stages.common.cli import check_key, parse_job
 from stages.common.errors import UserError, run
-from stages.common.params import Describe
+from stages.common.params import Describe, load_params
+from stages.describe.batch import ask_in_batches
 from stages.describe.clean import Parse, clean
 from stages.describe.client import Outcome, ask_all, summarise
-from stages.describe.log import LogWriter, Records, ensure_log, read_log, sha256
-from stages.describe.prompts import PromptSource, Request, build_requests, class_names, load_source
+from stages.describe.estimate import explain_spent, print_estimate
+from stages.describe.log import LogWriter, Records, ensure_log
+from stages.describe.plan import Descriptions, Plan, make_plan
+from stages.describe.prompts import PromptSource, Request
 
-Descriptions = dict[str, list[str]]
+NAMED = 40
+"""Classes that are named for each reason why answers are missing."""
 
 
 def main() -> None:
+    if "--estimate" in sys.argv[1:]:
+        _estimate()
+        return
     job = parse_job("describe", "Class descriptions from an LLM, or from a file that is there.", "dataset", "source")
     describe(job.dataset, job.source, job.params.describe)
+
+
+def _estimate() -> None:
+    parser = argparse.ArgumentParser("python -m stages.describe", description="What asking would cost; sends nothing.")
+    parser.add_argument("--estimate", action="store_true", required=True)
+    parser.add_argument("--dataset", help="a key of `datasets` in params.yaml; all of them where left out")
+    parser.add_argument("--source", help="a key of `sources` in params.yaml; all of them where left out")
+    options, params = parser.parse_args(), load_params()
+    for section, key, known in (
+        ("datasets", options.dataset, params.datasets),
+        ("sources", options.source, params.sources),
+    ):
+        if key is not None:
+            check_key(section, key, known)
+    print_estimate(params, options.dataset, options.source)
 
 
 def describe(dataset: str, source: str, settings: Describe) -> None:
@@ -39,67 +65,100 @@ def describe(dataset: str, source: str, settings: Describe) -> None:
         UserError: the file there is not of its format, an input is missing or wrong, there is no API key, or answers
             could not be got; those that were stay in the log.
     """
-    target, prompts = paths.descriptions(dataset, source), paths.prompt_source(source)
-    log = paths.responses(dataset, source)
-    records = read_log(log)
-    ensure_log(log)
-    if target.exists():
-        found = check_descriptions(target)
-        own = sha256(target.read_bytes()) in records.wrote
-        if not own or not prompts.exists():
-            count = sum(map(len, found.values()))
-            print(f"{target}: used as it is, {count} descriptions of {len(found)} classes")
-            return
-    make(dataset, source, settings, target, log)
+    plan = make_plan(dataset, source, settings)
+    ensure_log(plan.log)
+    if plan.found is not None:
+        count = sum(map(len, plan.found.values()))
+        print(f"{plan.target}: used as it is, {count} descriptions of {len(plan.found)} classes")
+    else:
+        make(plan, source, settings)
 
 
-def make(dataset: str, source: str, settings: Describe, target: Path, log: Path) -> None:
+def make(plan: Plan, source: str, settings: Describe) -> None:
     """Ask for what the log lacks, then write the descriptions that the log's answers give."""
-    prompt_source = _load_source(target, paths.prompt_source(source))
-    table, _ = tables.read_table(paths.classes(dataset), "classes")
-    requests = build_requests(prompt_source, class_names(table), settings.model, dataset)
-    records = read_log(log)
-    missing = [request for request in requests if request.digest not in records.answers]
+    prompts, records = plan.prompts, plan.records
+    assert prompts is not None
+    before, missing = dict(records.tokens), plan.missing()
     if missing:
-        records = ask(missing, settings, _api_key(target, source), target, log)
-    described, dropped = sentences(requests, records, prompt_source.parse)
-    _check_every_class(described, source, prompt_source, dropped)
-    written = write(target, log, described)
+        records = ask(missing, settings, _api_key(plan.target, source), plan)
+    described, dropped = sentences(plan.requests, records, prompts.parse)
+    _check_every_class(described, source, prompts, dropped)
+    written = write(plan.target, plan.log, described)
     count = sum(map(len, described.values()))
     print(
-        f"{target}: {'' if written else 'unchanged, '}{count} descriptions of {len(described)} classes from "
-        f"{len(requests)} answers, {len(missing)} of them asked for now; dropped: {_list_counts(dropped)}"
+        f"{plan.target}: {'' if written else 'unchanged, '}{count} descriptions of {len(described)} classes from "
+        f"{len(plan.requests)} answers, {len(missing)} of them asked for now; dropped: {_list_counts(dropped)}; "
+        f"{explain_spent(before, records, settings)}"
     )
 
 
-def ask(missing: list[Request], settings: Describe, key: str, target: Path, log: Path) -> Records:
+def ask(missing: list[Request], settings: Describe, key: str, plan: Plan) -> Records:
     """Get an answer to each of `missing` into the log; what the log then holds.
 
     Raises:
         UserError: some could not be got: how many, and why.
     """
-    with LogWriter(log) as writer:
+    with LogWriter(plan.log) as writer:
+        records = writer.records
+        before = dict(records.tokens)
         # Another run may have got some of them meanwhile.
-        wanted = [request for request in missing if request.digest not in writer.records.answers]
-        print(f"{target}: asking {settings.model} for {len(wanted)} answers", flush=True)
-        outcome = ask_all(wanted, settings, key, writer)
+        wanted = [request for request in missing if request.digest not in records.answers]
+        print(f"{plan.target}: asking {settings.model} for {len(wanted)} answers", flush=True)
+        try:
+            outcome = _ask(wanted, settings, key, writer)
+        except BaseException:
+            print(f"{plan.target}: {explain_spent(before, records, settings)}", flush=True)
+            raise
         if outcome.failures:
-            raise UserError(_explain_failures(outcome, len(wanted), target, log))
-        return writer.records
+            print(f"{plan.target}: {explain_spent(before, records, settings)}")
+            print("\n".join(list_missing(outcome, wanted, records)), flush=True)
+            raise UserError(_explain_failures(outcome, len(wanted), plan))
+        return records
 
 
-def _explain_failures(outcome: Outcome, wanted: int, target: Path, log: Path) -> str:
+def _ask(wanted: list[Request], settings: Describe, key: str, writer: LogWriter) -> Outcome:
+    received = 0
+    # What is in a batch already is not paid for a second time, whatever the mode is now.
+    if settings.mode == "batch" or writer.records.open_batches():
+        outcome = ask_in_batches(wanted, settings, key, writer)
+        if settings.mode == "batch":
+            return outcome
+        received = outcome.received
+    rest = [request for request in wanted if request.digest not in writer.records.answers]
+    outcome = ask_all(rest, settings, key, writer)
+    outcome.received += received
+    return outcome
+
+
+def list_missing(outcome: Outcome, wanted: list[Request], records: Records) -> list[str]:
+    """One line a reason: which classes lack how many answers."""
+    classes: dict[str, Counter[str]] = {}
+    for failure in outcome.failures:
+        classes.setdefault(failure.reason, Counter())[failure.request.name] += 1
+    tried = {failure.request.digest for failure in outcome.failures} | records.answers.keys()
+    for request in wanted:
+        if request.digest not in tried:
+            classes.setdefault("not asked for", Counter())[request.name] += 1
+    lines = []
+    for reason, names in classes.items():
+        listed = [f"'{name}'{f' x {count}' if count > 1 else ''}" for name, count in names.items()]
+        more = f" and {len(listed) - NAMED} more classes" if len(listed) > NAMED else ""
+        lines.append(f"missing, {reason}: {', '.join(listed[:NAMED])}{more}")
+    return lines
+
+
+def _explain_failures(outcome: Outcome, wanted: int, plan: Plan) -> str:
     why = summarise(outcome.failures)
     if outcome.gave_up:
         mend = "check OPENAI_API_KEY, OPENAI_BASE_URL and describe.model in params.yaml"
         why = f"{outcome.gave_up}, so asking stopped: {why}; {mend}"
     return (
-        f"{target} is not written, {wanted - outcome.received} of {wanted} answers are missing: {why}; "
-        f"the {outcome.received} received are kept in {log}, and a rerun asks only for the rest"
+        f"{plan.target} is not written, {wanted - outcome.received} of {wanted} answers are missing: {why}; "
+        f"the {outcome.received} received are kept in {plan.log}, and a rerun asks only for the rest"
     )
 
 
-def sentences(requests: list[Request], records: Records, parse: Parse) -> tuple[Descriptions, Counter[str]]:
+def sentences(requests: Sequence[Request], records: Records, parse: Parse) -> tuple[Descriptions, Counter[str]]:
     """The descriptions of each class in the order of `requests`, and what was dropped for which reason."""
     described: Descriptions = {request.name: [] for request in requests}
     dropped: Counter[str] = Counter()
@@ -122,35 +181,6 @@ def write(target: Path, log: Path, described: Descriptions) -> bool:
     with tables.replacing(target) as temporary:
         temporary.write_bytes(content)
     return True
-
-
-def check_descriptions(path: Path) -> Descriptions:
-    """Read a description file, whoever wrote it.
-
-    Raises:
-        UserError: it is not JSON of the shape {class name: [sentence, ...]}.
-    """
-    mend = "mend it, or move it away to have it made anew"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON in UTF-8 ({error}); {mend}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} must be {{class name: [sentence, ...]}}, not a {type(found).__name__}; {mend}")
-    for name, texts in found.items():
-        wrong = texts if not isinstance(texts, list) else next((t for t in texts if not isinstance(t, str)), None)
-        if not isinstance(texts, list) or any(not isinstance(text, str) for text in texts):
-            raise UserError(f"{path}: '{name}' must be a list of sentences, but has {wrong!r:.80}; {mend}")
-    return found
-
-
-def _load_source(target: Path, prompts: Path) -> PromptSource:
-    if not prompts.exists():
-        raise UserError(
-            f"{target} and {prompts} are both missing: put a published file at the first, "
-            "or write a prompt source at the second"
-        )
-    return load_source(prompts)
 
 
 def _api_key(target: Path, source: str) -> str:

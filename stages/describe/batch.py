@@ -1,0 +1,235 @@
+"""Asking through the Batch API: submit, wait, merge; a run that is killed at any moment is continued by the next.
+
+A batch is found again by its id in the response log. In between its submission and that line it is found by its
+metadata, `{"bifta": digest of its requests}`, among the batches that the endpoint lists; so none is submitted twice.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import openai
+from openai.types import Batch
+from tqdm import tqdm
+
+from stages.common import tables
+from stages.common.errors import UserError
+from stages.common.params import Describe
+from stages.describe.client import Failure, Outcome, Unusable, explain, hopeless, read_reply, scrub, without_key
+from stages.describe.log import LogWriter
+from stages.describe.prompts import Request
+
+ENDED = ("completed", "failed", "expired", "cancelled")
+MOST_REQUESTS = 50_000  # of a batch, by OpenAI's rules
+MOST_BYTES = 190_000_000  # of its file, below OpenAI's 200 MB
+METADATA_KEY = "bifta"
+KEPT_SECONDS = 30 * 24 * 3600
+"""Older batches are not looked for: their output files are gone."""
+
+GIVE_UP_AFTER = 10
+"""Looks at a batch that fail one after the other, each with all the client's retries."""
+
+
+def ask_in_batches(requests: Sequence[Request], settings: Describe, key: str, log: LogWriter) -> Outcome:
+    """Collect the log's open batches, and where `describe.mode` is batch submit those of `requests` in none of them.
+
+    Failures of single requests are collected; a rerun asks for them again.
+
+    Raises:
+        UserError: the endpoint cannot be reached or has no Batch API; what was submitted is continued by a rerun.
+    """
+    with openai.OpenAI(api_key=key, timeout=settings.timeout, max_retries=settings.max_retries) as client:
+        batches = _Batches(client, settings, key, log, {request.digest: request for request in requests})
+        try:
+            if settings.mode == "batch":
+                under_way = log.records.under_way()
+                for part in split(request for request in requests if request.digest not in under_way):
+                    batches.submit(part)
+            batches.collect()
+        except openai.OpenAIError as error:
+            batches.refuse(error)
+    return batches.outcome
+
+
+def split(requests: Iterator[Request]) -> Iterator[list[Request]]:
+    """Parts of `requests`, in order, each small enough for a batch."""
+    part: list[Request] = []
+    size = 0
+    for request in requests:
+        length = len(_line(request))
+        if part and (len(part) == MOST_REQUESTS or size + length > MOST_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(request)
+        size += length
+    if part:
+        yield part
+
+
+def _line(request: Request) -> bytes:
+    """A request as a line of a batch's input file."""
+    line = {"custom_id": request.digest, "method": "POST", "url": _url(request), "body": request.body}
+    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+
+
+def _url(request: Request) -> Any:  # Any, because the client's type is a literal of all its endpoints
+    return "/v1/chat/completions" if request.api == "chat" else "/v1/completions"
+
+
+@dataclass
+class _Batches:
+    """The batches of one response log; `wanted` are the requests without an answer, by digest."""
+
+    client: openai.OpenAI
+    settings: Describe
+    key: str
+    log: LogWriter
+    wanted: dict[str, Request]
+    outcome: Outcome = field(default_factory=Outcome)
+    failed_in_a_row: int = 0
+
+    def submit(self, part: list[Request]) -> None:
+        """Submit a batch, or take one that an interrupted run submitted, and note its id in the log."""
+        digests = [request.digest for request in part]
+        of = tables.digest(sorted(digests))
+        batch = self._find(of) or self._create(part, of)
+        self.log.add_batch(batch.id, self.settings.model, digests)
+
+    def _find(self, of: str) -> Batch | None:
+        """A batch of these requests that the log does not know."""
+        for batch in self.client.batches.list(limit=100):
+            if batch.created_at < time.time() - KEPT_SECONDS:
+                break  # the newest come first
+            known = batch.id in self.log.records.batches or batch.status == "failed"
+            if not known and (batch.metadata or {}).get(METADATA_KEY) == of:
+                return batch
+        return None
+
+    def _create(self, part: list[Request], of: str) -> Batch:
+        file = self.client.files.create(file=(f"{of}.jsonl", b"".join(map(_line, part))), purpose="batch")
+        # No retries by the client: a submission whose answer was lost may have been taken, so it is looked for first.
+        once = self.client.with_options(max_retries=0)
+        for attempt in range(self.settings.max_retries + 1):
+            try:
+                return once.batches.create(
+                    input_file_id=file.id,
+                    endpoint=_url(part[0]),
+                    completion_window="24h",
+                    metadata={METADATA_KEY: of},
+                )
+            except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as error:
+                if attempt == self.settings.max_retries or hopeless(error):
+                    raise
+                time.sleep(_pause(error, attempt))
+            found = self._find(of)
+            if found:
+                return found
+        raise AssertionError("unreachable")
+
+    def collect(self) -> None:
+        """Wait for the open batches that hold wanted requests, and merge every one that has ended."""
+        sizes = {name: len(batch.requests) for name, batch in self.log.records.open_batches().items()}
+        for name, size in sizes.items():
+            every = f"{self.settings.batch_poll:g} s"
+            print(f"{self.log.path}: batch {name} of {size} requests, looked at every {every}", flush=True)
+        done = dict.fromkeys(sizes, 0)
+        waiting = list(sizes)
+        with tqdm(total=sum(sizes.values()), desc="waiting", unit="answer", disable=None) as progress:
+            while waiting:
+                for name in list(waiting):
+                    batch = self._look_at(name)
+                    if batch is None:
+                        continue
+                    done[name] = batch.request_counts.completed if batch.request_counts else 0
+                    if batch.status in ENDED:
+                        self.merge(batch)
+                    if batch.status in ENDED or not self.wanted.keys() & self.log.records.batches[name].requests:
+                        waiting.remove(name)
+                progress.n = sum(done.values())
+                progress.refresh()
+                if waiting:
+                    time.sleep(self.settings.batch_poll)
+
+    def _look_at(self, name: str) -> Batch | None:
+        """The batch as it is now; None where a look failed that a later one may mend."""
+        try:
+            batch = self.client.batches.retrieve(name)
+        except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as error:
+            self.failed_in_a_row += 1
+            if self.failed_in_a_row >= GIVE_UP_AFTER or hopeless(error):
+                raise
+            return None
+        self.failed_in_a_row = 0
+        return batch
+
+    def merge(self, batch: Batch) -> None:
+        """Take everything that came of an ended batch into the log, and note that it is done with."""
+        problems = (batch.errors.data if batch.errors else None) or []
+        detail = scrub(" ".join(problem.message or "" for problem in problems[:1]), self.key)[:200]
+        reasons: dict[str, tuple[str, str]] = {}
+        for file in (batch.output_file_id, batch.error_file_id):
+            if file:
+                for line in self.client.files.content(file).content.split(b"\n"):
+                    self._take(batch.id, line, reasons)
+        self.log.add_ended(batch.id, batch.status)
+        silent = "not among the batch's results" if batch.status == "completed" else f"batch {batch.status}"
+        for digest in self.log.records.batches[batch.id].requests:
+            if digest in self.wanted and digest not in self.log.records.answers:
+                reason = reasons.get(digest, (silent, detail))
+                self.outcome.failures.append(Failure(self.wanted[digest], *reason))
+
+    def _take(self, batch: str, line: bytes, reasons: dict[str, tuple[str, str]]) -> None:
+        """Take a line of an output or error file: an answer into the log, anything else into `reasons`."""
+        try:
+            result = json.loads(line)
+            digest, response = str(result["custom_id"]), result.get("response") or {}
+            status, body = response.get("status_code", 200), response.get("body") or {}
+            error = result.get("error") or (body.get("error") if status != 200 else None) or {}
+            code, said = str(error.get("code") or ""), str(error.get("message") or "")
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return  # a torn line, whose request stays missing
+        model = self.log.records.batches[batch].model
+        try:
+            if status != 200 or error:
+                refused = "content filter" if code == "content_filter" else code or f"HTTP {status}"
+                reasons[digest] = refused, scrub(said, self.key)[:200]
+                return
+            reply = without_key(read_reply(json.dumps(body).encode()), self.key)
+        except Unusable as reason:
+            reasons[digest] = str(reason), ""
+            if reason.usage:
+                self.log.add_unusable(digest, model, str(reason), reason.usage, sync=False)
+            return
+        if digest in self.log.records.answers:
+            return
+        request = self.wanted.get(digest)
+        if request:
+            self.outcome.received += 1
+            self.log.add_answer(request, reply, sync=False)
+        else:  # the prompts have changed since: kept, in case they change back
+            self.log.add_answer_to(digest, model, reply, sync=False)
+
+    def refuse(self, error: openai.OpenAIError) -> NoReturn:
+        """Say what failed and how to go on."""
+        reason, detail = explain(error, self.key)
+        why = f"{reason}{f': {detail}' if detail else ''}"
+        batches = ", ".join(self.log.records.open_batches())
+        if batches:
+            mend = f"batches under way: {batches}; a rerun with the same key and OPENAI_BASE_URL goes on"
+            if isinstance(error, openai.NotFoundError):
+                mend += f"; to give one up, delete its line in {self.log.path}"
+        elif isinstance(error, openai.APIStatusError) and error.status_code in (404, 405, 501):
+            mend = "this endpoint may have no Batch API: set describe.mode to direct in params.yaml"
+        else:
+            mend = hopeless(error) or "a rerun submits what was not"
+        raise UserError(f"asking in batches stopped ({why}); {mend}") from None
+
+
+def _pause(error: openai.OpenAIError, attempt: int) -> float:
+    """Seconds to wait after a refused submission: what the endpoint asks for, or ever longer."""
+    asked = error.response.headers.get("retry-after", "") if isinstance(error, openai.APIStatusError) else ""
+    return min(float(asked), 60.0) if asked.replace(".", "", 1).isdigit() else min(0.5 * 2**attempt, 8.0)

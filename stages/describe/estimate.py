@@ -1,0 +1,147 @@
+"""What asking costs: estimated before anything is sent, and counted from the log afterwards.
+
+`python -m stages.describe --estimate [--dataset D] [--source S]` prints the estimate and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+from stages.common.errors import UserError
+from stages.common.params import Describe, Params, Prices
+from stages.describe.log import Records, Tokens
+from stages.describe.plan import Plan, make_plan
+from stages.describe.prompts import Request
+
+CHARACTERS_A_TOKEN = 4
+"""Of English text, about; every model has a tokenizer of its own, and servers do not say theirs."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one source of one data set would cost. `output` is None where nothing bounds it."""
+
+    dataset: str
+    source: str
+    requests: int
+    missing: int
+    under_way: int
+    input: int
+    output: int | None
+    from_log: bool
+    as_is: bool = False
+
+
+def estimate(dataset: str, source: str, plan: Plan, model: str) -> Estimate:
+    """Tokens by the mean of the log's answers of `model`; without them by characters and by max_tokens."""
+    under_way = plan.records.under_way()
+    missing = [request for request in plan.missing() if request.digest not in under_way]
+    waiting = len(plan.missing()) - len(missing)
+    paid = plan.records.tokens.get(model, Tokens())
+    counted = paid.replies - paid.unknown
+    output: int | None
+    if counted:
+        given, output = (-(-total * len(missing) // counted) for total in (paid.input, paid.output))
+    else:
+        given = sum(map(_input_tokens, missing))
+        bound = plan.prompts.max_tokens if plan.prompts else 0
+        output = 0 if not missing else None if bound is None else bound * len(missing)
+    as_is = plan.found is not None
+    return Estimate(
+        dataset, source, len(plan.requests), len(missing), waiting, given, output, counted > 0 or not missing, as_is
+    )
+
+
+def _input_tokens(request: Request) -> int:
+    texts = [message["content"] for message in request.body.get("messages", [])] or [request.body["prompt"]]
+    return -(-sum(map(len, texts)) // CHARACTERS_A_TOKEN)
+
+
+def print_estimate(params: Params, dataset: str | None, source: str | None) -> None:
+    """Print a table of what is missing and what it would cost, of all data sets and sources or of those given.
+
+    Raises:
+        UserError: of some of them it cannot be said, because an input is missing or wrong; the table has the others.
+    """
+    rows: list[Estimate] = []
+    problems: list[str] = []
+    for key in [dataset] if dataset else params.datasets:
+        for name in [source] if source else params.sources:
+            try:
+                plan = make_plan(key, name, params.describe)
+            except UserError as error:
+                problems.append(str(error))
+            else:
+                rows.append(estimate(key, name, plan, params.describe.model))
+    if rows:
+        print("\n".join(format_table(rows, params.describe)), flush=True)
+    if problems:
+        raise UserError("; ".join(dict.fromkeys(problems)))
+
+
+def format_table(rows: Sequence[Estimate], settings: Describe) -> list[str]:
+    """The lines of the table, with how its numbers came about below it."""
+    prices = settings.prices
+    head = ["data set", "source", "requests", "missing", "input tokens", "output tokens"]
+    head += ["USD"] if prices else []
+    body = [[row.dataset, row.source, *_cells([row], prices), _note(row)] for row in rows]
+    body += [["all", "", *_cells(rows, prices), ""]] if len(rows) > 1 else []
+    cells = [[*head, ""], *body]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    lines = []
+    for line in cells:
+        texts = [
+            text.ljust(w) if i < 2 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
+        ]
+        lines.append("  ".join([*texts[:-1], line[-1]]).rstrip())
+    marks = f"~ characters / {CHARACTERS_A_TOKEN}; <= max_tokens, an upper bound; without a mark: means of the log"
+    return [*lines, f"{marks} ({settings.model}). Nothing was sent."]
+
+
+def _cells(rows: Sequence[Estimate], prices: Prices | None) -> list[str]:
+    exact = all(row.from_log for row in rows)
+    given = sum(row.input for row in rows)
+    outputs = [row.output for row in rows if row.output is not None]
+    output = sum(outputs) if len(outputs) == len(rows) else None
+    below = "" if exact else "<= "
+    cells = [f"{sum(row.requests for row in rows):,}", f"{sum(row.missing for row in rows):,}"]
+    cells += [f"{'' if exact else '~ '}{given:,}", "no limit" if output is None else f"{below}{output:,}"]
+    if prices:
+        cells.append("no limit" if output is None else below + _usd(given, output, prices))
+    return cells
+
+
+def _note(row: Estimate) -> str:
+    if row.as_is:
+        return "a file is there and used as it is"
+    return f"{row.under_way:,} more are in a batch" if row.under_way else ""
+
+
+def _usd(given: int, output: int, prices: Prices) -> str:
+    usd = (given * prices.input + output * prices.output) / 1e6
+    return f"{usd:,.2f}" if usd >= 1 or not usd else f"{usd:.6f}"
+
+
+def total(tokens: Iterable[Tokens]) -> Tokens:
+    return reduce(add, tokens, Tokens())
+
+
+def explain_spent(before: dict[str, Tokens], records: Records, settings: Describe) -> str:
+    """What was spent since the log's tokens were `before`, and in all; money at the model's present prices."""
+    everything = records.tokens.get(settings.model, Tokens())
+    now = everything - before.get(settings.model, Tokens())
+    text = f"spent now {_explain(now, settings.prices)}, in all {_explain(everything, settings.prices)}"
+    others = total(tokens for model, tokens in records.tokens.items() if model != settings.model)
+    if others.replies:
+        text += f", and by other models {_explain(others, None)}"
+    if everything.unknown:
+        text += f" ({everything.unknown} replies came without a count)"
+    return text
+
+
+def _explain(tokens: Tokens, prices: Prices | None) -> str:
+    text = f"{tokens.input:,} + {tokens.output:,} tokens"
+    return f"{text} (USD {_usd(tokens.input, tokens.output, prices)})" if prices else text

@@ -1,0 +1,80 @@
+"""What the stage would do for a data set and a source: use the file that is there, or have requests answered."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.common import paths, tables
+from stages.common.errors import UserError
+from stages.common.params import Describe
+from stages.describe.log import Records, read_log, sha256
+from stages.describe.prompts import PromptSource, Request, build_requests, class_names, load_source
+
+Descriptions = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`found` are the descriptions of a file that is used as it is; otherwise `requests` make them, by `prompts`."""
+
+    target: Path
+    log: Path
+    records: Records
+    found: Descriptions | None = None
+    prompts: PromptSource | None = None
+    requests: tuple[Request, ...] = ()
+
+    def missing(self) -> list[Request]:
+        """Requests without an answer in the log."""
+        return [request for request in self.requests if request.digest not in self.records.answers]
+
+
+def make_plan(dataset: str, source: str, settings: Describe) -> Plan:
+    """Look at what is there; nothing is sent or written.
+
+    Raises:
+        UserError: the file there is not of its format, or an input is missing or wrong.
+    """
+    target, prompts = paths.descriptions(dataset, source), paths.prompt_source(source)
+    log = paths.responses(dataset, source)
+    records = read_log(log)
+    if target.exists():
+        found = check_descriptions(target)
+        own = sha256(target.read_bytes()) in records.wrote
+        if not own or not prompts.exists():
+            return Plan(target, log, records, found)
+    prompt_source = _load_source(target, prompts)
+    table, _ = tables.read_table(paths.classes(dataset), "classes")
+    requests = build_requests(prompt_source, class_names(table), settings.model, dataset)
+    return Plan(target, log, records, None, prompt_source, tuple(requests))
+
+
+def check_descriptions(path: Path) -> Descriptions:
+    """Read a description file, whoever wrote it.
+
+    Raises:
+        UserError: it is not JSON of the shape {class name: [sentence, ...]}.
+    """
+    mend = "mend it, or move it away to have it made anew"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON in UTF-8 ({error}); {mend}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} must be {{class name: [sentence, ...]}}, not a {type(found).__name__}; {mend}")
+    for name, texts in found.items():
+        wrong = texts if not isinstance(texts, list) else next((t for t in texts if not isinstance(t, str)), None)
+        if not isinstance(texts, list) or any(not isinstance(text, str) for text in texts):
+            raise UserError(f"{path}: '{name}' must be a list of sentences, but has {wrong!r:.80}; {mend}")
+    return found
+
+
+def _load_source(target: Path, prompts: Path) -> PromptSource:
+    if not prompts.exists():
+        raise UserError(
+            f"{target} and {prompts} are both missing: put a published file at the first, "
+            "or write a prompt source at the second"
+        )
+    return load_source(prompts)
