@@ -58,8 +58,8 @@ def _say_where(folder: Path) -> None:
         return
     print(f"table     {folder / 'table.md'}")
     print(f"plots     {folder / 'methods.png'}, {folder / 'confusion.png'}")
-    pictures = len(list((folder / "boxes").glob("*.png")))
-    print(f"pictures  {folder / 'boxes'} ({pictures})")
+    for name in ("boxes", "evidence"):
+        print(f"pictures  {folder / name} ({len(list((folder / name).glob('*.png')))})")
 
 
 if __name__ == "__main__":

@@ -64,6 +64,18 @@ class Caption:
     untrained: bool
 
 
+def read_candidates(boxes: Path, image_ids: Sequence[str], threshold: float) -> pl.DataFrame:
+    """The rows of `boxes.parquet` of some images, with `is_kept`: whether the candidate survives under `threshold`."""
+    return (
+        pl.scan_parquet(boxes)
+        .filter(pl.col("image_id").is_in(list(image_ids)))
+        # Thresholds are stored as float32: 0.8 there is not the 0.8 of params.yaml.
+        .with_columns(is_kept=pl.col("kept").list.contains(pl.lit(threshold, dtype=pl.Float32)).fill_null(False))
+        .sort("image_id", "candidate")
+        .collect()
+    )
+
+
 def read_crops(boxes: Path, image_ids: Sequence[str], threshold: float, max_views: int) -> dict[str, Crops]:
     """The candidate crops of some images.
 
@@ -74,19 +86,12 @@ def read_crops(boxes: Path, image_ids: Sequence[str], threshold: float, max_view
     Raises:
         UserError: no view of an image was kept under `threshold`, so the boxes are of other parameters.
     """
-    table = (
-        pl.scan_parquet(boxes)
-        .filter(pl.col("image_id").is_in(list(image_ids)))
-        # Thresholds are stored as float32: 0.8 there is not the 0.8 of params.yaml.
-        .with_columns(is_kept=pl.col("kept").list.contains(pl.lit(threshold, dtype=pl.Float32)))
-        .sort("image_id", "candidate")
-        .collect()
-    )
+    table = read_candidates(boxes, image_ids, threshold)
     found = {}
     for image_id in image_ids:
         rows = table.filter(pl.col("image_id") == image_id)
         corners = rows.select("left", "top", "right", "bottom").to_numpy()
-        kept = rows["is_kept"].fill_null(False).to_numpy()
+        kept = rows["is_kept"].to_numpy()
         if not kept.any():
             raise UserError(f"{boxes} keeps no view of {image_id} at IoU <= {threshold:g}; run `dvc repro`")
         reached = len(kept)
@@ -106,12 +111,12 @@ def draw(photo: Image.Image, crops: Crops, caption: Caption) -> Figure:
     figure = Figure(figsize=(2 * wide + GAP, tall))
     share = wide / (2 * wide + GAP)
     left, right = figure.add_axes((0, 0, share, 1)), figure.add_axes((1 - share, 0, share, 1))
-    backdrop = _faded(photo)
-    kept = evenly(list(zip(crops.kept, _distinct(len(crops.kept)), strict=True)), MOST_BOXES)
+    backdrop = faded(photo)
+    kept = evenly(list(zip(crops.kept, distinct(len(crops.kept)), strict=True)), MOST_BOXES)
     heading = f"kept {len(crops.kept)} of {crops.candidates} at IoU ≤ {caption.threshold:g}"
-    _panel(left, backdrop, photo.size, heading, f"bold: the first {min(FIRST, len(kept))} kept")
-    _outline(left, kept[FIRST:], width=0.6, opacity=0.75)
-    _stand_out(left, kept[:FIRST])
+    panel(left, backdrop, photo.size, heading, f"bold: the first {min(FIRST, len(kept))} kept")
+    outline(left, kept[FIRST:], width=0.6, opacity=0.75)
+    stand_out(left, kept[:FIRST])
 
     rejected = evenly(list(crops.rejected), MOST_BOXES)
     heading = f"rejected {len(crops.rejected)}"
@@ -121,13 +126,13 @@ def draw(photo: Image.Image, crops: Crops, caption: Caption) -> Figure:
         heading += f"; {crops.unused} more not needed"
     overlap = closest(crops)
     example = f"bold: one rejected, IoU {overlap[2]:.2f} with a kept one (dashed)" if overlap else ""
-    _panel(right, backdrop, photo.size, heading, example)
+    panel(right, backdrop, photo.size, heading, example)
     # Many lines add up to a tint; few would be lost at the opacity that many need.
-    _outline(right, [(box, RED) for box in rejected], width=0.6, opacity=min(0.9, max(0.3, 25 / max(1, len(rejected)))))
+    outline(right, [(box, RED) for box in rejected], width=0.6, opacity=min(0.9, max(0.3, 25 / max(1, len(rejected)))))
     if overlap:
-        _stand_out(right, [(overlap[0], RED)])
-        _stand_out(right, [(overlap[1], GREEN)], style="dashed")
-    _write_caption(figure, caption, tall)
+        stand_out(right, [(overlap[0], RED)])
+        stand_out(right, [(overlap[1], GREEN)], style="dashed")
+    write_caption(figure, caption, tall)
     return figure
 
 
@@ -148,7 +153,7 @@ def iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     return shared / ((box[2:] - box[:2]).prod() + areas - shared)
 
 
-def _panel(axes: Axes, backdrop: np.ndarray, size: tuple[int, int], heading: str, below: str) -> None:
+def panel(axes: Axes, backdrop: np.ndarray, size: tuple[int, int], heading: str, below: str) -> None:
     width, height = size
     axes.imshow(backdrop, extent=(0, width, height, 0), interpolation="bilinear")
     axes.set_xlim(0, width)
@@ -159,7 +164,7 @@ def _panel(axes: Axes, backdrop: np.ndarray, size: tuple[int, int], heading: str
     axes.annotate(below, (0, 1), (0, 5), fontsize=8, color=MUTED, **place)
 
 
-def _outline(
+def outline(
     axes: Axes, boxes: list[tuple[np.ndarray, Colour]], width: float, opacity: float = 1.0, style: str = "solid"
 ) -> None:
     corners = [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)] for (x0, y0, x1, y1), _ in boxes]
@@ -168,40 +173,40 @@ def _outline(
     axes.add_collection(lines)
 
 
-def _stand_out(axes: Axes, boxes: list[tuple[np.ndarray, Colour]], style: str = "solid") -> None:
+def stand_out(axes: Axes, boxes: list[tuple[np.ndarray, Colour]], style: str = "solid", width: float = 2.0) -> None:
     """Bold outlines on white ones, to be seen on photos of any colour."""
     for box, colour in boxes:
-        _outline(axes, [(box, WHITE)], width=3.4, opacity=0.8)
-        _outline(axes, [(box, colour)], width=2.0, style=style)
+        outline(axes, [(box, WHITE)], width=width + 1.4, opacity=0.8)
+        outline(axes, [(box, colour)], width=width, style=style)
 
 
-def _write_caption(figure: Figure, caption: Caption, height: float) -> None:
+def write_caption(figure: Figure, caption: Caption, height: float) -> None:
     """Image and class on the first line, what the methods say on the second."""
     options: dict[str, Any] = {"ha": "left", "va": "top", "parse_math": False}
-    first = f"{_shortened(caption.image_id, 48)}  ·  {_shortened(caption.actual, 40)}"
+    first = f"{shortened(caption.image_id, 48)}  ·  {shortened(caption.actual, 40)}"
     figure.text(0, 1 + 0.84 / height, first, fontsize=11.5, fontweight="bold", color=INK, **options)
     if caption.untrained:
         figure.text(
             1, 1 + 0.84 / height, UNTRAINED, fontsize=11.5, fontweight="bold", color=WARNING, ha="right", va="top"
         )
-    said = [f"{method}: {_shortened(name, 28)} {'✓' if right else '✗'}" for method, name, right in caption.answers]
+    said = [f"{method}: {shortened(name, 28)} {'✓' if right else '✗'}" for method, name, right in caption.answers]
     figure.text(0, 1 + 0.58 / height, "     ".join(said), fontsize=9.5, color=MUTED, **options)
 
 
-def _faded(photo: Image.Image) -> np.ndarray:
+def faded(photo: Image.Image) -> np.ndarray:
     """[H, W, 3] uint8, shrunk and a little lighter, so that thin lines stand out."""
     small = photo.copy()
     small.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     return np.asarray(Image.blend(small, Image.new("RGB", small.size, "white"), 0.3))
 
 
-def _distinct(count: int) -> Iterator[Colour]:
+def distinct(count: int) -> Iterator[Colour]:
     """Saturated colours whose neighbours in order differ most: hues a golden angle apart."""
     for index in range(count):
         yield colorsys.hsv_to_rgb(index * 0.61803398875 % 1, 0.95, 0.8)
 
 
-def _shortened(text: str, width: int) -> str:
+def shortened(text: str, width: int) -> str:
     """`text`, its middle left out where it is longer than `width`."""
     if len(text) <= width:
         return text

@@ -11,7 +11,7 @@ from stages.common import paths, tables
 from stages.common.errors import warn
 from stages.common.images import UNREADABLE, open_rgb
 from stages.common.tables import Meta
-from stages.report import pictures, plots, table, votes
+from stages.report import evidence, evidence_picture, pictures, plots, table, votes
 from stages.report.table import Result
 
 PICTURED = ("clip", "wca", "bifta")
@@ -47,7 +47,7 @@ def write_report(dataset: str, model: str, picture_count: int) -> Result:
     tables.write_json(folder / "methods.json", table.method_rows(result))
     plots.save(plots.method_bars(result, len(names)), folder / "methods.png")
     chosen = _choose(pl.DataFrame(images), answers, picture_count)
-    _write_pictures(folder / "boxes", result, meta, Path(parameters["root"]), chosen, names)
+    _write_pictures(folder, result, meta, Path(parameters["root"]), chosen, names)
     note = f"`confusion.csv` and `confusion.png` show {method}" + (f", {remark}." if remark else ".")
     tables.write_text(folder / "table.md", table.markdown(result, [note]))
     return result
@@ -85,18 +85,24 @@ def _empty(folder: Path) -> None:
 def _write_pictures(
     folder: Path, result: Result, predictions: Meta, root: Path, chosen: pl.DataFrame, names: dict[int, str]
 ) -> None:
-    """Write `<nn>.png` for each image chosen; none where the images are not at hand, with a warning."""
+    """Write `boxes/<nn>.png` and `evidence/<nn>.png` for each image chosen.
+
+    None where the images are not at hand, and no evidence where texts or views are not, with a warning.
+    """
     image_ids = chosen["image_id"].to_list()
     try:
         photos = [open_rgb(root / image_id) for image_id in image_ids]
     except UNREADABLE as error:
-        warn(f"no pictures of boxes: the images under {root} cannot be read ({error})")
-        _empty(folder)
+        warn(f"no pictures: the images under {root} cannot be read ({error})")
+        _empty(folder / "boxes")
+        _empty(folder / "evidence")
         return
     boxes, threshold = paths.boxes(result.dataset), predictions["parameters"]["iou_threshold"]
     max_views = tables.read_meta(boxes, "boxes")["parameters"]["max_views"]
     crops = pictures.read_crops(boxes, image_ids, threshold, max_views)
-    _empty(folder)
+    found = _read_evidence(result, predictions, chosen, len(names))
+    _empty(folder / "boxes")
+    _empty(folder / "evidence")
     for number, (row, photo) in enumerate(zip(chosen.iter_rows(named=True), photos, strict=True), start=1):
         caption = pictures.Caption(
             image_id=row["image_id"],
@@ -105,5 +111,23 @@ def _write_pictures(
             threshold=threshold,
             untrained=result.untrained,
         )
-        figure = pictures.draw(photo, crops[row["image_id"]], caption)
-        plots.save(figure, folder / f"{number:02d}.png")
+        name = f"{number:02d}.png"
+        plots.save(pictures.draw(photo, crops[row["image_id"]], caption), folder / "boxes" / name)
+        if found:
+            figure = evidence_picture.draw(photo, found[row["image_id"]], caption, names)
+            plots.save(figure, folder / "evidence" / name)
+
+
+def _read_evidence(
+    result: Result, predictions: Meta, chosen: pl.DataFrame, classes: int
+) -> dict[str, evidence.Evidence]:
+    """The evidence in each image chosen; empty, with a warning, where what it is made from is not at hand."""
+    if chosen.is_empty():
+        return {}
+    if chosen["bifta"].null_count():
+        warn("no pictures of evidence: bifta was not scored")
+        return {}
+    if not evidence.at_hand(result.dataset, result.model):
+        warn("no pictures of evidence: texts or views are not at hand; fetch them with `dvc pull`")
+        return {}
+    return evidence.read_evidence(result.dataset, result.model, predictions, chosen, classes)

@@ -1,0 +1,251 @@
+"""What `bifta` saw in an image: each view's weight and contribution to a class, and the descriptions that matched.
+
+A class's score is a sum over views and a sum over descriptions, so every box and every sentence has a share of it
+(WCA, arXiv 2406.02915, equation 5; BiFTA, arXiv 2601.20419, section 3). Here every kept view counts once, where a
+scored run draws among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stages.common import paths
+from stages.common.alignment import softmax_by_group
+from stages.common.errors import UserError
+from stages.common.tables import Meta, embedding_rows, read_meta, read_table, require_same
+from stages.report.pictures import read_candidates
+
+MATCHES = 6
+"""Descriptions that are shown of a class."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The N descriptions that refinement kept, of all classes."""
+
+    labels: np.ndarray
+    """[N] int32."""
+    descriptions: list[str]
+    weights: np.ndarray
+    """[N] float64: v_j, which sum to 1 within a class."""
+    embeddings: np.ndarray
+    """[N, D] float32."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A description that spoke for its class."""
+
+    description: str
+    weight: float
+    """v_j."""
+    cosine: float
+    """sum_i w_i cos(I_i, T_j)."""
+    contribution: float
+    """Their product, in units of the class's score."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A class that an image is held against."""
+
+    label: int
+    score: float
+    contributions: np.ndarray
+    """[K] float64, of each accepted view; they sum to the score."""
+    matches: list[Match]
+    """Those that contributed most, first."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What decided about an image. Accepted boxes by descending weight, rejected ones likewise."""
+
+    accepted: np.ndarray
+    """[K, 4] int32 left, top, right, bottom."""
+    weights: np.ndarray
+    """[K] float64: w_i, which sum to 1."""
+    rejected: np.ndarray
+    """[R, 4] int32: rejected and embedded all the same, for the methods that do not refine views."""
+    would_have: np.ndarray
+    """[R] float64: the weight of each, had it alone been accepted too."""
+    sides: list[Side]
+    """The true class; then the predicted one or, where that is the true one, the next best; if there is another."""
+    right: bool
+
+
+def weigh(similarity: np.ndarray, kept: np.ndarray, image_scale: float) -> np.ndarray:
+    """Weights of views: w_i = softmax(exp(image_scale) * cos(I_i, whole image)) over the kept ones.
+
+    Args:
+        similarity: [P] cosine to the whole image.
+        kept: [P] bool, at least one.
+
+    Returns:
+        [P] float64; of a view that is not kept the weight it would have, were it alone added to the kept ones.
+    """
+    logits = np.exp(image_scale) * similarity.astype(np.float64)
+    powers = np.exp(logits - logits.max())
+    total = powers[kept].sum()
+    return powers / np.where(kept, total, total + powers)
+
+
+def hold_against(
+    views: np.ndarray, weights: np.ndarray, texts: np.ndarray, text_weights: np.ndarray, normalize: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Split <sum_i w_i I_i, sum_j v_j T_j> by views and by texts.
+
+    Args:
+        views: [K, D]; weights: [K]; texts: [M, D] of one class; text_weights: [M].
+        normalize: both sums are normalised before their product, as `score.normalize` says; the shares then are of
+            that product.
+
+    Returns:
+        [K] shares of the views and [M] shares of the texts, each of which sums to the score, and
+        [M] sum_i w_i cos(I_i, T_j), all float64.
+    """
+    image, of_class = weights @ views, text_weights @ texts
+    scale = 1 / (np.linalg.norm(image) * np.linalg.norm(of_class)) if normalize else 1.0
+    cosines = texts @ image
+    return weights * (views @ of_class) * scale, text_weights * cosines * scale, cosines
+
+
+def class_scores(image: np.ndarray, texts: Texts, classes: int, normalize: bool) -> np.ndarray:
+    """[C] float64: the score of every class, for sum_i w_i I_i [D]."""
+    vectors = np.zeros((classes, len(image)))
+    np.add.at(vectors, texts.labels, texts.weights[:, None] * texts.embeddings)
+    scores = vectors @ image
+    return scores / (np.linalg.norm(image) * np.linalg.norm(vectors, axis=1)) if normalize else scores
+
+
+def side(label: int, views: np.ndarray, weights: np.ndarray, texts: Texts, normalize: bool) -> Side:
+    """What the accepted views [K, D] and the descriptions of `label` have to do with one another."""
+    rows = np.flatnonzero(texts.labels == label)
+    of_views, of_texts, cosines = hold_against(
+        views, weights, texts.embeddings[rows].astype(np.float64), texts.weights[rows], normalize
+    )
+    best = np.argsort(-of_texts, kind="stable")[:MATCHES]
+    matches = [
+        Match(texts.descriptions[rows[i]], float(texts.weights[rows[i]]), float(cosines[i]), float(of_texts[i]))
+        for i in best
+    ]
+    return Side(label, float(of_views.sum()), of_views, matches)
+
+
+def gather(
+    table: pl.DataFrame, views: pl.DataFrame, texts: Texts, answer: tuple[int, int], classes: int, parameters: Meta
+) -> Evidence:
+    """The evidence in one image.
+
+    Args:
+        table: its candidates, of `read_candidates`.
+        views: its rows of the shards.
+        answer: the true and the predicted label.
+        parameters: of the predictions.
+    """
+    crops = views.filter(pl.col("candidate") >= 0).join(table, on="candidate", maintain_order="left")
+    kept = crops["is_kept"].to_numpy()
+    if kept.sum() != table["is_kept"].sum() or not kept.any():
+        raise UserError(f"the views of {table['image_id'][0]} are of other boxes; run `dvc repro embed`")
+    weights = weigh(crops["similarity"].to_numpy(), kept, parameters["image_scale"])
+    embeddings = np.stack(crops["embedding"].to_list()).astype(np.float64)
+    corners = crops.select("left", "top", "right", "bottom").to_numpy()
+    order = np.argsort(-weights, kind="stable")
+    accepted, rejected = order[kept[order]], order[~kept[order]]
+    true, other = answer
+    if other == true and classes > 1:
+        scores = class_scores(weights[accepted] @ embeddings[accepted], texts, classes, parameters["normalize"])
+        scores[true] = -np.inf
+        other = int(scores.argmax())
+    return Evidence(
+        accepted=corners[accepted],
+        weights=weights[accepted],
+        rejected=corners[rejected],
+        would_have=weights[rejected],
+        sides=[
+            side(label, embeddings[accepted], weights[accepted], texts, parameters["normalize"])
+            for label in dict.fromkeys((true, other))
+        ],
+        right=answer[0] == answer[1],
+    )
+
+
+def at_hand(dataset: str, model: str) -> bool:
+    """Whether texts and views are there: a clone that pulled metrics alone has none."""
+    return paths.texts(dataset, model).exists() and any(paths.views(dataset, model).glob("part-*.parquet"))
+
+
+def read_evidence(
+    dataset: str, model: str, predictions: Meta, chosen: pl.DataFrame, classes: int
+) -> dict[str, Evidence]:
+    """The evidence in some images.
+
+    Args:
+        predictions: the `bifta` object of the predictions.
+        chosen: `image_id`, `label` and `bifta`, the label that was predicted.
+
+    Raises:
+        UserError: artifacts that do not belong together.
+    """
+    parameters, image_ids = predictions["parameters"], chosen["image_id"].to_list()
+    texts = _read_texts(paths.texts(dataset, model), paths.predictions(dataset, model), predictions, classes)
+    candidates = read_candidates(paths.boxes(dataset), image_ids, parameters["iou_threshold"])
+    views = _read_views(dataset, model, predictions, image_ids)
+    return {
+        row["image_id"]: gather(
+            candidates.filter(pl.col("image_id") == row["image_id"]),
+            views.filter(pl.col("image_id") == row["image_id"]),
+            texts,
+            (row["label"], row["bifta"]),
+            classes,
+            parameters,
+        )
+        for row in chosen.iter_rows(named=True)
+    }
+
+
+def _encoder(meta: Meta) -> Meta:
+    """What must agree between texts and views; the precision of the image tower may differ."""
+    return {key: value for key, value in meta["model"].items() if key != "precision"}
+
+
+def _read_texts(path: Path, predictions: Path, meta: Meta, classes: int) -> Texts:
+    mend = "run `dvc repro`"
+    table, own = read_table(path, "texts", ["label", "description", "label_similarity", "kept", "embedding"])
+    require_same("dataset", (path, own["dataset"]), (predictions, meta["dataset"]), mend)
+    require_same("model", (path, _encoder(own)), (predictions, _encoder(meta)), mend)
+    table = table.filter(pc.fill_null(table["kept"], False))
+    labels = table["label"].to_numpy()
+    logits = np.exp(meta["parameters"]["text_scale"]) * table["label_similarity"].to_numpy()
+    weights = softmax_by_group(logits, labels, classes)
+    return Texts(labels, table["description"].to_pylist(), weights, embedding_rows(table["embedding"]))
+
+
+def _read_views(dataset: str, model: str, predictions: Meta, image_ids: Sequence[str]) -> pl.DataFrame:
+    """The rows of some images, from the shards that hold them: a shard is a run of images in the data set's order."""
+    mend = "run `dvc repro`"
+    mine, boxes = paths.predictions(dataset, model), paths.boxes(dataset)
+    crop = read_meta(boxes, "boxes")["parameters"]
+    listed = read_table(paths.images(dataset), "images", ["image_id"])[0]["image_id"].to_pylist()
+    wanted, first, pieces = set(image_ids), 0, []
+    for path in sorted(paths.views(dataset, model).glob("part-*.parquet")):
+        meta = read_meta(path, "views")
+        require_same("dataset", (path, meta["dataset"]), (mine, predictions["dataset"]), mend)
+        require_same("model", (path, meta["model"]), (mine, predictions["model"]), mend)
+        require_same("crop", (path, meta["parameters"]["crop"]), (boxes, crop), mend)
+        here = sorted(wanted.intersection(listed[first : first + meta["shard"]["images"]]))
+        first += meta["shard"]["images"]
+        if here:
+            pieces.append(pl.DataFrame(pq.read_table(path, filters=[("image_id", "in", here)])))
+    views = pl.concat(pieces) if pieces else pl.DataFrame({"image_id": []}, schema={"image_id": pl.String})
+    missing = sorted(wanted - set(views["image_id"]))
+    if missing:
+        raise UserError(f"{paths.views(dataset, model)} has no views of {missing[0]}; run `dvc repro embed`")
+    return views
