@@ -19,7 +19,8 @@ def check_roots(params: Params) -> None:
         root = Path(entry.root)
         if not root.is_dir() and DATA not in root.parents:
             raise UserError(
-                f"datasets.{key}.root '{root}' does not exist; correct it in params.yaml or put the images there"
+                f"datasets.{key}.root '{root}' does not exist; correct it in params.yaml, put the images there, or "
+                f"with ingest.download: true let `python -m stages.ingest --dataset {key}` fetch them"
             )
 
 

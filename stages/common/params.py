@@ -47,14 +47,31 @@ class Demo(Section):
     images_per_class: Count
 
 
+class Columns(Section):
+    """What a manifest's columns, a tar's endings or a Parquet file's columns are called; null is the usual name."""
+
+    image: str | None = None
+    label: str | None = None
+    split: str | None = None
+    coarse: str | None = None
+
+
 class Dataset(Section):
     """One data set: which reader of `stages/ingest/datasets.py` reads it, and where its images are."""
 
     reader: str
     root: str
     split: str | None = None
+    manifest: str | None = None
+    columns: Columns = Columns()
+    names: dict[str, str] | list[str] | None = None
     templates: Literal["imagenet7", "imagenet80"] | list[PromptText] | None = None
     aliases: dict[str, str] = {}
+
+
+class Ingest(Section):
+    on_bad_image: Literal["skip", "fail"]
+    download: bool
 
 
 class Preprocess(Section):
@@ -159,6 +176,7 @@ class Params(Section):
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     demo: Demo
+    ingest: Ingest
     datasets: dict[Key, Dataset]
     models: dict[Key, Model]
     sources: dict[Key, Literal["sentences", "descriptors"]]

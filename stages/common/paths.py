@@ -16,6 +16,16 @@ def classes(dataset: str) -> Path:
     return DATA / dataset / "classes.parquet"
 
 
+def skipped(dataset: str) -> Path:
+    """The images that `ingest` left out, with their reasons."""
+    return DATA / dataset / "skipped.parquet"
+
+
+def unpacked(dataset: str) -> Path:
+    """Folder of the images of a data set whose own are in archives."""
+    return DATA / dataset / "unpacked"
+
+
 def boxes(dataset: str) -> Path:
     return DATA / dataset / "boxes.parquet"
 

@@ -1,8 +1,10 @@
-"""ingest: a data set on disk -> `data/<dataset>/images.parquet` and `classes.parquet`."""
+"""ingest: a data set on disk -> `data/<dataset>/images.parquet`, `classes.parquet` and `skipped.parquet`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import open_clip
@@ -10,12 +12,12 @@ import pyarrow as pa
 
 from stages.common import paths
 from stages.common.cli import parse_job
-from stages.common.errors import UserError, nearest, run
+from stages.common.errors import UserError, nearest, run, warn
 from stages.common.names import spelling
 from stages.common.params import Dataset
 from stages.common.tables import make_meta, write_table
-from stages.ingest.datasets import READERS, Listing, Reader
-from stages.ingest.probe import Probe, probe_all
+from stages.ingest.datasets import READERS, Listing, Reader, Request
+from stages.ingest.probe import Probe, probe_all, refuse_bad
 
 IMAGES = pa.schema(
     {
@@ -29,13 +31,14 @@ IMAGES = pa.schema(
 CLASSES = pa.schema(
     {"label": pa.int32(), "name": pa.string(), "superordinate": pa.string(), "coarse": pa.list_(pa.string())}
 )
+SKIPPED = pa.schema({"image_id": pa.string(), "reason": pa.string()})
 
 
 def find_reader(key: str, entry: Dataset) -> Reader:
     """The reader of a data set's entry.
 
     Raises:
-        UserError: no such reader, or no such root.
+        UserError: no such reader, or keys that it has no use for.
     """
     if entry.reader not in READERS:
         known = list(READERS)
@@ -43,10 +46,57 @@ def find_reader(key: str, entry: Dataset) -> Reader:
             f"datasets.{key}.reader '{entry.reader}' is unknown{nearest(entry.reader, known)}; "
             f"there are: {', '.join(known)}"
         )
-    reader = READERS[entry.reader]
-    if not Path(entry.root).is_dir():
-        raise UserError(f"datasets.{key}.root '{entry.root}' does not exist; expected there: {reader.layout}")
-    return reader
+    users = {"manifest": ["manifest"], "columns": ["manifest", "webdataset", "huggingface"]}
+    for option, readers in users.items():
+        if option in entry.model_fields_set and entry.reader not in readers:
+            raise UserError(f"datasets.{key}.{option} is for the reader {' or '.join(readers)}, not '{entry.reader}'")
+    return READERS[entry.reader]
+
+
+def read_listing(key: str, entry: Dataset, reader: Reader, download: bool) -> Listing:
+    """What the reader finds, after the download if that is wanted and the root is missing or empty.
+
+    Raises:
+        UserError: no such root, or what the reader says.
+    """
+    root = Path(entry.root)
+    source = f"{reader.layout} ({reader.get})" if reader.get else reader.layout
+    if download and not (root.is_dir() and any(root.iterdir())):
+        if reader.download is None:
+            raise UserError(f"datasets.{key}: '{entry.reader}' cannot be downloaded; put into '{root}': {source}")
+        warn(f"downloading {entry.reader} into '{root}'")
+        reader.download(root)
+    if not root.is_dir():
+        fetch = "; or set ingest.download: true" if reader.download else ""
+        raise UserError(f"datasets.{key}.root '{root}' does not exist; expected there: {source}{fetch}")
+    request = Request(root, entry.split, paths.unpacked(key), entry.manifest, entry.columns)
+    try:
+        listing = reader.read(request)
+    except UserError as error:
+        if not reader.get:
+            raise
+        raise UserError(f"{error}; expected in the root: {source}") from None
+    return replace(listing, names=own_names(key, listing.names, entry.names))
+
+
+def own_names(key: str, found: list[str], given: Mapping[str, str] | Sequence[str] | None) -> list[str]:
+    """The classes' names, in place of those found: by label, or by the name found in whatever spelling.
+
+    Raises:
+        UserError: as many as there are classes are wanted; a name given for a class that is not there.
+    """
+    if given is None:
+        return found
+    if not isinstance(given, Mapping):
+        if len(given) != len(found):
+            raise UserError(f"datasets.{key}.names has {len(given)} names for {len(found)} classes")
+        return list(given)
+    forms = {spelling(name): name for name in found}
+    unknown = [name for name in given if spelling(name) not in forms]
+    if unknown:
+        raise UserError(f"datasets.{key}.names: no class is called '{unknown[0]}'{nearest(unknown[0], found)}")
+    wanted = {spelling(name): name_given for name, name_given in given.items()}
+    return [wanted.get(spelling(name), name) for name in found]
 
 
 def template_texts(templates: str | list[str]) -> list[str]:
@@ -65,27 +115,38 @@ def template_texts(templates: str | list[str]) -> list[str]:
 
 
 def check_listing(listing: Listing) -> None:
-    """Refuse what would be scored wrongly: no images, or two classes of one name, which would share descriptions.
+    """Refuse what would be scored wrongly: no images, one twice, or two classes of one name, which share descriptions.
 
     Raises:
         UserError: as above.
     """
     if not listing.images:
         raise UserError("the data set has no images in this split")
+    again = [image_id for image_id, count in Counter(image_id for image_id, _ in listing.images).items() if count > 1]
+    if again:
+        raise UserError(f"{len(again)} images are listed more than once, such as '{again[0]}'")
     spellings = [spelling(name) for name in listing.names]
-    twice = sorted({name for name, form in zip(listing.names, spellings, strict=True) if spellings.count(form) > 1})
+    counts = Counter(spellings)
+    twice = sorted({name for name, form in zip(listing.names, spellings, strict=True) if counts[form] > 1})
     if twice:
         raise UserError(f"several classes have the same name: {', '.join(twice)}; rename them apart")
 
 
 def images_table(listing: Listing, probes: dict[str, Probe]) -> pa.Table:
-    """One row an image, by image_id."""
+    """One row an image that can be read, by image_id."""
     rows = [
         {"image_id": image_id, "label": label, "width": p.width, "height": p.height, "content": p.content}
         for image_id, label in sorted(listing.images)
         for p in [probes[image_id]]
+        if not p.problem
     ]
     return pa.Table.from_pylist(rows, schema=IMAGES)
+
+
+def skipped_table(probes: Mapping[str, Probe]) -> pa.Table:
+    """One row an image that cannot be read, by image_id."""
+    bad = sorted((image_id, p.problem) for image_id, p in probes.items() if p.problem)
+    return pa.Table.from_pylist([{"image_id": i, "reason": reason} for i, reason in bad], schema=SKIPPED)
 
 
 def classes_table(listing: Listing) -> pa.Table:
@@ -97,20 +158,29 @@ def classes_table(listing: Listing) -> pa.Table:
 
 def main() -> None:
     job = parse_job("ingest", __doc__, "dataset")
-    entry = job.params.datasets[job.dataset]
+    entry, knobs = job.params.datasets[job.dataset], job.params.ingest
     reader = find_reader(job.dataset, entry)
-    root = Path(entry.root)
-    listing = reader.read(root, entry.split)
+    listing = read_listing(job.dataset, entry, reader, knobs.download)
     check_listing(listing)
+    root = listing.root or Path(entry.root)
     image_ids = [image_id for image_id, _ in listing.images]
     probes = dict(zip(image_ids, probe_all(root, image_ids), strict=True))
+    if knobs.on_bad_image == "fail" or all(p.problem for p in probes.values()):
+        refuse_bad(root, probes)
+    images, skipped = images_table(listing, probes), skipped_table(probes)
     made_by = {"reader": entry.reader, "split": entry.split}
     templates = template_texts(entry.templates if entry.templates is not None else reader.templates)
-    meta = make_meta("classes", job.dataset, parameters={**made_by, "templates": templates, "aliases": entry.aliases})
+    aliases = {**{name: form for name, form in reader.aliases.items() if name in listing.names}, **entry.aliases}
+    meta = make_meta("classes", job.dataset, parameters={**made_by, "templates": templates, "aliases": aliases})
     write_table(paths.classes(job.dataset), classes_table(listing), meta)
-    meta = make_meta("images", job.dataset, parameters={**made_by, "root": entry.root})
-    write_table(paths.images(job.dataset), images_table(listing, probes), meta)
-    print(f"ingest {job.dataset}: {len(image_ids)} images of {len(listing.names)} classes")
+    meta = make_meta("skipped", job.dataset, parameters=made_by)
+    write_table(paths.skipped(job.dataset), skipped, meta)
+    where = listing.root.as_posix() if listing.root else entry.root
+    meta = make_meta("images", job.dataset, parameters={**made_by, "root": where})
+    write_table(paths.images(job.dataset), images, meta)
+    reasons = Counter(skipped["reason"].to_pylist()).most_common()
+    left_out = f"; {len(skipped)} skipped: {', '.join(f'{n} {reason}' for reason, n in reasons)}" if reasons else ""
+    print(f"ingest {job.dataset}: {len(images)} images of {len(listing.names)} classes{left_out}")
 
 
 if __name__ == "__main__":

@@ -1,125 +1,214 @@
-"""The table of data sets: where each kind keeps its images, how its classes are named, which templates it uses.
+"""The table of data sets: where each keeps its images, how its classes are named, which templates it uses.
 
-A new kind is a function from a root folder to a `Listing` and one line in `READERS`.
+A new one is a function from a `Request` to a `Listing`, most often one of the generic readers with its arguments, and
+one entry in `READERS`. `README.md` beside this file is the table for people.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from stages.ingest.archives import read_huggingface, read_webdataset
+from stages.ingest.folders import (
+    imagenet_folders,
+    named_folders,
+    read_demo,
+    read_folder,
+    read_imagenet_subset,
+    read_inaturalist,
+)
+from stages.ingest.listing import Listing, Reader, Request
+from stages.ingest.lists import (
+    PathList,
+    read_cub,
+    read_nabirds,
+    read_oxford_pets,
+    read_places365,
+    read_ucf101,
+)
+from stages.ingest.manifests import read_manifest
+from stages.ingest.torchvision_readers import (
+    EUROSAT,
+    fetch,
+    read_aircraft,
+    read_cars,
+    read_dogs,
+    read_flowers,
+    read_sun397,
+)
 
-from torchvision.datasets import folder as image_folder
+__all__ = ["READERS", "Listing", "Reader", "Request", "read_demo", "read_folder", "read_oxford_pets"]
 
-from stages.common.errors import UserError
-from stages.ingest.demo.species import SPECIES, SUPERORDINATE
+MISSILES = {"projectile": "missile", "sunglass": "sunglasses"}
+"""In the published description files, two pairs of ImageNet's classes share a key."""
 
-
-@dataclass(frozen=True)
-class Listing:
-    """What a reader finds: images with their labels, and the classes' names as a person would write them."""
-
-    images: list[tuple[str, int]]
-    """(image_id, label); an image_id is a POSIX path relative to the root."""
-    names: list[str]
-    superordinate: str | None = None
-    coarse: list[list[str]] | None = None
-
-
-@dataclass(frozen=True)
-class Reader:
-    """One kind of data set."""
-
-    read: Callable[[Path, str | None], Listing]
-    layout: str
-    """What is expected under the root, for the message when it is not there."""
-    templates: str | list[str] = "imagenet7"
-    """Templates of `clip-e`: one of open_clip's sets, or the data set's own."""
-
-
-def read_folder(root: Path, split: str | None) -> Listing:
-    """One sub-folder a class, images at any depth below it; `root/<split>` where a split is given.
-
-    Raises:
-        UserError: no sub-folders, or some without images.
-    """
-    top = root / split if split else root
-    if not top.is_dir():
-        raise UserError(f"no folder '{top}'; `split` names a sub-folder of the data set's root")
-    try:
-        folders, label_of = image_folder.find_classes(top)
-    except FileNotFoundError:
-        raise UserError(f"no class folders in '{top}'; expected one sub-folder a class with its images") from None
-    samples = image_folder.make_dataset(top, label_of, image_folder.IMG_EXTENSIONS, allow_empty=True)
-    filled = {label for _, label in samples}
-    empty = [name for name, label in label_of.items() if label not in filled]
-    if empty:
-        raise UserError(
-            f"class folders without images in '{top}': {', '.join(empty)}; put images there or remove the folders "
-            f"(formats: {' '.join(image_folder.IMG_EXTENSIONS)})"
-        )
-    images = [(Path(path).relative_to(root).as_posix(), label) for path, label in samples]
-    return Listing(images, [name.replace("_", " ") for name in folders])
-
-
-def read_demo(root: Path, split: str | None) -> Listing:
-    """The drawn birds: a folder data set with families as coarse labels."""
-    listing = read_folder(root, split)
-    family = {species.name: species.family for species in SPECIES}
-    strangers = [name for name in listing.names if name not in family]
-    if strangers:
-        raise UserError(f"'{root}' holds folders that are no species of the demo: {', '.join(strangers)}")
-    return replace(listing, superordinate=SUPERORDINATE, coarse=[[family[name]] for name in listing.names])
-
-
-def read_oxford_pets(root: Path, split: str | None) -> Listing:
-    """Oxford-IIIT Pet (Parkhi et al., CVPR 2012): `images/` and `annotations/{test,trainval,list}.txt`.
-
-    A line of a list is `<image name> <class id> <species: 1 cat, 2 dog> <breed id>`. Classes are those of all lists,
-    so that a split without images of a class still scores against it; names keep the files' spelling, in which cats
-    are capitalised and dogs are not.
-
-    Raises:
-        UserError: a list or an image that it names is missing, or a line is malformed.
-    """
-    base = root / "oxford-iiit-pet" if (root / "oxford-iiit-pet").is_dir() else root
-    lists = {"test": "test.txt", "trainval": "trainval.txt", "all": "list.txt"}
-    chosen = split or "test"
-    if chosen not in lists:
-        raise UserError(f"oxford-pets has no split '{chosen}'; there are: {', '.join(lists)}")
-    rows = {name: _pet_rows(base / "annotations" / file, name == chosen) for name, file in lists.items()}
-    species_of = {row[1]: (row[0].rsplit("_", 1)[0], row[2]) for name in rows for row in rows[name]}
-    ids = sorted(species_of)
-    names = [species_of[class_id][0].replace("_", " ") for class_id in ids]
-    coarse = [["cat" if species_of[class_id][1] == 1 else "dog"] for class_id in ids]
-    prefix = (base / "images").relative_to(root).as_posix()
-    images = [(f"{prefix}/{stem}.jpg", ids.index(class_id)) for stem, class_id, _ in rows[chosen]]
-    return Listing(images, names, superordinate="pet", coarse=coarse)
-
-
-def _pet_rows(path: Path, needed: bool) -> list[tuple[str, int, int]]:
-    """(image name, class id, species) of each line of an annotation list."""
-    if not path.is_file():
-        if needed:
-            raise UserError(f"no '{path}'; expected Oxford-IIIT Pet's folders images/ and annotations/ in the root")
-        return []
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        fields = line.split()
-        if len(fields) != 4 or not all(field.isdigit() for field in fields[1:]):
-            raise UserError(f"{path}, line {number}: expected '<image> <class id> <species> <breed id>', not '{line}'")
-        rows.append((fields[0], int(fields[1]), int(fields[2])))
-    return rows
-
+BIRD = ["a photo of a {name}, a type of bird."]
 
 READERS: dict[str, Reader] = {
-    "demo": Reader(read_demo, "the drawn birds; `dvc repro draw` makes them"),
-    "folder": Reader(read_folder, "one sub-folder a class with its images"),
+    "demo": Reader(
+        lambda request: read_demo(request.root, request.split), "the drawn birds; `dvc repro draw` makes them"
+    ),
+    # What anyone brings.
+    "folder": Reader(
+        lambda request: read_folder(request.root, request.split), "one sub-folder a class with its images"
+    ),
+    "manifest": Reader(read_manifest, "images, and a CSV or Parquet table that lists them"),
+    "webdataset": Reader(read_webdataset, "*.tar, and classnames.txt if labels are numbers"),
+    "huggingface": Reader(read_huggingface, "the *.parquet of a Hugging Face data set, with image bytes"),
+    # ImageNet and its relatives.
+    "imagenet": Reader(
+        imagenet_folders(places=["{split}", "ILSVRC/Data/CLS-LOC/{split}"], splits=["val", "train"]),
+        "val/ (or train/) with 1000 folders named by WordNet id",
+        "image-net.org; its flat validation images are sorted into folders by their ground truth",
+        aliases=MISSILES,
+    ),
+    "imagenet-subset": Reader(read_imagenet_subset, "folders named by WordNet id, some of ImageNet's 1000"),
+    "imagenet-v2": Reader(
+        imagenet_folders(
+            places=["imagenetv2-{split}-format-val", "imagenetv2-{split}"],
+            splits=["matched-frequency", "threshold0.7", "top-images"],
+            by_index=True,
+        ),
+        "imagenetv2-matched-frequency-format-val/ with folders 0 to 999",
+        "huggingface.co/datasets/vaishaal/ImageNetV2",
+        aliases=MISSILES,
+    ),
+    "imagenet-a": Reader(
+        imagenet_folders("_a", places=["imagenet-a"]),
+        "imagenet-a/ with 200 folders named by WordNet id",
+        "github.com/hendrycks/natural-adv-examples",
+        aliases=MISSILES,
+    ),
+    "imagenet-r": Reader(
+        imagenet_folders("_r", places=["imagenet-r"]),
+        "imagenet-r/ with 200 folders named by WordNet id",
+        "github.com/hendrycks/imagenet-r",
+        aliases=MISSILES,
+    ),
+    "imagenet-sketch": Reader(
+        imagenet_folders(places=["sketch", "imagenet-sketch"]),
+        "sketch/ with 1000 folders named by WordNet id",
+        "github.com/HaohanWang/ImageNet-Sketch",
+        aliases=MISSILES,
+    ),
+    # Animals and plants.
+    "cub": Reader(
+        read_cub,
+        "CUB_200_2011/ with images/, images.txt, image_class_labels.txt, classes.txt and train_test_split.txt",
+        "data.caltech.edu/records/65de6-vp158",
+        BIRD,
+    ),
+    "nabirds": Reader(
+        read_nabirds,
+        "nabirds/ with images/ and its lists, images.txt to hierarchy.txt",
+        "dl.allaboutbirds.org/nabirds",
+        BIRD,
+    ),
     "oxford-pets": Reader(
-        read_oxford_pets,
-        "the folders images/ and annotations/ of Oxford-IIIT Pet (robots.ox.ac.uk/~vgg/data/pets)",
-        templates=["a photo of a {name}, a type of pet."],
+        lambda request: read_oxford_pets(request.root, request.split),
+        "the folders images/ and annotations/ of Oxford-IIIT Pet",
+        "robots.ox.ac.uk/~vgg/data/pets",
+        ["a photo of a {name}, a type of pet."],
+        fetch("OxfordIIITPet"),
+    ),
+    "stanford-dogs": Reader(
+        read_dogs,
+        "Images/ with a folder a breed, and test_list.mat, train_list.mat, file_list.mat",
+        "vision.stanford.edu/aditya86/ImageNetDogs",
+        ["a photo of a {name}, a type of dog."],
+    ),
+    "inaturalist": Reader(
+        read_inaturalist,
+        "val/ (or train/, train_mini/) with folders named <number>_<kingdom>_..._<genus>_<epithet>",
+        "github.com/visipedia/inat_comp/tree/master/2021",
+        ["a photo of a {name}, a species."],
+        fetch("INaturalist", version="2021_valid"),
+    ),
+    "flowers102": Reader(
+        read_flowers,
+        "flowers-102/ with jpg/, imagelabels.mat and setid.mat",
+        "robots.ox.ac.uk/~vgg/data/flowers/102",
+        ["a photo of a {name}, a type of flower."],
+        fetch("Flowers102"),
+    ),
+    # Things that people made.
+    "stanford-cars": Reader(
+        read_cars,
+        "stanford_cars/ with cars_test/, cars_test_annos_withlabels.mat, cars_train/ and devkit/",
+        "a mirror (github.com/pytorch/vision/issues/7545 lists some); Stanford's own is gone",
+        ["a photo of a {name}."],
+    ),
+    "aircraft": Reader(
+        read_aircraft,
+        "fgvc-aircraft-2013b/ with data/",
+        "robots.ox.ac.uk/~vgg/data/fgvc-aircraft",
+        ["a photo of a {name}, a type of aircraft."],
+        fetch("FGVCAircraft"),
+    ),
+    "food101": Reader(
+        PathList(
+            {"test": "meta/test.txt", "train": "meta/train.txt"},
+            "images",
+            places=("food-101",),
+            suffix=".jpg",
+            superordinate="food",
+        ),
+        "food-101/ with images/ and meta/",
+        "data.vision.ee.ethz.ch/cvl/datasets_extra/food-101",
+        ["a photo of {name}, a type of food."],
+        fetch("Food101"),
+    ),
+    "caltech101": Reader(
+        named_folders(
+            "caltech101/101_ObjectCategories",
+            "101_ObjectCategories",
+            names={"Faces": "off-centre face", "Faces_easy": "centred face", "Motorbikes": "motorbike"},
+            leave=["BACKGROUND_Google"],
+        ),
+        "101_ObjectCategories/ with a folder a class",
+        "data.caltech.edu/records/mzrjq-6wc02",
+        download=fetch("Caltech101"),
+    ),
+    # Surfaces, places, actions.
+    "dtd": Reader(
+        PathList(
+            {
+                f"{kind}{number or 1}": f"labels/{kind}{number or 1}.txt"
+                for number in range(1, 11)
+                for kind in ("test", "train", "val")
+            },
+            "images",
+            places=("dtd", "dtd/dtd"),
+            superordinate="texture",
+        ),
+        "dtd/ with images/ and labels/",
+        "robots.ox.ac.uk/~vgg/data/dtd",
+        ["a photo of a {name} texture."],
+        fetch("DTD"),
+    ),
+    "eurosat": Reader(
+        named_folders("eurosat/2750", "2750", "EuroSAT", names=EUROSAT, superordinate="land use"),
+        "2750/ with ten folders",
+        "github.com/phelber/EuroSAT",
+        ["a centered satellite photo of {name}."],
+        fetch("EuroSAT"),
+    ),
+    "places365": Reader(
+        read_places365,
+        "categories_places365.txt, places365_val.txt and val_256/ (or val_large/)",
+        "places2.csail.mit.edu",
+        ["a photo of a {name}."],
+        fetch("Places365", split="val", small=True),
+    ),
+    "sun397": Reader(
+        read_sun397,
+        "SUN397/ with ClassName.txt and folders a/ to z/",
+        "vision.princeton.edu/projects/2010/SUN",
+        ["a photo of a {name}."],
+        fetch("SUN397"),
+    ),
+    "ucf101": Reader(
+        read_ucf101,
+        "UCF-101-midframes/ with a frame a video, and ucfTrainTestlist/",
+        "crcv.ucf.edu/data/UCF101.php, frames by any video tool",
+        ["a photo of a person doing {name}."],
     ),
 }

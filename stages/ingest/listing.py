@@ -1,0 +1,178 @@
+"""What every reader shares: what it is asked, what it finds, and one-line messages for what is not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from stages.common.errors import UserError, nearest
+from stages.common.params import Columns
+
+EXTENSIONS = (*IMG_EXTENSIONS, ".gif", ".avif", ".jfif", ".jp2")
+"""File names that are taken for images, in either case."""
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a reader finds: images with their labels, and the classes' names as a person would write them."""
+
+    images: list[tuple[str, int]]
+    """(image_id, label); an image_id is a POSIX path relative to the root."""
+    names: list[str]
+    superordinate: str | None = None
+    coarse: list[list[str]] | None = None
+    root: Path | None = None
+    """Where the images are, if not under the data set's root: archives are unpacked."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a reader is asked: an entry of params.yaml, and a folder that it may unpack archives into."""
+
+    root: Path
+    split: str | None = None
+    unpacked: Path = Path()
+    manifest: str | None = None
+    columns: Columns = field(default_factory=Columns)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One kind of data set."""
+
+    read: Callable[[Request], Listing]
+    layout: str
+    """What is expected under the root, for the message when it is not there."""
+    get: str = ""
+    """Where to get it, for the same message."""
+    templates: str | list[str] = "imagenet7"
+    """Templates of `clip-e`: one of open_clip's sets, or the data set's own."""
+    download: Callable[[Path], None] | None = None
+    """Fetches it into a root folder, where torchvision can."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Class name: its key in the published description files."""
+
+
+def home(root: Path, *places: str, marker: str) -> Path:
+    """The folder that holds `marker`: the root itself, or one of the places below it that archives unpack to.
+
+    Raises:
+        UserError: none of them does.
+    """
+    for place in ("", *places):
+        if (root / place / marker).exists():
+            return root / place
+    below = f" (or below it in {' or '.join(f'{place}/' for place in places)})" if places else ""
+    raise UserError(f"no '{marker}' in '{root}'{below}")
+
+
+def chosen_split(split: str | None, splits: Sequence[str]) -> str:
+    """The split asked for, by default the first of those there are.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    if split is None:
+        return splits[0]
+    if split not in splits:
+        raise UserError(f"no split '{split}'{nearest(split, list(splits))}; there are: {', '.join(splits)}")
+    return split
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list file, without blank ones.
+
+    Raises:
+        UserError: there is no such file, or it is not text.
+    """
+    return [line for _, line in _numbered(path)]
+
+
+def read_rows(path: Path, fields: int, what: str) -> list[list[str]]:
+    """The lines of a list file, cut at blanks into `fields` fields; the last takes what remains.
+
+    Raises:
+        UserError: as `read_lines`, or a line has fewer fields than `what` describes.
+    """
+    rows = []
+    for number, line in _numbered(path):
+        row = line.split(maxsplit=fields - 1)
+        if len(row) != fields:
+            raise UserError(f"{path}, line {number}: expected '{what}', not '{line}'")
+        rows.append(row)
+    return rows
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"no '{path}'") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{path}' cannot be read as text ({error})") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield number, line.strip()
+
+
+def look_up(table: Mapping[K, T], key: K, path: Path, what: str) -> T:
+    """`table[key]`.
+
+    Raises:
+        UserError: the file at `path` names a key that the table does not have.
+    """
+    if key not in table:
+        raise UserError(f"'{path}' names the {what} '{key}', which no other list of the data set knows")
+    return table[key]
+
+
+def whole_number(text: str, path: Path) -> int:
+    """A number of a list file.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"'{path}' has '{text}' where a whole number is expected") from None
+
+
+def safe_id(name: str, where: Path) -> str:
+    """A file name that a list or an archive gives, as an image_id.
+
+    Raises:
+        UserError: it is no relative POSIX path, or leads out of its folder.
+    """
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        raise UserError(f"'{where}' names the image '{name}'; expected a path relative to its folder, with '/'")
+    return path.as_posix()
+
+
+def readable(name: str) -> str:
+    """A folder's name as a person would write it."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def prefixed(root: Path, folder: Path, files: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """(file below `folder`, label) -> (image_id relative to the root, label)."""
+    prefix = folder.relative_to(root)
+    return [((prefix / name).as_posix(), label) for name, label in files]
+
+
+def files_below(folder: Path) -> list[str]:
+    """Image files at any depth below a folder, as sorted POSIX paths relative to it."""
+    found = []
+    for base, _, files in os.walk(folder, followlinks=True):
+        below = Path(base).relative_to(folder)
+        found += [(below / name).as_posix() for name in files if name.lower().endswith(EXTENSIONS)]
+    return sorted(found)

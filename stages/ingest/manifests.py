@@ -1,0 +1,88 @@
+"""A table that says which image is of which class: CSV or Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import polars as pl
+
+from stages.common.errors import UserError, nearest
+from stages.ingest.listing import Listing, Request, safe_id
+
+EXAMPLE = "a table with the columns image (path relative to the root), label, and if wanted split and coarse"
+
+
+def class_order(labels: Iterable[str]) -> list[str]:
+    """The labels that occur, each once: in order of their numbers if all are numbers, else of their letters."""
+    found = set(labels)
+    if all(label.isdecimal() for label in found):
+        return sorted(found, key=lambda label: (int(label), label))
+    return sorted(found)
+
+
+def read_manifest(request: Request) -> Listing:
+    """The images that `manifest` lists, a path relative to the root; with a split, the rows of that split.
+
+    Classes are those of all rows, whatever the split.
+
+    Raises:
+        UserError: no such file or column, a row without image or label, or no rows of the split.
+    """
+    if request.manifest is None:
+        raise UserError("the reader 'manifest' needs the key `manifest`: a CSV or Parquet file, relative to the root")
+    path = request.root / request.manifest
+    table = _read(path)
+    columns = request.columns
+    image, label = columns.image or "image", columns.label or "label"
+    split = columns.split or "split"
+    for name in [image, label, *([split] if request.split else [])]:
+        if name not in table.columns:
+            known = table.columns
+            raise UserError(f"'{path}' has no column '{name}'{nearest(name, known)}; it has: {', '.join(known)}")
+    table = table.with_columns(pl.col(image, label).cast(pl.String))
+    holes = table.with_row_index("row").filter(pl.any_horizontal(pl.col(image, label).is_null()))
+    if len(holes):
+        raise UserError(
+            f"'{path}' has {len(holes)} rows without image or label, the first is row {holes['row'][0] + 1}"
+        )
+    names = class_order(table[label])
+    label_of = {name: place for place, name in enumerate(names)}
+    coarse = _coarse(table, label, names, columns.coarse, path)
+    if request.split:
+        splits = sorted(set(table[split].cast(pl.String).drop_nulls()))
+        table = table.filter(pl.col(split).cast(pl.String) == request.split)
+        if not len(table):
+            raise UserError(f"'{path}' has no rows of the split '{request.split}'; there are: {', '.join(splits)}")
+    images = [(safe_id(name, path), label_of[key]) for name, key in zip(table[image], table[label], strict=True)]
+    return Listing(images, names, coarse=coarse)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    """A CSV file with all values as text, or a Parquet file.
+
+    Raises:
+        UserError: no such file, or neither of the two.
+    """
+    if not path.is_file():
+        raise UserError(f"no manifest '{path}'; expected {EXAMPLE}")
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pl.read_parquet(path)
+        separator = "\t" if path.suffix.lower() == ".tsv" else ","
+        return pl.read_csv(path, separator=separator, infer_schema=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"'{path}' cannot be read ({reason}); expected {EXAMPLE}, as CSV or Parquet") from None
+
+
+def _coarse(
+    table: pl.DataFrame, label: str, names: list[str], column: str | None, path: Path
+) -> list[list[str]] | None:
+    """The coarse labels that the rows give each class."""
+    if (column or "coarse") not in table.columns:
+        if column:
+            raise UserError(f"'{path}' has no column '{column}'; it has: {', '.join(table.columns)}")
+        return None
+    pairs = set(zip(table[label], table[column or "coarse"].cast(pl.String), strict=True))
+    return [sorted(coarse for name, coarse in pairs if name == wanted and coarse is not None) for wanted in names]
