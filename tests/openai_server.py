@@ -12,6 +12,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from openai_batches import Batches
+
 Body = dict[str, Any]
 Fault = str
 """Name of a failure: "429", "500", "reset", "truncated", "no choices", "filtered", "no text", "latin-1", "cut"..."""
@@ -31,15 +33,19 @@ REFUSALS = {
 
 
 class Endpoint:
-    """Serves /v1/chat/completions and /v1/completions on 127.0.0.1 from a thread.
+    """Serves /v1/chat/completions, /v1/completions, /v1/files and /v1/batches on 127.0.0.1 from a thread.
 
     `answer` makes an answer of a prompt. `fault` is asked for each request, with its prompt and how often that prompt
-    was asked before; the failure it names is injected. `delay` is in seconds.
+    was asked before; the failure it names is injected. `delay` is in seconds. `batch_fault` is asked for each request
+    about files and batches, with its method, path and how often that was asked for before; "lost" does what was asked
+    for and hangs up, "half" sends half of the answer.
     """
 
     def __init__(self) -> None:
         self.answer: Callable[[str], str] = lambda prompt: f"Something is seen about {prompt}."
         self.fault: Callable[[str, int], Fault | None] = lambda prompt, before: None
+        self.batch_fault: Callable[[str, str, int], Fault | None] = lambda method, path, before: None
+        self.batches = Batches(self._in_batch)
         self.delay = 0.0
         self.asked: Counter[str] = Counter()
         self.paid: Counter[str] = Counter()
@@ -57,6 +63,19 @@ class Endpoint:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def _in_batch(self, body: Body, chat: bool) -> tuple[int, Body] | None:
+        prompt = body["messages"][-1]["content"] if chat else body["prompt"]
+        fault = self.fault(prompt, self.asked[prompt])
+        self.asked[prompt] += 1
+        if fault == "dropped":
+            return None
+        if fault in REFUSALS:
+            status, error = REFUSALS[fault]
+            return status, {"error": error}
+        if fault is None:
+            self.paid[prompt] += 1
+        return 200, json.loads(_completion(chat, self.answer(prompt), fault))
 
     def forget(self) -> None:
         """Start counting anew."""
@@ -79,8 +98,30 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
+        def do_GET(self) -> None:
+            self.serve_batches(b"")
+
+        def serve_batches(self, content: bytes) -> None:
+            with endpoint.lock:
+                asked = f"{self.command} {self.path.split('?')[0]}"
+                fault = endpoint.batch_fault(self.command, self.path, endpoint.asked[asked])
+                endpoint.asked[asked] += 1
+                if fault not in (None, "lost", "half"):
+                    self.respond(True, asked, fault)
+                    return
+                content_type = self.headers["Content-Type"] or ""
+                status, answer = endpoint.batches.respond(self.command, self.path, content_type, content)
+            if fault == "lost":
+                self.respond(True, asked, "reset")
+            else:
+                self.send(status, answer[: len(answer) // 2] if fault == "half" else answer, {})
+
         def do_POST(self) -> None:
-            body: Body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path.startswith(("/v1/files", "/v1/batches")):
+                self.serve_batches(content)
+                return
+            body: Body = json.loads(content)
             chat = self.path == "/v1/chat/completions"
             prompt = body["messages"][-1]["content"] if chat else body["prompt"]
             with endpoint.lock:

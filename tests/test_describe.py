@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
-import yaml
+from describe_project import (
+    JSON,
+    KEY,
+    LOG,
+    NAMES,
+    PROMPTS,
+    ROOT,
+    answers,
+    command,
+    log_lines,
+    make_project,
+    run_here,
+    run_stage,
+    write_prompts,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from openai_server import Endpoint
 
-from stages.common import tables
 from stages.common.errors import UserError
-from stages.common.params import load_params
-from stages.describe.__main__ import describe
 from stages.describe.clean import Parse, clean
 from stages.describe.client import GIVE_UP_AFTER, scrub
 from stages.describe.log import read_log
 from stages.describe.plan import check_descriptions
 from stages.describe.prompts import ClassName, PromptSource, build_requests, load_source
-
-ROOT = Path(__file__).parents[1]
-KEY = "sk-proj-Q7vZk2mXbT94hLwN"
-NAMES = ["Abyssinian", "great pyrenees", "Egyptian Mau", "Übermops"]
-JSON = Path("descriptions/demo/parts.json")
-LOG = Path("data/demo/responses/parts.jsonl")
-PROMPTS = Path("descriptions/prompts/parts.yaml")
 
 
 @pytest.fixture
@@ -51,55 +51,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def make_project(folder: Path, names: list[str] = NAMES, **settings: object) -> None:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["sources"]["parts"] = "sentences"
-    params["describe"] |= {"model": "a-model", "concurrency": 3, "timeout": 5.0, "max_retries": 1} | settings
-    folder.mkdir(exist_ok=True)
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    classes = pa.table({"label": pa.array(range(len(names)), pa.int32()), "name": names})
-    meta = tables.make_meta("classes", "demo", parameters={})
-    tables.write_table(folder / "data/demo/classes.parquet", classes, meta)
-    write_prompts(folder, "Describe {name}", "Which ears has {name}")
-
-
-def write_prompts(folder: Path, *templates: str, **settings: object) -> None:
-    path = folder / PROMPTS
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump({"templates": list(templates), **settings}))
-
-
-def run_here() -> None:
-    """The stage in this process: quicker than a process of its own."""
-    describe("demo", "parts", load_params().describe)
-
-
-def command(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "stages.describe", "--dataset", "demo", "--source", "parts"],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run_stage(folder: Path) -> tuple[int, str, str]:
-    """The stage in a process of its own: exit code, standard output, standard error."""
-    process = command(folder)
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
-
-
-def log_lines() -> list[dict]:
-    return [json.loads(line) for line in LOG.read_text().splitlines()]
-
-
-def answers() -> list[dict]:
-    return [line for line in log_lines() if "answer" in line]
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------

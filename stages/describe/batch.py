@@ -6,11 +6,11 @@ metadata, `{"bifta": digest of its requests}`, among the batches that the endpoi
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import openai
 from openai.types import Batch
@@ -19,19 +19,37 @@ from tqdm import tqdm
 from stages.common import tables
 from stages.common.errors import UserError
 from stages.common.params import Describe
-from stages.describe.client import Failure, Outcome, Unusable, explain, hopeless, read_reply, scrub, without_key
+from stages.describe.batch_files import Result, line_of, read_results, split, url_of
+from stages.describe.client import Failure, Outcome, explain, hopeless, scrub, without_key
 from stages.describe.log import LogWriter
 from stages.describe.prompts import Request
 
 ENDED = ("completed", "failed", "expired", "cancelled")
-MOST_REQUESTS = 50_000  # of a batch, by OpenAI's rules
-MOST_BYTES = 190_000_000  # of its file, below OpenAI's 200 MB
 METADATA_KEY = "bifta"
 KEPT_SECONDS = 30 * 24 * 3600
 """Older batches are not looked for: their output files are gone."""
 
+FETCHES = 3  # of a file of results whose lines are not whole
+
 GIVE_UP_AFTER = 10
 """Looks at a batch that fail one after the other, each with all the client's retries."""
+
+
+class BrokenAnswer(openai.OpenAIError):
+    """An answer about files or batches that is no whole JSON, or JSON of something else."""
+
+
+PASSING = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError, BrokenAnswer)
+"""Failures that a later request may not meet."""
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Around calls of the client, which checks nothing that it receives: half an answer fails where it is used."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError, AssertionError):
+        raise BrokenAnswer("the answer was not whole") from None
 
 
 def ask_in_batches(requests: Sequence[Request], settings: Describe, key: str, log: LogWriter) -> Outcome:
@@ -55,31 +73,6 @@ def ask_in_batches(requests: Sequence[Request], settings: Describe, key: str, lo
     return batches.outcome
 
 
-def split(requests: Iterator[Request]) -> Iterator[list[Request]]:
-    """Parts of `requests`, in order, each small enough for a batch."""
-    part: list[Request] = []
-    size = 0
-    for request in requests:
-        length = len(_line(request))
-        if part and (len(part) == MOST_REQUESTS or size + length > MOST_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(request)
-        size += length
-    if part:
-        yield part
-
-
-def _line(request: Request) -> bytes:
-    """A request as a line of a batch's input file."""
-    line = {"custom_id": request.digest, "method": "POST", "url": _url(request), "body": request.body}
-    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
-
-
-def _url(request: Request) -> Any:  # Any, because the client's type is a literal of all its endpoints
-    return "/v1/chat/completions" if request.api == "chat" else "/v1/completions"
-
-
 @dataclass
 class _Batches:
     """The batches of one response log; `wanted` are the requests without an answer, by digest."""
@@ -101,27 +94,32 @@ class _Batches:
 
     def _find(self, of: str) -> Batch | None:
         """A batch of these requests that the log does not know."""
-        for batch in self.client.batches.list(limit=100):
-            if batch.created_at < time.time() - KEPT_SECONDS:
-                break  # the newest come first
-            known = batch.id in self.log.records.batches or batch.status == "failed"
-            if not known and (batch.metadata or {}).get(METADATA_KEY) == of:
-                return batch
+        with _reading():
+            for batch in self.client.batches.list(limit=100):
+                if batch.created_at < time.time() - KEPT_SECONDS:
+                    break  # the newest come first
+                known = batch.id in self.log.records.batches or batch.status == "failed"
+                if not known and (batch.metadata or {}).get(METADATA_KEY) == of:
+                    return batch
         return None
 
     def _create(self, part: list[Request], of: str) -> Batch:
-        file = self.client.files.create(file=(f"{of}.jsonl", b"".join(map(_line, part))), purpose="batch")
+        with _reading():
+            file = self.client.files.create(file=(f"{of}.jsonl", b"".join(map(line_of, part))), purpose="batch").id
         # No retries by the client: a submission whose answer was lost may have been taken, so it is looked for first.
         once = self.client.with_options(max_retries=0)
         for attempt in range(self.settings.max_retries + 1):
             try:
-                return once.batches.create(
-                    input_file_id=file.id,
-                    endpoint=_url(part[0]),
-                    completion_window="24h",
-                    metadata={METADATA_KEY: of},
-                )
-            except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as error:
+                with _reading():
+                    batch = once.batches.create(
+                        input_file_id=file,
+                        endpoint=url_of(part[0]),
+                        completion_window="24h",
+                        metadata={METADATA_KEY: of},
+                    )
+                    assert isinstance(batch.id, str)
+                    return batch
+            except PASSING as error:
                 if attempt == self.settings.max_retries or hopeless(error):
                     raise
                 time.sleep(_pause(error, attempt))
@@ -157,8 +155,10 @@ class _Batches:
     def _look_at(self, name: str) -> Batch | None:
         """The batch as it is now; None where a look failed that a later one may mend."""
         try:
-            batch = self.client.batches.retrieve(name)
-        except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as error:
+            with _reading():
+                batch = self.client.batches.retrieve(name)
+                assert isinstance(batch.status, str)
+        except PASSING as error:
             self.failed_in_a_row += 1
             if self.failed_in_a_row >= GIVE_UP_AFTER or hopeless(error):
                 raise
@@ -171,10 +171,11 @@ class _Batches:
         problems = (batch.errors.data if batch.errors else None) or []
         detail = scrub(" ".join(problem.message or "" for problem in problems[:1]), self.key)[:200]
         reasons: dict[str, tuple[str, str]] = {}
-        for file in (batch.output_file_id, batch.error_file_id):
-            if file:
-                for line in self.client.files.content(file).content.split(b"\n"):
-                    self._take(batch.id, line, reasons)
+        counts = batch.request_counts
+        for file, least in ((batch.output_file_id, counts.completed if counts else 0), (batch.error_file_id, 0)):
+            for result in self._fetch(file, least) if file else []:
+                self._take(batch.id, result)
+                reasons[result.request] = result.reason, scrub(result.detail, self.key)[:200]
         self.log.add_ended(batch.id, batch.status)
         silent = "not among the batch's results" if batch.status == "completed" else f"batch {batch.status}"
         for digest in self.log.records.batches[batch.id].requests:
@@ -182,36 +183,27 @@ class _Batches:
                 reason = reasons.get(digest, (silent, detail))
                 self.outcome.failures.append(Failure(self.wanted[digest], *reason))
 
-    def _take(self, batch: str, line: bytes, reasons: dict[str, tuple[str, str]]) -> None:
-        """Take a line of an output or error file: an answer into the log, anything else into `reasons`."""
-        try:
-            result = json.loads(line)
-            digest, response = str(result["custom_id"]), result.get("response") or {}
-            status, body = response.get("status_code", 200), response.get("body") or {}
-            error = result.get("error") or (body.get("error") if status != 200 else None) or {}
-            code, said = str(error.get("code") or ""), str(error.get("message") or "")
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return  # a torn line, whose request stays missing
+    def _fetch(self, file: str, least: int) -> list[Result]:
+        """The results in a file; they are paid, so one with torn lines or less than `least` is fetched again first."""
+        for _ in range(FETCHES):
+            results, torn = read_results(self.client.files.content(file).content)
+            if not torn and len(results) >= least:
+                break
+        return results
+
+    def _take(self, batch: str, result: Result) -> None:
+        """Take what was paid into the log. Flushed with the record that the batch has ended, which comes after it."""
         model = self.log.records.batches[batch].model
-        try:
-            if status != 200 or error:
-                refused = "content filter" if code == "content_filter" else code or f"HTTP {status}"
-                reasons[digest] = refused, scrub(said, self.key)[:200]
-                return
-            reply = without_key(read_reply(json.dumps(body).encode()), self.key)
-        except Unusable as reason:
-            reasons[digest] = str(reason), ""
-            if reason.usage:
-                self.log.add_unusable(digest, model, str(reason), reason.usage, sync=False)
-            return
-        if digest in self.log.records.answers:
-            return
-        request = self.wanted.get(digest)
-        if request:
-            self.outcome.received += 1
-            self.log.add_answer(request, reply, sync=False)
-        else:  # the prompts have changed since: kept, in case they change back
-            self.log.add_answer_to(digest, model, reply, sync=False)
+        if result.reply is None:
+            if result.usage:
+                self.log.add_unusable(result.request, model, result.reason, result.usage, batch)
+        elif result.request not in self.log.records.answers:
+            reply = without_key(result.reply, self.key)
+            if result.request in self.wanted:
+                self.outcome.received += 1
+                self.log.add_answer(self.wanted[result.request], reply, sync=False)
+            else:  # the prompts have changed since: kept, in case they change back
+                self.log.add_answer_to(result.request, model, reply, sync=False)
 
     def refuse(self, error: openai.OpenAIError) -> NoReturn:
         """Say what failed and how to go on."""

@@ -76,6 +76,7 @@ class Records:
     wrote: set[str] = field(default_factory=set)
     tokens: dict[str, Tokens] = field(default_factory=dict)  # by model, of every reply that was paid
     batches: dict[str, Batch] = field(default_factory=dict)  # by id
+    unusable: set[tuple[str, str]] = field(default_factory=set)  # request, batch
     unreadable: int = 0
     whole_bytes: int = 0
     size: int = 0
@@ -127,6 +128,7 @@ def _add(records: Records, line: bytes) -> bool:
             records.wrote.add(record["wrote"])
         elif "unusable" in record:
             records.pay(record["model"], record["usage"])
+            records.unusable.add((record["request"], record["batch"]))
         elif "ended" in record:
             records.batches[record["batch"]] = replace(records.batches[record["batch"]], ended=record["ended"])
         elif "batch" in record:
@@ -207,10 +209,14 @@ class LogWriter:
         said = {"answer": reply.answer, "finish_reason": reply.finish_reason, "usage": reply.usage}
         self._append({"request": digest, "model": model} | (about or {}) | said, sync=sync)
 
-    def add_unusable(self, digest: str, model: str, reason: str, usage: dict[str, int], *, sync: bool = True) -> None:
-        """Append what a reply without an answer cost; it is asked for again."""
+    def add_unusable(self, digest: str, model: str, reason: str, usage: dict[str, int], batch: str = "") -> None:
+        """Append what a reply without an answer cost, once where it is read from a batch; it is asked for again."""
+        if batch and (digest, batch) in self.records.unusable:
+            return
+        self.records.unusable.add((digest, batch))
         self.records.pay(model, usage)
-        self._append({"unusable": reason, "request": digest, "model": model, "usage": usage}, sync=sync)
+        about = {"request": digest, "model": model, "usage": usage, "batch": batch}
+        self._append({"unusable": reason} | about, sync=not batch)
 
     def add_batch(self, batch: str, model: str, requests: list[str]) -> None:
         """Append that a batch of these requests' digests was submitted."""
