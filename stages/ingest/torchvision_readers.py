@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import numpy as np
 import torchvision.datasets as known
 from scipy.io import loadmat  # type: ignore[import-untyped]
 
@@ -152,7 +153,7 @@ def _mat(path: Path, *wanted: str) -> list[list[Any]]:
     """
     try:
         content = loadmat(path, squeeze_me=True)
-        return [content[name].reshape(-1).tolist() for name in wanted]
+        return [np.atleast_1d(content[name]).reshape(-1).tolist() for name in wanted]
     except FileNotFoundError:
         raise UserError(f"no '{path}'") from None
     except (OSError, ValueError, TypeError, NotImplementedError, KeyError, AttributeError) as error:

@@ -1,0 +1,689 @@
+"""Every reader on a miniature in the official layout, which the test makes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import Call, Project
+from PIL import Image
+from scipy.io import savemat  # type: ignore[import-untyped]
+
+from stages.common.errors import UserError
+from stages.common.params import Columns
+from stages.ingest import torchvision_readers
+from stages.ingest.__main__ import check_listing, own_names, template_texts
+from stages.ingest.datasets import READERS, Listing, Request
+from stages.ingest.folders import imagenet_ids, imagenet_names
+
+
+def picture(colour: str = "teal", kind: str = "JPEG") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6), colour).save(file, kind)
+    return file.getvalue()
+
+
+JPEG = picture()
+
+
+def put(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(JPEG)
+    return root
+
+
+def write(root: Path, **texts: str) -> None:
+    """Text files: `a__b` is `a/b.txt`."""
+    for name, text in texts.items():
+        path = root / f"{name.replace('__', '/')}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def read(reader: str, root: Path, split: str | None = None, **more: Any) -> Listing:
+    """What the reader finds, checked: images are there, labels count the names."""
+    listing = READERS[reader].read(Request(root, split, root.parent / "unpacked", **more))
+    check_listing(listing)
+    for image_id, label in listing.images:
+        assert ((listing.root or root) / image_id).is_file(), image_id
+        assert 0 <= label < len(listing.names)
+    assert listing.coarse is None or len(listing.coarse) == len(listing.names)
+    return listing
+
+
+def named(listing: Listing) -> dict[str, str]:
+    """File name -> class name."""
+    return {Path(image_id).name: listing.names[label] for image_id, label in listing.images}
+
+
+# The layouts
+
+
+def cub(root: Path) -> None:
+    put(root, "images/001.Black_footed_Albatross/a.jpg", "images/002.Ovenbird/b.jpg", "images/002.Ovenbird/c.jpg")
+    write(
+        root,
+        images="1 001.Black_footed_Albatross/a.jpg\n2 002.Ovenbird/b.jpg\n3 002.Ovenbird/c.jpg\n",
+        image_class_labels="1 1\n2 2\n3 2\n",
+        classes="1 001.Black_footed_Albatross\n2 002.Ovenbird\n",
+        train_test_split="1 0\n2 1\n3 0\n",
+    )
+
+
+def nabirds(root: Path) -> None:
+    put(root, "images/0817/x.jpg", "images/0009/y.jpg")
+    write(
+        root,
+        images="00-1 0817/x.jpg\n00-2 0009/y.jpg\n",
+        image_class_labels="00-1 817\n00-2 9\n",
+        classes="0 Birds\n5 Perching Birds\n6 Ducks\n9 Mallard (Male)\n817 Oak Titmouse\n",
+        hierarchy="5 0\n6 0\n9 6\n817 5\n",
+        train_test_split="00-1 0\n00-2 1\n",
+    )
+
+
+def dogs(root: Path) -> None:
+    paths = ["n02085620-Chihuahua/n02085620_1.jpg", "n02085936-Maltese_dog/n02085936_2.jpg"]
+    put(root / "Images", *paths)
+    for name, listed in {"file": paths, "train": paths[:1], "test": paths[1:]}.items():
+        cells = [[path] for path in listed]
+        savemat(root / f"{name}_list.mat", {"file_list": _cells(cells), "labels": [[1]] * len(cells)})
+
+
+def _cells(rows: list[list[str]]) -> Any:
+    return np.array(rows, dtype=object)
+
+
+def inaturalist(root: Path) -> None:
+    put(
+        root,
+        "val/00000_Animalia_Annelida_Clitellata_Haplotaxida_Lumbricidae_Lumbricus_terrestris/a.jpg",
+        "val/00001_Plantae_Tracheophyta_Liliopsida_Poales_Poaceae_Poa_annua/b.jpg",
+    )
+
+
+def flowers(root: Path) -> None:
+    put(root / "flowers-102/jpg", "image_00001.jpg", "image_00002.jpg", "image_00003.jpg")
+    savemat(root / "flowers-102/imagelabels.mat", {"labels": [[77, 1, 102]]})
+    savemat(root / "flowers-102/setid.mat", {"trnid": [[2]], "valid": [[3]], "tstid": [[1]]})
+
+
+def cars(root: Path) -> None:
+    base = root / "stanford_cars"
+    put(base, "cars_test/00001.jpg", "cars_test/00002.jpg", "cars_train/00001.jpg")
+    (base / "devkit").mkdir()
+    names = ["AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012", "FIAT 500 Abarth 2012"]
+    savemat(base / "devkit/cars_meta.mat", {"class_names": _cells([names])})
+    kind = [("class", "O"), ("fname", "O")]
+    for path, rows in {
+        "cars_test_annos_withlabels.mat": [(2, "00001.jpg"), (1, "00002.jpg")],
+        "devkit/cars_train_annos.mat": [(3, "00001.jpg"), (3, "00001.jpg")],
+    }.items():
+        savemat(base / path, {"annotations": np.array([rows], dtype=kind)})
+
+
+def aircraft(root: Path) -> None:
+    base = root / "fgvc-aircraft-2013b/data"
+    put(base / "images", "0034309.jpg", "1025794.jpg")
+    write(
+        base,
+        variants="707-320\nA300B4\n",
+        families="Boeing 707\nA300\n",
+        manufacturers="Airbus\nBoeing\n",
+        images_variant_test="0034309 707-320\n1025794 A300B4\n",
+        images_family_test="0034309 Boeing 707\n1025794 A300\n",
+        images_manufacturer_test="0034309 Boeing\n1025794 Airbus\n",
+    )
+
+
+def food(root: Path) -> None:
+    put(root / "food-101/images", "apple_pie/1.jpg", "waffles/2.jpg", "waffles/3.jpg")
+    write(root / "food-101/meta", test="apple_pie/1\nwaffles/2\n", train="waffles/3\n")
+
+
+def caltech(root: Path) -> None:
+    top = root / "caltech101/101_ObjectCategories"
+    put(top, "Faces/image_0001.jpg", "BACKGROUND_Google/image_0002.jpg", "water_lilly/image_0003.jpg")
+
+
+def dtd(root: Path) -> None:
+    put(root / "dtd/images", "banded/banded_1.jpg", "polka-dotted/polka-dotted_2.jpg", "zigzagged/zigzagged_3.jpg")
+    write(
+        root / "dtd/labels",
+        test1="banded/banded_1.jpg\npolka-dotted/polka-dotted_2.jpg\n",
+        train1="zigzagged/zigzagged_3.jpg\n",
+        test2="zigzagged/zigzagged_3.jpg\n",
+    )
+
+
+def eurosat(root: Path) -> None:
+    put(root / "2750", "AnnualCrop/AnnualCrop_1.jpg", "SeaLake/SeaLake_2.jpg")
+
+
+def places(root: Path) -> None:
+    put(root / "val_256", "Places365_val_00000001.jpg", "Places365_val_00000002.jpg")
+    write(
+        root,
+        categories_places365="/a/airport_terminal 0\n/f/field/wild 1\n",
+        places365_val="Places365_val_00000001.jpg 1\nPlaces365_val_00000002.jpg 0\n",
+        IO_places365="/a/airport_terminal 1\n/f/field/wild 2\n",
+    )
+
+
+def sun(root: Path) -> None:
+    put(root / "SUN397", "a/abbey/sun_aa.jpg", "c/church/indoor/sun_bb.jpg")
+    write(
+        root / "SUN397",
+        ClassName="/a/abbey\n/c/church/indoor\n",
+        Partitions__Testing_01="/a/abbey/sun_aa.jpg\n",
+        Partitions__Training_01="/c/church/indoor/sun_bb.jpg\n",
+    )
+
+
+def ucf(root: Path) -> None:
+    frames = root / "UCF-101-midframes"
+    put(frames, "Apply_Eye_Makeup/v_ApplyEyeMakeup_g01_c01.jpg", "Handstand_Pushups/v_HandStandPushups_g01_c02.jpg")
+    write(
+        root / "ucfTrainTestlist",
+        classInd="1 ApplyEyeMakeup\n2 HandstandPushups\n",
+        testlist01="ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi\nHandstandPushups/v_HandStandPushups_g01_c02.avi\n",
+        trainlist02="HandstandPushups/v_HandStandPushups_g01_c02.avi 2\n",
+    )
+
+
+Layout = tuple[Callable[[Path], None], dict[str | None, dict[str, str]], str | None, dict[str, list[str]] | None, str]
+
+LAYOUTS: Mapping[str, Layout] = {  # key -> maker, split -> {file: class}, superordinate, class -> coarse, a needed file
+    "cub": (
+        cub,
+        {
+            None: {"a.jpg": "Black footed Albatross", "c.jpg": "Ovenbird"},
+            "train": {"b.jpg": "Ovenbird"},
+            "all": {"a.jpg": "Black footed Albatross", "b.jpg": "Ovenbird", "c.jpg": "Ovenbird"},
+        },
+        "bird",
+        None,
+        "train_test_split.txt",
+    ),
+    "nabirds": (
+        nabirds,
+        {None: {"x.jpg": "Oak Titmouse"}, "train": {"y.jpg": "Mallard (Male)"}},
+        "bird",
+        {"Oak Titmouse": ["Perching Birds"], "Mallard (Male)": ["Ducks"]},
+        "hierarchy.txt",
+    ),
+    "stanford-dogs": (
+        dogs,
+        {None: {"n02085936_2.jpg": "Maltese dog"}, "train": {"n02085620_1.jpg": "Chihuahua"}},
+        "dog",
+        None,
+        "test_list.mat",
+    ),
+    "inaturalist": (
+        inaturalist,
+        {None: {"a.jpg": "Lumbricus terrestris", "b.jpg": "Poa annua"}},
+        "living being",
+        {
+            "Lumbricus terrestris": ["Lumbricus", "Lumbricidae", "Haplotaxida", "Clitellata", "Annelida", "Animalia"],
+            "Poa annua": ["Poa", "Poaceae", "Poales", "Liliopsida", "Tracheophyta", "Plantae"],
+        },
+        "val",
+    ),
+    "flowers102": (
+        flowers,
+        {
+            None: {"image_00001.jpg": "passion flower"},
+            "train": {"image_00002.jpg": "pink primrose"},
+            "val": {"image_00003.jpg": "blackberry lily"},
+        },
+        "flower",
+        None,
+        "flowers-102/imagelabels.mat",
+    ),
+    "stanford-cars": (
+        cars,
+        {None: {"00001.jpg": "Ram C/V Cargo Van Minivan 2012", "00002.jpg": "AM General Hummer SUV 2000"}},
+        "car",
+        {
+            "AM General Hummer SUV 2000": ["SUV"],
+            "Ram C/V Cargo Van Minivan 2012": ["Minivan"],
+            "FIAT 500 Abarth 2012": [],
+        },
+        "stanford_cars/cars_test_annos_withlabels.mat",
+    ),
+    "aircraft": (
+        aircraft,
+        {None: {"0034309.jpg": "707-320", "1025794.jpg": "A300B4"}},
+        "aircraft",
+        {"707-320": ["Boeing 707", "Boeing"], "A300B4": ["A300", "Airbus"]},
+        "fgvc-aircraft-2013b/data/images_variant_test.txt",
+    ),
+    "food101": (
+        food,
+        {None: {"1.jpg": "apple pie", "2.jpg": "waffles"}, "train": {"3.jpg": "waffles"}},
+        "food",
+        None,
+        "food-101/meta/test.txt",
+    ),
+    "caltech101": (
+        caltech,
+        {None: {"image_0001.jpg": "off-centre face", "image_0003.jpg": "water lilly"}},
+        None,
+        None,
+        "caltech101/101_ObjectCategories",
+    ),
+    "dtd": (
+        dtd,
+        {
+            None: {"banded_1.jpg": "banded", "polka-dotted_2.jpg": "polka-dotted"},
+            "train1": {"zigzagged_3.jpg": "zigzagged"},
+            "test2": {"zigzagged_3.jpg": "zigzagged"},
+        },
+        "texture",
+        None,
+        "dtd/labels/test1.txt",
+    ),
+    "eurosat": (
+        eurosat,
+        {None: {"AnnualCrop_1.jpg": "annual crop land", "SeaLake_2.jpg": "sea or lake"}},
+        "land use",
+        None,
+        "2750",
+    ),
+    "places365": (
+        places,
+        {None: {"Places365_val_00000001.jpg": "field wild", "Places365_val_00000002.jpg": "airport terminal"}},
+        "place",
+        {"airport terminal": ["indoor"], "field wild": ["outdoor"]},
+        "places365_val.txt",
+    ),
+    "sun397": (
+        sun,
+        {
+            None: {"sun_aa.jpg": "abbey", "sun_bb.jpg": "church indoor"},
+            "test01": {"sun_aa.jpg": "abbey"},
+            "train01": {"sun_bb.jpg": "church indoor"},
+        },
+        "scene",
+        None,
+        "SUN397",
+    ),
+    "ucf101": (
+        ucf,
+        {
+            None: {
+                "v_ApplyEyeMakeup_g01_c01.jpg": "apply eye makeup",
+                "v_HandStandPushups_g01_c02.jpg": "handstand pushups",
+            },
+            "train2": {"v_HandStandPushups_g01_c02.jpg": "handstand pushups"},
+        },
+        "human action",
+        None,
+        "ucfTrainTestlist/testlist01.txt",
+    ),
+}
+
+
+@pytest.mark.parametrize("key", LAYOUTS)
+def test_official_layout(key: str, tmp_path: Path) -> None:
+    make, splits, superordinate, coarse, _ = LAYOUTS[key]
+    root = tmp_path / "root"
+    root.mkdir()
+    make(root)
+    names = set()
+    for split, expected in splits.items():
+        listing = read(key, root, split)
+        assert named(listing) == expected
+        assert listing.superordinate == superordinate
+        found = dict(zip(listing.names, listing.coarse, strict=True)) if listing.coarse else None
+        assert found == coarse
+        names.add(tuple(listing.names))
+    assert len(names) == 1, "every split is scored against the same classes"
+
+
+@pytest.mark.parametrize("key", LAYOUTS)
+def test_file_missing_is_one_line_that_says_what_is_expected(
+    key: str, project: Project, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, _, _, _, needed = LAYOUTS[key]
+    root = project.folder / "given"
+    root.mkdir()
+    make(root)
+    shutil.rmtree(root / needed) if (root / needed).is_dir() else (root / needed).unlink()
+    project.edit(lambda params: params["datasets"].update(x={"reader": key, "root": "given"}))
+    monkeypatch.chdir(project.folder)
+    for split in (None, "no-such-split"):
+        project.edit(lambda params, split=split: params["datasets"]["x"].update(split=split))  # type: ignore[misc]
+        done = call("ingest", "--dataset", "x")
+        assert done.code == 1
+        assert len(done.err.splitlines()) == 1
+        assert READERS[key].layout in done.err
+        assert READERS[key].get in done.err
+        assert ("no split 'no-such-split'" in done.err) == bool(split)
+
+
+@pytest.mark.parametrize("key", sorted({*READERS} - {"demo"}))
+def test_every_entry_of_the_table_is_usable(
+    key: str, project: Project, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing root says what belongs there; templates name the class."""
+    assert template_texts(READERS[key].templates)
+    project.edit(lambda params: params["datasets"].update(x={"reader": key, "root": "nowhere"}))
+    monkeypatch.chdir(project.folder)
+    done = call("ingest", "--dataset", "x")
+    assert done.err.startswith(
+        f"error: datasets.x.root 'nowhere' does not exist; expected there: {READERS[key].layout}"
+    )
+    assert ("ingest.download" in done.err) == (READERS[key].download is not None)
+
+
+def test_table_for_people_has_every_reader() -> None:
+    table = (Path(torchvision_readers.__file__).parent / "README.md").read_text()
+    assert [key for key in READERS if f"| `{key}` |" not in table] == []
+
+
+def test_list_that_names_a_file_outside_is_refused(tmp_path: Path) -> None:
+    cub(tmp_path)
+    text = (tmp_path / "images.txt").read_text()
+    (tmp_path / "images.txt").write_text(text.replace("002.Ovenbird/c.jpg", "../../c.jpg"))
+    with pytest.raises(UserError, match=r"names the image '../../c\.jpg'; expected a path relative"):
+        read("cub", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "match"),
+    [
+        ("images.txt", "1\n", r"images\.txt, line 1: expected '<image id> <path>', not '1'"),
+        ("image_class_labels.txt", "1 1\n", r"names the image '2', which no other list"),
+        ("image_class_labels.txt", "1 1\n2 7\n3 1\n", r"names the class '7', which no other list"),
+        ("image_class_labels.txt", "1 1\n2 x\n3 1\n", "where a whole number is expected"),
+    ],
+)
+def test_lists_that_do_not_agree(file: str, text: str, match: str, tmp_path: Path) -> None:
+    cub(tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UserError, match=match):
+        read("cub", tmp_path, "all")
+
+
+# ImageNet and its relatives
+
+
+def test_imagenet_names_are_told_apart() -> None:
+    ids = imagenet_ids()
+    names = imagenet_names(ids)
+    assert len(ids) == len(set(names)) == 1000
+    assert ids == sorted(ids)
+    assert names[ids.index("n02123045")] == "tabby cat"
+    changed = [name for name, theirs in zip(names, open_clip.IMAGENET_CLASSNAMES, strict=True) if name != theirs]
+    assert sorted(changed) == sorted(READERS["imagenet"].aliases)
+
+
+@pytest.mark.parametrize(
+    ("key", "place", "subset"),
+    [
+        ("imagenet", "val", ""),
+        ("imagenet-sketch", "sketch", ""),
+        ("imagenet-a", "imagenet-a", "_a"),
+        ("imagenet-r", "", "_r"),
+    ],
+)
+def test_imagenet_and_its_relatives(key: str, place: str, subset: str, tmp_path: Path) -> None:
+    ids = imagenet_ids(subset)
+    assert len(ids) == (200 if subset else 1000)
+    put(tmp_path / place, *(f"{wnid}/{wnid}_1.JPEG" for wnid in ids))
+    (tmp_path / place / "README.txt").write_text("not a class")
+    listing = read(key, tmp_path)
+    assert [Path(image_id).parent.name for image_id, _ in listing.images] == ids
+    assert [label for _, label in listing.images] == list(range(len(ids)))
+    assert listing.names == imagenet_names(ids)
+    shutil.rmtree(tmp_path / place / ids[7])
+    with pytest.raises(UserError, match=rf"1 of {len(ids)} class folders are missing .* {ids[7]}; .* imagenet-subset"):
+        read(key, tmp_path)
+
+
+def test_imagenet_v2_folders_are_numbers(tmp_path: Path) -> None:
+    """Sorted as text, 10 would be the third class."""
+    put(tmp_path / "imagenetv2-matched-frequency-format-val", *(f"{label}/{label}.jpeg" for label in range(1000)))
+    listing = read("imagenet-v2", tmp_path)
+    assert all(Path(image_id).stem == str(label) for image_id, label in listing.images)
+    with pytest.raises(UserError, match=r"no folder .*top-images"):
+        read("imagenet-v2", tmp_path, "top-images")
+
+
+def test_imagenet_subset(tmp_path: Path) -> None:
+    put(tmp_path, "val/n02123045/a.JPEG", "val/n01440764/b.JPEG")
+    assert named(read("imagenet-subset", tmp_path, "val")) == {"a.JPEG": "tabby cat", "b.JPEG": "tench"}
+    put(tmp_path, "val/cats/a.JPEG")
+    with pytest.raises(UserError, match=r"no WordNet id .*: cats"):
+        read("imagenet-subset", tmp_path, "val")
+
+
+# Manifests
+
+ROWS = [
+    {"image": "x/a.jpg", "label": "10", "split": "test", "coarse": "cat"},
+    {"image": "x/b.jpg", "label": "9", "split": "test", "coarse": "dog"},
+    {"image": "x/c.jpg", "label": "10", "split": "train", "coarse": "cat"},
+]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+def test_manifest(suffix: str, tmp_path: Path) -> None:
+    put(tmp_path, *(row["image"] for row in ROWS))
+    path = tmp_path / f"table.{suffix}"
+    if suffix == "parquet":
+        pl.DataFrame(ROWS).with_columns(pl.col("label").cast(pl.Int64)).write_parquet(path)
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(ROWS[0]), delimiter="\t" if suffix == "tsv" else ",")
+            writer.writeheader()
+            writer.writerows(ROWS)
+    listing = read("manifest", tmp_path, manifest=path.name)
+    assert listing == Listing([("x/a.jpg", 1), ("x/b.jpg", 0), ("x/c.jpg", 1)], ["9", "10"], coarse=[["dog"], ["cat"]])
+    assert read("manifest", tmp_path, "train", manifest=path.name).images == [("x/c.jpg", 1)]
+    other = read("manifest", tmp_path, manifest=path.name, columns=Columns(label="coarse"))
+    assert other.names == ["cat", "dog"]
+    with pytest.raises(UserError, match="no rows of the split 'val'; there are: test, train"):
+        read("manifest", tmp_path, "val", manifest=path.name)
+    with pytest.raises(UserError, match=r"no column 'lable' .did you mean 'label'"):
+        read("manifest", tmp_path, manifest=path.name, columns=Columns(label="lable"))
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (None, "no manifest .*; expected a table with the columns"),
+        ("image,label\na.jpg,\n", "1 rows without image or label, the first is row 1"),
+        ("image,label\n/etc/a.jpg,x\n", "expected a path relative"),
+        ("image,label\na.jpg,x\na.jpg,y\n", "listed more than once, such as 'a.jpg'"),
+        ("", "cannot be read"),
+    ],
+)
+def test_manifest_refused(text: str | None, match: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(UserError, match=match):
+        read("manifest", tmp_path, manifest="table.csv")
+
+
+def test_own_names() -> None:
+    assert own_names("x", ["n1", "barn owl"], {"Barn_Owl": "Tyto alba"}) == ["n1", "Tyto alba"]
+    assert own_names("x", ["0", "1"], ["owl", "wren"]) == ["owl", "wren"]
+    with pytest.raises(UserError, match=r"datasets\.x\.names has 1 names for 2 classes"):
+        own_names("x", ["0", "1"], ["owl"])
+    with pytest.raises(UserError, match=r"no class is called 'barn ovl' .did you mean 'barn owl'"):
+        own_names("x", ["barn owl"], {"barn ovl": "Tyto alba"})
+
+
+# Archives
+
+
+def make_tar(path: Path, members: Mapping[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+
+
+def make_webdataset(root: Path) -> Path:
+    make_tar(root / "test/0.tar", {"s0.cls": b"1", "s0.jpg": JPEG, "d/s1.png": picture(kind="PNG"), "d/s1.cls": b"0\n"})
+    make_tar(root / "test/1.tar", {"s0.jpg": JPEG, "s0.cls": b"0", "s0.json": b"{}"})
+    (root / "classnames.txt").write_text("barn owl\nwren\nheron\n")
+    return root
+
+
+def test_webdataset(tmp_path: Path) -> None:
+    root = make_webdataset(tmp_path / "root")
+    listing = read("webdataset", root, "test")
+    assert listing.root == tmp_path / "unpacked"
+    assert listing.names == ["barn owl", "wren", "heron"]
+    assert dict(listing.images) == {"0/s0.jpg": 1, "0/d/s1.png": 0, "1/s0.jpg": 0}
+    assert (tmp_path / "unpacked/1/s0.jpg").read_bytes() == JPEG
+    mark = tmp_path / "unpacked/mark"
+    mark.touch()
+    assert read("webdataset", root, "test") == listing
+    assert mark.exists(), "what was unpacked of the same archives is taken as it is"
+    make_tar(root / "test/1.tar", {"s9.jpg": JPEG, "s9.cls": b"2"})
+    assert dict(read("webdataset", root, "test").images) == {"0/s0.jpg": 1, "0/d/s1.png": 0, "1/s9.jpg": 2}
+    assert not mark.exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_webdataset_labels_may_be_names(tmp_path: Path) -> None:
+    make_tar(tmp_path / "root/a.tar", {"1.jpg": JPEG, "1.txt": b"wren", "2.jpg": JPEG, "2.txt": b"barn owl"})
+    listing = read("webdataset", tmp_path / "root", columns=Columns(label="txt"))
+    assert named(listing) == {"1.jpg": "wren", "2.jpg": "barn owl"}
+
+
+@pytest.mark.parametrize(
+    ("members", "match"),
+    [
+        ({"1.jpg": JPEG}, r"the sample '1' has no label \(1\.cls\)"),
+        ({"1.cls": b"0"}, "the sample '1' has no image"),
+        ({"1.jpg": JPEG, "1.cls": b"7"}, "has the label '7'; expected 0 to 2"),
+        ({"../1.jpg": JPEG, "../1.cls": b"0"}, "expected a path relative"),
+    ],
+)
+def test_webdataset_refused(members: Mapping[str, bytes], match: str, tmp_path: Path) -> None:
+    root = make_webdataset(tmp_path / "root")
+    make_tar(root / "test/1.tar", members)
+    with pytest.raises(UserError, match=match):
+        read("webdataset", root, "test")
+    assert not (tmp_path / "unpacked").exists()
+
+
+def test_tar_cut_short(tmp_path: Path) -> None:
+    root = make_webdataset(tmp_path / "root")
+    shard = root / "test/0.tar"
+    shard.write_bytes(shard.read_bytes()[:1700])
+    with pytest.raises(UserError, match=r"0\.tar' is no whole webdataset tar"):
+        read("webdataset", root, "test")
+
+
+def make_huggingface(root: Path, labels: list[Any], metadata: bool = True) -> Path:
+    image = pa.array(
+        [{"bytes": JPEG, "path": f"{row}.jpg" if row else None} for row in range(len(labels))],
+        pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+    )
+    table = pa.table({"img": image, "fine": labels})
+    features = {"img": {"_type": "Image"}, "fine": {"_type": "ClassLabel", "names": ["owl", "wren"]}}
+    if metadata:
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    root.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, root / "test-00000-of-00001.parquet")
+    return root
+
+
+def test_huggingface(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    make_huggingface(root / "data", [1, 0])
+    listing = read("huggingface", root)
+    assert listing.names == ["owl", "wren"]
+    prefix = "data/test-00000-of-00001"
+    assert listing.images == [(f"{prefix}/000000.jpg", 1), (f"{prefix}/000001.jpg", 0)]
+    shutil.copy(root / f"{prefix}.parquet", root / "data/train-00000-of-00001.parquet")
+    with pytest.raises(UserError, match="several splits; set `split` to one of: test, train"):
+        read("huggingface", root)
+    assert {image_id.split("-")[0] for image_id, _ in read("huggingface", root, "train").images} == {"data/train"}
+    with pytest.raises(UserError, match="no split 'val' below"):
+        read("huggingface", root, "val")
+
+
+def test_huggingface_without_features(tmp_path: Path) -> None:
+    root = make_huggingface(tmp_path / "root", ["wren", "owl"], metadata=False)
+    with pytest.raises(UserError, match=re.escape("no column 'label'; say which under `columns`")):
+        read("huggingface", root)
+    assert read("huggingface", root, columns=Columns(label="fine")).images[0][1] == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "match"), [([-1, 0], "label '-1'; expected 0 to 1"), ([None, 0], "row 0 has no label")]
+)
+def test_huggingface_unlabelled(labels: list[Any], match: str, tmp_path: Path) -> None:
+    root = make_huggingface(tmp_path / "root", labels)
+    with pytest.raises(UserError, match=match):
+        read("huggingface", root)
+
+
+def test_stages_read_unpacked_images(project: Project, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_huggingface(project.folder / "given", [1, 0])
+    entry = {"reader": "huggingface", "root": "given", "names": ["barn owl", "winter wren"]}
+    project.edit(lambda params: params["datasets"].update(x=entry))
+    monkeypatch.chdir(project.folder)
+    assert call("ingest", "--dataset", "x").out == "ingest x: 2 images of 2 classes\n"
+    assert pq.read_table("data/x/classes.parquet")["name"].to_pylist() == ["barn owl", "winter wren"]
+    assert call("crop", "--dataset", "x").code == 0
+    done = call("embed", "--dataset", "x", "--model", "tiny")
+    assert (done.code, done.err) == (0, "")
+
+
+# The stage
+
+
+def test_keys_of_other_readers_are_refused(project: Project, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.edit(lambda params: params["datasets"]["toy"].update(manifest="x.csv"))
+    monkeypatch.chdir(project.folder)
+    assert call("ingest", "--dataset", "toy").err == (
+        "error: datasets.toy.manifest is for the reader manifest, not 'folder'\n"
+    )
+    project.edit(lambda params: params["datasets"]["toy"].update(columns={"imgae": "x"}))
+    assert "datasets.toy.columns.imgae: unknown key (did you mean 'image'?)" in call("ingest", "--dataset", "toy").err
+
+
+def test_download_into_a_missing_root(project: Project, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fake:
+        def __init__(self, root: Path, download: bool) -> None:
+            assert download
+            if (project.folder / "offline").exists():
+                raise OSError("no route to host")
+            dtd(root)
+
+    monkeypatch.setattr(torchvision_readers.known, "DTD", Fake)
+    project.edit(lambda params: params["ingest"].update(download=True))
+    project.edit(lambda params: params["datasets"].update(x={"reader": "dtd", "root": "new/dtd"}))
+    monkeypatch.chdir(project.folder)
+    Path("offline").touch()
+    done = call("ingest", "--dataset", "x")
+    assert done.code == 1
+    assert "torchvision's DTD cannot be downloaded into 'new/dtd': no route to host" in done.err
+    Path("offline").unlink()
+    assert call("ingest", "--dataset", "x").out == "ingest x: 2 images of 3 classes\n"
+    project.edit(lambda params: params["datasets"].update(x={"reader": "cub", "root": "nowhere"}))
+    assert "'cub' cannot be downloaded; put into 'nowhere': CUB_200_2011/" in call("ingest", "--dataset", "x").err
