@@ -262,6 +262,54 @@ def test_random_weights_are_in_the_data_of_both_plots() -> None:
     folder = paths.report("birds", "vit")
     assert all(row["note"] == UNTRAINED for row in json.loads((folder / "methods.json").read_text(encoding="utf-8")))
     assert set(pl.read_csv(folder / "confusion.csv")["note"]) == {UNTRAINED}
+    assert all(row["note"] == UNTRAINED for row in read_rows("classes.json") + read_rows("pairs.json"))
+
+
+def read_rows(name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((paths.report("birds", "vit") / name).read_text(encoding="utf-8"))
+    return rows
+
+
+def test_changes_of_classes_are_means_over_images_and_runs() -> None:
+    predictions = make_inputs()
+    write_report("birds", "vit", 0)
+    rows = read_rows("classes.json")
+    assert [row["change"] for row in rows] == sorted((row["change"] for row in rows), reverse=True)
+    assert {row["class"] for row in rows} == set(NAMES)
+    for row in rows:
+        label = NAMES.index(row["class"])
+        for method in ("wca", "bifta"):
+            said = [p == label for _, true, m, _, p in predictions.iter_rows() if (m, true) == (method, label)]
+            assert row[method] == pytest.approx(100 * sum(said) / len(said), abs=1e-3)
+        assert row["change"] == pytest.approx(row["bifta"] - row["wca"], abs=1e-3)
+
+
+def test_of_many_classes_the_ends_of_the_changes_are_shown() -> None:
+    make_inputs(classes=45)
+    write_report("birds", "vit", 0)
+    rows = read_rows("classes.json")
+    assert len({row["class"] for row in rows}) == 40
+    changes = [row["change"] for row in rows]
+    assert changes == sorted(changes, reverse=True)
+
+
+def test_without_one_of_the_methods_there_are_no_changes() -> None:
+    make_inputs(metrics={name: METRICS[name] for name in ("clip", "wca")})
+    write_report("birds", "vit", 0)
+    assert read_rows("classes.json") == []
+    assert read_rows("pairs.json")  # of the last method that there is
+
+
+def test_confused_pairs_are_counted_one_way_most_first() -> None:
+    answers = brute_majority(make_inputs(), "bifta")
+    write_report("birds", "vit", 0)
+    counts = Counter((int(image_id[0]), said) for image_id, said in answers.items() if int(image_id[0]) != said)
+    rows = read_rows("pairs.json")
+    assert {(row["actual"], row["predicted"]): row["count"] for row in rows} == {
+        (NAMES[actual], NAMES[predicted]): count for (actual, predicted), count in counts.items()
+    }
+    assert [row["count"] for row in rows] == sorted(counts.values(), reverse=True)
+    assert all(row["share"] == pytest.approx(100 * row["count"] / 6, abs=1e-3) for row in rows)
 
 
 def texts_of(figure: Any) -> str:
@@ -406,7 +454,13 @@ def test_the_summary_of_nothing_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("template", "x", "y"), [("method_bars", "top1", "method"), ("confusion_shares", "predicted", "actual")]
+    ("template", "x", "y"),
+    [
+        ("method_bars", "top1", "method"),
+        ("confusion_shares", "predicted", "actual"),
+        ("class_changes", "change", "class"),
+        ("confused_pairs", "count", "pair"),
+    ],
 )
 def test_dvc_fills_the_templates(template: str, x: str, y: str) -> None:
     rows = [{"rev": rev, x: "a", y: "b", "low": 1, "high": 2} for rev in ("HEAD", "workspace")]

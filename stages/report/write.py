@@ -11,7 +11,8 @@ from stages.common import paths, tables
 from stages.common.errors import warn
 from stages.common.images import UNREADABLE, open_rgb
 from stages.common.tables import Meta
-from stages.report import evidence, evidence_picture, pictures, plots, table, votes
+from stages.report import changes, evidence, evidence_picture, pictures, plots, table, votes
+from stages.report.skipped import skipped_notes
 from stages.report.table import Result
 
 PICTURED = ("clip", "wca", "bifta")
@@ -46,10 +47,11 @@ def write_report(dataset: str, model: str, picture_count: int) -> Result:
     remark = _write_confusion(folder, result, answers.filter(pl.col("method") == method), names, method)
     tables.write_json(folder / "methods.json", table.method_rows(result))
     plots.save(plots.method_bars(result, len(names)), folder / "methods.png")
+    _write_changes(folder, result, predictions, answers.filter(pl.col("method") == method), names)
     chosen = _choose(pl.DataFrame(images), answers, picture_count)
     _write_pictures(folder, result, meta, Path(parameters["root"]), chosen, names)
     note = f"`confusion.csv` and `confusion.png` show {method}" + (f", {remark}." if remark else ".")
-    tables.write_text(folder / "table.md", table.markdown(result, [note]))
+    tables.write_text(folder / "table.md", table.markdown(result, [note, *skipped_notes(dataset)]))
     return result
 
 
@@ -62,6 +64,15 @@ def _write_confusion(folder: Path, result: Result, answers: pl.DataFrame, names:
     tables.write_text(folder / "confusion.csv", text.getvalue())
     plots.save(plots.confusion_matrix(result, pairs, order, method, remark), folder / "confusion.png")
     return remark
+
+
+def _write_changes(
+    folder: Path, result: Result, predictions: Path, answers: pl.DataFrame, names: dict[int, str]
+) -> None:
+    """Write `classes.json` and `pairs.json`; without rows they are empty lists, since DVC wants them to be there."""
+    untrained = result.untrained
+    tables.write_json(folder / "classes.json", changes.class_changes(predictions, names, untrained=untrained))
+    tables.write_json(folder / "pairs.json", changes.confused_pairs(answers, names, untrained=untrained))
 
 
 def _choose(images: pl.DataFrame, answers: pl.DataFrame, count: int) -> pl.DataFrame:

@@ -1,0 +1,83 @@
+"""What refinement changed, class by class, and which classes are still taken for one another, as rows of two plots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from stages.common.tables import UNTRAINED
+
+BEFORE, AFTER = "wca", "bifta"
+"""The methods between which a class's change is counted: the same views and sentences, without refinement and with."""
+SIDE = 20
+"""Classes shown at either end, the most improved and the most worsened."""
+PAIRS = 20
+"""Pairs of classes shown, the most confused."""
+
+Rows = list[dict[str, str | float | int]]
+
+
+def class_changes(predictions: Path, names: dict[int, str], *, untrained: bool) -> Rows:
+    """Top-1 of each class under both methods in percent, mean over runs, and the change in points, sorted by it.
+
+    At most the `SIDE` most improved and the `SIDE` most worsened; empty where a method is missing.
+    """
+    top1 = (
+        pl.scan_parquet(predictions)
+        .select(pl.col("method").cast(pl.String), "label", correct=pl.col("label") == pl.col("predicted"))
+        .filter(pl.col("method").is_in([BEFORE, AFTER]))
+        .group_by("label")
+        .agg(
+            (100 * pl.col("correct").filter(pl.col("method") == method).mean()).alias(method)
+            for method in (BEFORE, AFTER)
+        )
+        .drop_nulls()
+        .with_columns(change=pl.col(AFTER) - pl.col(BEFORE))
+        .sort("change", "label", descending=[True, False])
+        .collect(engine="streaming")
+    )
+    if len(top1) > 2 * SIDE:
+        top1 = pl.concat([top1.head(SIDE), top1.tail(SIDE)])
+    return [
+        {
+            "class": names[row["label"]],
+            "change": round(row["change"], 4),
+            BEFORE: round(row[BEFORE], 4),
+            AFTER: round(row[AFTER], 4),
+            **_note(untrained),
+        }
+        for row in top1.iter_rows(named=True)
+    ]
+
+
+def confused_pairs(votes: pl.DataFrame, names: dict[int, str], *, untrained: bool) -> Rows:
+    """The pairs actual -> predicted of most images, with their share of the actual class; at most `PAIRS`.
+
+    Args:
+        votes: `label` and `predicted` of one method, one row an image.
+    """
+    counts = (
+        votes.with_columns(images=pl.len().over("label"))
+        .filter(pl.col("label") != pl.col("predicted"))
+        .group_by("label", "predicted")
+        .agg(count=pl.len(), share=100 * pl.len() / pl.col("images").first())
+        .sort("count", "share", "label", "predicted", descending=[True, True, False, False])
+        .head(PAIRS)
+    )
+    return [
+        {
+            "pair": f"{names[label]} → {names[predicted]}",
+            "actual": names[label],
+            "predicted": names[predicted],
+            "count": count,
+            "share": round(share, 4),
+            **_note(untrained),
+        }
+        for label, predicted, count, share in counts.iter_rows()
+    ]
+
+
+def _note(untrained: bool) -> dict[str, str | float | int]:
+    """What the plots' templates write beside the bars of a model with random weights."""
+    return {"note": UNTRAINED} if untrained else {}

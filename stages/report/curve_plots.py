@@ -1,0 +1,89 @@
+"""The figure of a curve: accuracy over one parameter, a line a method, a panel a data set and model."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from stages.common.tables import UNTRAINED
+from stages.report.curves import Point, order, shown
+from stages.report.plots import INK, MUTED, title
+
+STYLES = {
+    "clip": ("#b3b9c4", ":"),
+    "clip-e": ("#9aa2b0", "--"),
+    "clip-d": ("#7d8696", "-."),
+    "waffle": ("#c9b49a", "-."),
+    "cupl": ("#5c6675", "--"),
+    "wca": ("#e0a030", "-"),
+    "bifta-views": ("#4c8fc4", "-"),
+    "bifta-texts": ("#a06fb0", "-"),
+    "bifta": ("#1f7a6d", "-"),
+}
+"""Colour and line: methods of the whole image in dashes of grey, those of crops in full lines."""
+WIDE, HIGH, GAP = 5.2, 3.4, 2.0
+"""A panel and the space beside it, which the names of the methods take, in inches."""
+
+
+def draw(points: list[Point], param: str) -> Figure:
+    """Panels side by side; numbers are on a scale, everything else is evenly spaced in order of the values."""
+    groups = list(dict.fromkeys((point.dataset, point.model) for point in points))
+    total = len(groups) * (WIDE + GAP) - GAP
+    figure = Figure(figsize=(total, HIGH))
+    numeric = all(isinstance(point.value, int | float) for point in points)
+    for number, (dataset, model) in enumerate(groups):
+        axes = figure.add_axes((number * (WIDE + GAP) / total, 0, WIDE / total, 1))
+        mine = [point for point in points if (point.dataset, point.model) == (dataset, model)]
+        _draw_panel(axes, mine, param, numeric)
+        untrained = any(point.note for point in mine)
+        heading = f"{dataset} with {model}" + (f" — {UNTRAINED}" if untrained else "")
+        title(axes, heading, f"top-1 over {param}", untrained=untrained)
+    return figure
+
+
+def _draw_panel(axes: Axes, points: list[Point], param: str, numeric: bool) -> None:
+    values = sorted({shown(point.value): point.value for point in points}.values(), key=order)
+    places = {shown(value): float(value) if numeric else float(at) for at, value in enumerate(values)}
+    ends: list[tuple[float, str, str]] = []
+    for method in dict.fromkeys(point.method for point in points):
+        mine = [point for point in points if point.method == method]
+        colour, style = STYLES.get(method, (INK, "-"))
+        x, y = [places[shown(point.value)] for point in mine], [point.top1 for point in mine]
+        spread = [(point.high - point.low) / 2 for point in mine]
+        bars = spread if any(spread) else None
+        width = 2.2 if method == "bifta" else 1.4
+        axes.errorbar(
+            x, y, yerr=bars, color=colour, linestyle=style, linewidth=width, marker="o", markersize=3.5, capsize=2.5
+        )
+        ends.append((y[-1], method, colour))
+    axes.set_xticks(list(places.values()), list(places), fontsize=8.5, parse_math=False)
+    if max(map(len, places)) > 10:
+        axes.tick_params(axis="x", rotation=20)
+    axes.set_xlabel(param, color=MUTED)
+    axes.set_ylabel("top-1 accuracy (%)", color=MUTED)
+    axes.tick_params(length=0, labelsize=8.5, colors=MUTED)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    _name_lines(axes, ends)
+
+
+def _name_lines(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
+    """Each method's name right of the end of its line, moved apart where lines end close to one another."""
+    low, high = axes.get_ylim()
+    step, at = 0.055 * (high - low), low - high
+    for y, method, colour in sorted(ends):
+        at = max(y, at + step)
+        axes.annotate(
+            method,
+            (1, y),
+            (10, 72 * HIGH * (at - y) / (high - low)),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+            fontsize=8.5,
+            color=colour,
+            fontweight="bold" if method == "bifta" else "normal",
+            parse_math=False,
+        )

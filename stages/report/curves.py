@@ -1,0 +1,217 @@
+"""Accuracy over one parameter, from DVC's experiments: `python -m stages.report.curves --param score.iou_threshold`.
+
+Of the experiments on the present commit and the workspace itself, those are taken that differ from the workspace in
+that parameter alone. Writes `data/curves/<param>.json` and `.png`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.common import paths
+from stages.common.errors import UserError, nearest, run, warn
+from stages.common.params import load_params
+from stages.common.tables import UNTRAINED, write_json
+
+CURVES = paths.DATA / "curves"
+METRICS = re.compile(rf"{paths.DATA}/([^/]+)/([^/]+)/metrics\.json")
+IRRELEVANT = ("report.", "describe.", "device")
+"""Parameters that no accuracy depends on, or on which experiments may differ all the same."""
+EXAMPLES = {
+    "score.iou_threshold": "0.5,0.6,0.7,0.8,0.9",
+    "score.views_per_run": "10,20,40,60,100",
+    "refine.cosine_threshold": "0.8,0.9,0.95,0.99,1.01",
+    "refine.top_k": "5,10,20,50",
+    "refine.sources": "all,[cupl],[attrvr_des],[attrvr_dist]",
+    "crop.layout": "random,grid",
+}
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Point:
+    """The accuracy of one method at one value of the parameter: top-1 in percent, and one deviation either way."""
+
+    dataset: str
+    model: str
+    method: str
+    value: Any
+    top1: float
+    low: float
+    high: float
+    note: str = ""
+    """`UNTRAINED` where the weights were random."""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if key != "note" or value}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m stages.report.curves", description=__doc__)
+    parser.add_argument("--param", required=True, help="a parameter of params.yaml, as score.iou_threshold")
+    parser.add_argument("--dataset", help="only this data set")
+    parser.add_argument("--model", help="only this model")
+    asked = parser.parse_args()
+    check_param(asked.param)
+    points = [
+        point
+        for point in collect(experiments(), asked.param)
+        if asked.dataset in (None, point.dataset) and asked.model in (None, point.model)
+    ]
+    if not points:
+        raise UserError(f"no metrics here to draw a curve of; run `dvc repro`, then {more(asked.param)}")
+    # Drawing needs a library that takes seconds to load.
+    from stages.report import curve_plots, plots
+
+    path = CURVES / f"{asked.param}.json"
+    write_json(path, [point.row for point in points])
+    plots.save(curve_plots.draw(points, asked.param), path.with_suffix(".png"))
+    print(table(points, asked.param))
+    print(f"\ncurve  {path}, {path.with_suffix('.png')}\nmore   {more(asked.param)}")
+    if len({str(point.value) for point in points}) == 1:
+        warn(f"only one value of {asked.param} so far")
+
+
+def more(param: str) -> str:
+    """How to run experiments over `param`."""
+    values = EXAMPLES.get(param, "<value>,<value>")
+    return f"dvc exp run --queue -S '{param}={values}' && dvc queue start"
+
+
+def check_param(param: str) -> None:
+    """Refuse what is no parameter, with the nearest.
+
+    Raises:
+        UserError: as above.
+    """
+    known = list(flatten(load_params().model_dump()))
+    if param not in known:
+        raise UserError(f"params.yaml has no parameter '{param}'{nearest(param, known)}")
+
+
+def experiments() -> list[dict[str, Any]]:
+    """What `dvc exp show` says of the workspace and of each experiment on the present commit.
+
+    Its JSON rather than `dvc.api.exp_show`, which leaves out of a metric's name which file it is from where it can.
+
+    Raises:
+        UserError: DVC says why not.
+    """
+    done = subprocess.run([sys.executable, "-m", "dvc", "exp", "show", "--json"], capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["it says nothing"])[0]
+        raise UserError(f"`dvc exp show` failed: {reason.removeprefix('ERROR: ')}")
+    found = []
+    for baseline in json.loads(done.stdout):
+        found.append(baseline)
+        for experiment in baseline.get("experiments") or []:
+            found += experiment["revs"][:1]  # of its commits the latest
+    return [state["data"] for state in found if state.get("data")]
+
+
+def collect(states: list[dict[str, Any]], param: str) -> list[Point]:
+    """The points of the curve, by data set and model, in order of the table's methods and of the values.
+
+    Args:
+        states: `params` and `metrics` as `dvc exp show --json` gives them, the workspace first. Of two that have the
+            same value the first counts.
+    """
+    if not states:
+        return []
+    reference = _params(states[0])
+    points: dict[tuple[str, str, str, str], Point] = {}
+    for state in states:
+        params = _params(state)
+        if param not in params or not alike(params, reference, param):
+            continue
+        for dataset, model, method, figures, note in _figures(state):
+            top1, spread = figures["top1"], figures["std"] if figures["runs"] > 1 else 0.0
+            low, high = round(top1 - spread, 4), round(top1 + spread, 4)
+            point = Point(dataset, model, method, params[param], top1, low, high, note)
+            points.setdefault((dataset, model, method, json.dumps(point.value)), point)
+    methods = list(dict.fromkeys(point.method for point in points.values()))
+    return sorted(points.values(), key=lambda p: (p.dataset, p.model, methods.index(p.method), order(p.value)))
+
+
+def alike(params: Params, reference: Params, param: str) -> bool:
+    """Whether two sets of parameters differ in `param` alone, and in what no accuracy depends on."""
+    return all(
+        params.get(key) == reference.get(key)
+        for key in {*params, *reference}
+        if key != param and not key.startswith(IRRELEVANT)
+    )
+
+
+def order(value: Any) -> tuple[bool, float, str]:
+    """Numbers ascending, then everything else by its text."""
+    number = isinstance(value, int | float)
+    return (not number, float(value) if number else 0.0, "" if number else shown(value))
+
+
+def shown(value: Any) -> str:
+    """A parameter's value as it is written in a table or below a tick."""
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> Params:
+    """Nested sections -> dotted keys; lists stay whole."""
+    flat: Params = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _params(state: dict[str, Any]) -> Params:
+    return flatten((state.get("params") or {}).get("params.yaml", {}).get("data", {}))
+
+
+def _figures(state: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, float], str]]:
+    """Data set, model, method, figures and note of every metric of a state."""
+    for path, content in (state.get("metrics") or {}).items():
+        place = METRICS.fullmatch(Path(path).as_posix())
+        if not place or "data" not in content:
+            continue
+        for method, figures in content["data"].items():
+            if isinstance(figures, dict) and "top1" in figures:
+                yield place[1], place[2], method, figures, content["data"].get("weights", "")
+
+
+def table(points: list[Point], param: str) -> str:
+    """Methods down, values across, for each data set and model."""
+    lines = []
+    for dataset, model in dict.fromkeys((point.dataset, point.model) for point in points):
+        mine = [point for point in points if (point.dataset, point.model) == (dataset, model)]
+        values = sorted({shown(point.value): point.value for point in mine}.values(), key=order)
+        cells = {(point.method, shown(point.value)): point for point in mine}
+        head = f"{dataset} with {model}: top-1 over {param}" + (f" — {UNTRAINED}" if mine[0].note else "")
+        lines += ["", head, _line("", [shown(value) for value in values])]
+        for method in dict.fromkeys(point.method for point in mine):
+            row = [_cell(cells.get((method, shown(value)))) for value in values]
+            lines.append(_line(method, row))
+    return "\n".join(lines[1:])
+
+
+def _line(head: str, cells: list[str]) -> str:
+    return (f"{head:<12}" + "".join(f"  {cell:>13}" for cell in cells)).rstrip()
+
+
+def _cell(point: Point | None) -> str:
+    if point is None:
+        return "-"
+    spread = (point.high - point.low) / 2
+    return f"{point.top1:.2f} ± {spread:.2f}" if spread else f"{point.top1:.2f}       "
+
+
+if __name__ == "__main__":
+    run(main)
