@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from stages.common.errors import UserError
 
 METADATA_KEY = b"bifta"
+MEND = "delete it and run `dvc repro`"
 FORMAT = 1
 """Version of the artifact formats; raised when a reader of the old one would go wrong."""
 
@@ -137,15 +138,17 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 def _checked_meta(path: Path, artifact: str, schema_metadata: dict[bytes, bytes]) -> Meta:
     if METADATA_KEY not in schema_metadata:
-        raise UserError(f"{path} was not written by this pipeline (no '{METADATA_KEY.decode()}' metadata)")
+        raise UserError(f"{path} was not written by this pipeline (no '{METADATA_KEY.decode()}' metadata); {MEND}")
     try:
         meta: Meta = json.loads(schema_metadata[METADATA_KEY])
     except ValueError:
         meta = {}
     if not isinstance(meta, dict) or not meta:
-        raise UserError(f"{path} was not written by this pipeline ('{METADATA_KEY.decode()}' metadata of another kind)")
+        raise UserError(
+            f"{path} was not written by this pipeline ('{METADATA_KEY.decode()}' metadata of another kind); {MEND}"
+        )
     if meta.get("artifact") != artifact:
-        raise UserError(f"{path} holds {meta.get('artifact')}, but {artifact} belong there")
+        raise UserError(f"{path} holds {meta.get('artifact')}, but {artifact} belong there; {MEND}")
     if meta.get("format") != FORMAT:
         raise UserError(
             f"{path} has format version {meta.get('format')}, this version reads {FORMAT}; run `dvc repro -f`"

@@ -71,7 +71,7 @@ def read_demo(root: Path, split: str | None) -> Listing:
     family = {species.name: species.family for species in SPECIES}
     strangers = [name for name in listing.names if name not in family]
     if strangers:
-        raise UserError(f"'{root}' holds folders that are no species of the demo: {', '.join(strangers)}")
+        raise UserError(f"'{root}' holds folders that are no species of the demo: {', '.join(strangers)}; remove them")
     return replace(listing, superordinate=SUPERORDINATE, coarse=[[family[name]] for name in listing.names])
 
 
