@@ -101,6 +101,25 @@ def test_replies_that_are_no_answers_are_spent_too(
     assert table(capsys)[0][2:] == ["8", "4", "28", "20"]
 
 
+@pytest.mark.parametrize(
+    ("prices", "complaint"),
+    [
+        (
+            {"input": 1.0, "outputs": 2.0},
+            r"describe.prices.outputs: unknown key .did you mean 'output'.* input, output",
+        ),
+        ({"input": 1.0}, "describe.prices.output: missing"),
+        ({"input": -1.0, "output": 2.0}, "describe.prices.input: "),
+        (0.5, "describe.prices: "),
+    ],
+)
+def test_wrong_prices_are_refused_in_one_line(prices: object, complaint: str, folder: Path) -> None:
+    only_parts(folder, prices=prices)
+    with pytest.raises(UserError, match=complaint) as error:
+        load_params()
+    assert "\n" not in str(error.value)
+
+
 def test_what_is_in_a_batch_is_not_counted_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     requests = make_plan("demo", "parts", load_params().describe).requests
     with LogWriter(LOG) as log:

@@ -175,7 +175,7 @@ class _Batches:
         for file, least in ((batch.output_file_id, counts.completed if counts else 0), (batch.error_file_id, 0)):
             for result in self._fetch(file, least) if file else []:
                 self._take(batch.id, result)
-                reasons[result.request] = result.reason, scrub(result.detail, self.key)[:200]
+                reasons[result.request] = scrub(result.reason, self.key)[:80], scrub(result.detail, self.key)[:200]
         self.log.add_ended(batch.id, batch.status)
         silent = "not among the batch's results" if batch.status == "completed" else f"batch {batch.status}"
         for digest in self.log.records.batches[batch.id].requests:
