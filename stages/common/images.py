@@ -114,6 +114,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray(((pixels * 0xFF + 0x7FFF) // 0xFFFF).astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("floating-point pixels")
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # the same colours, which Pillow would warn of
     return image.convert("RGB")
 
 
@@ -125,7 +127,7 @@ def _explain(error: Exception, source: BinaryIO) -> str:
     if isinstance(error, MemoryError):
         return "does not fit in memory"
     if isinstance(error, UnidentifiedImageError):
-        return "not an image" if source.seek(0, 2) else "not an image, the file is empty"
+        return "not an image" if source.seek(0, 2) else "not an image (empty file)"
     if "truncated" in text.lower() or "broken" in text.lower() or isinstance(error, EOFError):
         return "truncated or damaged"
     if isinstance(error, ValueError) and text.endswith("pixels"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,11 @@ from torchvision import transforms
 
 WHOLE = -1
 """The `candidate` of a view that is the whole image."""
+
+LONG = 8
+"""Longer side over shorter, above which the middle square is resized alone."""
+THINNEST = 64
+"""Longer sides over shorter, at most, where an image is resized by its longer side."""
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -25,7 +31,38 @@ def whole_image_transform(preprocess: dict[str, Any], size: int) -> Callable[[Im
     keys = ("mean", "std", "interpolation", "resize_mode")
     full = image_transform_v2(PreprocessCfg(size=size, **{key: preprocess[key] for key in keys}), is_train=False)
     pixel_steps = [step for step in full.transforms if not isinstance(step, transforms.ToTensor | transforms.Normalize)]
+    if preprocess["resize_mode"] == "shortest":
+        pixel_steps.insert(0, partial(middle_square, size=size, interpolation=preprocess["interpolation"]))
+    elif preprocess["resize_mode"] == "longest":
+        pixel_steps.insert(0, thicken)
     return transforms.Compose(pixel_steps)
+
+
+def middle_square(image: Image.Image, size: int, interpolation: str) -> Image.Image:
+    """What resizing by the shorter side and a centre crop make of a very long image, without the ends in between.
+
+    An image of 12000 x 1 would become one of 2688000 x 224, of which a square is kept.
+    """
+    width, height = image.size
+    short, long = sorted(image.size)
+    if long <= LONG * short:
+        return image
+    resized = int(size * long / short)
+    start = round((resized - size) / 2)  # as torchvision's CenterCrop
+    first, last = start * long / resized, (start + size) * long / resized
+    box = (first, 0, last, height) if width > height else (0, first, width, last)
+    return image.resize((size, size), Image.Resampling[interpolation.upper()], box=box)
+
+
+def thicken(image: Image.Image) -> Image.Image:
+    """An image whose shorter side, resized by the longer one, is left with at least a pixel.
+
+    Of 12000 x 1 nothing would be left; it is stretched across first.
+    """
+    width, height = image.size
+    least = -(-max(width, height) // THINNEST)
+    wanted = (max(width, least), max(height, least))
+    return image if wanted == image.size else image.resize(wanted, Image.Resampling.NEAREST)
 
 
 def resample(pixels: torch.Tensor, box: np.ndarray, size: int, interpolation: str) -> torch.Tensor:
