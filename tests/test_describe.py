@@ -175,7 +175,7 @@ def test_dripping_endpoint_is_a_time_out(project: Path, endpoint: Endpoint) -> N
 
 @pytest.mark.parametrize("fault", ["429", "429 bare", "429 later", "500", "502", "reset", "slow"])
 def test_passing_fault_is_retried_by_the_client(fault: str, project: Path, endpoint: Endpoint) -> None:
-    make_project(project, ["wren"], timeout=0.6)
+    make_project(project, ["wren"], timeout=1.5)
     endpoint.fault = lambda prompt, before: fault if before == 0 else None
     start = time.monotonic()
     run_here()

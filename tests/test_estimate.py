@@ -106,7 +106,7 @@ def test_replies_that_are_no_answers_are_spent_too(
     [
         (
             {"input": 1.0, "outputs": 2.0},
-            r"describe.prices.outputs: unknown key .did you mean 'output'.* input, output",
+            r"prices.outputs: unknown key .did you mean 'output'.* input, output",
         ),
         ({"input": 1.0}, "describe.prices.output: missing"),
         ({"input": -1.0, "output": 2.0}, "describe.prices.input: "),
