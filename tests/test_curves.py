@@ -73,7 +73,36 @@ def test_random_weights_are_said() -> None:
     assert "UNTRAINED" in written(points)
 
 
-def test_what_failed_or_is_still_queued_is_passed_over() -> None:
+def test_what_dvc_lends_to_unfinished_experiments_is_not_theirs() -> None:
+    def experiment(value: float, executor: dict[str, str] | None) -> dict[str, Any]:
+        own = state({"bifta": figures(100 * value)}, score__iou_threshold=value)
+        return {"executor": executor, "revs": [{"data": own}, {"data": state({"bifta": figures(1.0)})}]}
+
+    said: list[dict[str, Any]] = [
+        {"data": state({"bifta": figures(80.0)}), "experiments": None},
+        {
+            "data": None,
+            "experiments": [
+                experiment(0.5, {"state": "success"}),
+                experiment(0.6, {"state": "failed"}),
+                experiment(0.7, {"state": "queued"}),
+                experiment(0.75, {"state": "running"}),
+                experiment(0.9, None),  # run in the workspace
+            ],
+        },
+    ]
+    assert [(p.value, p.top1) for p in collect(curves.finished(said), PARAM)] == [(0.5, 50), (0.8, 80), (0.9, 90)]
+
+
+def test_parameters_changed_since_the_last_run_are_named(tmp_path: Path) -> None:
+    lock = tmp_path / "dvc.lock"
+    lock.write_text("stages: {a: {cmd: x}, b: {params: {params.yaml: {seed: 0, score: {runs: 3, scale: 4.0}}}}}")
+    assert curves.outdated({"seed": 0, "score.runs": 3, "score.scale": 4.0}, lock) == []
+    assert curves.outdated({"seed": 1, "score.runs": 3, "score.scale": 2.0}, lock) == ["score.scale", "seed"]
+    assert curves.outdated({"seed": 1}, tmp_path / "none") == []
+
+
+def test_without_metrics_there_is_no_point() -> None:
     queued = state({}, score__iou_threshold=0.5)
     queued["metrics"] = None
     broken = state({}, score__iou_threshold=0.6)
@@ -169,6 +198,11 @@ def test_dvc_experiments_become_a_curve(experimented: Project) -> None:
     assert f"dvc exp run --queue -S '{PARAM}=0.5,0.6,0.7,0.8,0.9' && dvc queue start" in done.stdout
     with Image.open(f"data/curves/{PARAM}.png") as image:
         image.load()
+    params = Path("params.yaml")
+    params.write_text(params.read_text(encoding="utf-8").replace("iou_threshold: 0.8", "iou_threshold: 0.6"), "utf-8")
+    done = experimented.run("python", "-m", "stages.report.curves", "--param", PARAM)
+    assert f"{PARAM} changed since the last `dvc repro`" in done.stderr
+    assert "0.6" not in done.stdout.splitlines()[1]
     none = experimented.run("python", "-m", "stages.report.curves", "--param", PARAM, "--model", "no", check=False)
     assert none.returncode == 1
-    assert none.stderr.startswith("error: no metrics here")
+    assert "\nerror: no metrics here" in none.stderr

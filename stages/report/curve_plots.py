@@ -72,13 +72,18 @@ def _draw_panel(axes: Axes, points: list[Point], param: str, numeric: bool) -> N
 def _name_lines(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
     """Each method's name right of the end of its line, moved apart where lines end close to one another."""
     low, high = axes.get_ylim()
-    step, at = 0.055 * (high - low), low - high
-    for y, method, colour in sorted(ends):
-        at = max(y, at + step)
+    ends = sorted(ends)
+    step, heights = 0.055 * (high - low), [y for y, _, _ in ends]
+    # The mean of the least shift upwards and the least shift downwards: names stay `step` apart, around their lines.
+    up, down = heights.copy(), heights.copy()
+    for i in range(1, len(ends)):
+        up[i] = max(up[i], up[i - 1] + step)
+        down[-1 - i] = min(down[-1 - i], down[-i] - step)
+    for (y, method, colour), above, below in zip(ends, up, down, strict=True):
         axes.annotate(
             method,
             (1, y),
-            (10, 72 * HIGH * (at - y) / (high - low)),
+            (10, 72 * HIGH * ((above + below) / 2 - y) / (high - low)),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
             va="center",

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from stages.common import paths
 from stages.common.errors import UserError, nearest, run, warn
 from stages.common.params import load_params
@@ -61,11 +63,17 @@ def main() -> None:
     parser.add_argument("--param", required=True, help="a parameter of params.yaml, as score.iou_threshold")
     parser.add_argument("--dataset", help="only this data set")
     parser.add_argument("--model", help="only this model")
+    parser.add_argument("--all-commits", action="store_true", help="experiments on earlier commits, too")
     asked = parser.parse_args()
     check_param(asked.param)
+    states = experiments(all_commits=asked.all_commits)
+    changed = outdated(_params(states[0])) if states else []
+    if changed:
+        warn(f"{', '.join(changed)} changed since the last `dvc repro`: no point of the curve is the workspace's")
+        states[0]["metrics"] = {}
     points = [
         point
-        for point in collect(experiments(), asked.param)
+        for point in collect(states, asked.param)
         if asked.dataset in (None, point.dataset) and asked.model in (None, point.model)
     ]
     if not points:
@@ -74,12 +82,12 @@ def main() -> None:
     from stages.report import curve_plots, plots
 
     path = CURVES / f"{asked.param}.json"
-    write_json(path, [point.row for point in points])
+    write_json(path, [{"param": asked.param, **point.row} for point in points])
     plots.save(curve_plots.draw(points, asked.param), path.with_suffix(".png"))
     print(table(points, asked.param))
     print(f"\ncurve  {path}, {path.with_suffix('.png')}\nmore   {more(asked.param)}")
     if len({str(point.value) for point in points}) == 1:
-        warn(f"only one value of {asked.param} so far")
+        warn(f"only one value of {asked.param} so far; --all-commits looks at experiments on earlier commits, too")
 
 
 def more(param: str) -> str:
@@ -99,24 +107,44 @@ def check_param(param: str) -> None:
         raise UserError(f"params.yaml has no parameter '{param}'{nearest(param, known)}")
 
 
-def experiments() -> list[dict[str, Any]]:
-    """What `dvc exp show` says of the workspace and of each experiment on the present commit.
+def experiments(*, all_commits: bool) -> list[dict[str, Any]]:
+    """What `dvc exp show` says of the workspace, and of each experiment on the present commit or on all.
 
     Its JSON rather than `dvc.api.exp_show`, which leaves out of a metric's name which file it is from where it can.
 
     Raises:
         UserError: DVC says why not.
     """
-    done = subprocess.run([sys.executable, "-m", "dvc", "exp", "show", "--json"], capture_output=True, text=True)
+    command = [sys.executable, "-m", "dvc", "exp", "show", "--json", *(["--all-commits"] if all_commits else [])]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it says nothing"])[0]
         raise UserError(f"`dvc exp show` failed: {reason.removeprefix('ERROR: ')}")
+    return finished(json.loads(done.stdout))
+
+
+def finished(shown_by_dvc: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The `data` of each revision that has metrics of its own, the workspace first.
+
+    DVC lends an experiment that is queued, running or failed the metrics of the commit that it started from.
+    """
     found = []
-    for baseline in json.loads(done.stdout):
+    for baseline in shown_by_dvc:
         found.append(baseline)
         for experiment in baseline.get("experiments") or []:
-            found += experiment["revs"][:1]  # of its commits the latest
-    return [state["data"] for state in found if state.get("data")]
+            state = (experiment.get("executor") or {}).get("state", "success")
+            if state == "success":
+                found += experiment["revs"][:1]  # of its commits the latest
+    return [revision["data"] for revision in found if revision.get("data")]
+
+
+def outdated(workspace: Params, lock: Path = Path("dvc.lock")) -> list[str]:
+    """The parameters whose value in params.yaml is not that with which the workspace was last reproduced."""
+    if not lock.exists():
+        return []
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {})
+    used = [flatten(stage.get("params", {}).get("params.yaml", {})) for stage in stages.values()]
+    return sorted({key for params in used for key, value in params.items() if workspace.get(key, value) != value})
 
 
 def collect(states: list[dict[str, Any]], param: str) -> list[Point]:
