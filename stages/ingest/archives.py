@@ -122,7 +122,7 @@ def read_webdataset(request: Request) -> Listing:
 
 def _tar_samples(request: Request, shards: Sequence[Path]) -> Iterator[Sample]:
     label_ending = (request.columns.label or "cls").lstrip(".")
-    image_endings = {(request.columns.image or "").lstrip(".")} - {""} or {ending[1:] for ending in EXTENSIONS}
+    image_endings = {(request.columns.image or "").lstrip(".").lower()} - {""} or {ending[1:] for ending in EXTENSIONS}
     for shard in shards:
         images: dict[str, tuple[str, bytes]] = {}
         labels: dict[str, str] = {}

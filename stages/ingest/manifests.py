@@ -84,5 +84,8 @@ def _coarse(
         if column:
             raise UserError(f"'{path}' has no column '{column}'; it has: {', '.join(table.columns)}")
         return None
-    pairs = set(zip(table[label], table[column or "coarse"].cast(pl.String), strict=True))
-    return [sorted(coarse for name, coarse in pairs if name == wanted and coarse is not None) for wanted in names]
+    coarse_of: dict[str, set[str]] = {name: set() for name in names}
+    for name, coarse in zip(table[label], table[column or "coarse"].cast(pl.String), strict=True):
+        if coarse is not None:
+            coarse_of[name].add(coarse)
+    return [sorted(coarse_of[name]) for name in names]
