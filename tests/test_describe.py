@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import signal
 import time
@@ -16,7 +15,6 @@ from describe_project import (
     LOG,
     NAMES,
     PROMPTS,
-    ROOT,
     answers,
     command,
     log_lines,
@@ -25,16 +23,12 @@ from describe_project import (
     run_stage,
     write_prompts,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 from openai_server import Endpoint
 
 from stages.common.errors import UserError
-from stages.describe.clean import Parse, clean
 from stages.describe.client import GIVE_UP_AFTER, scrub
 from stages.describe.log import read_log
 from stages.describe.plan import check_descriptions
-from stages.describe.prompts import ClassName, PromptSource, build_requests, load_source
 
 
 @pytest.fixture
@@ -51,9 +45,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-# --- asking -----------------------------------------------------------------------------------------------------------
 
 
 def test_asks_once_and_writes_whole_sentences_in_class_order(project: Path, endpoint: Endpoint) -> None:
@@ -234,6 +225,13 @@ def test_scrub_hides_whole_and_partial_keys(key: str) -> None:
     assert scrub("none of them", "none") == "none of them"
 
 
+def test_class_without_a_sentence_is_named(project: Path, endpoint: Endpoint) -> None:
+    endpoint.answer = lambda prompt: "I'm sorry, I cannot." if "Mau" in prompt else "It is red."
+    with pytest.raises(UserError, match=r"'Egyptian Mau'.*2 refusal.*max_tokens"):
+        run_here()
+    assert not JSON.exists()
+
+
 # --- what is there already --------------------------------------------------------------------------------------------
 
 
@@ -314,260 +312,3 @@ def test_wrong_file_is_refused_in_one_line(content: bytes, complaint: str, tmp_p
         check_descriptions(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
-
-
-# --- the response log -------------------------------------------------------------------------------------------------
-
-
-def test_torn_last_line_is_cut_and_asked_again(
-    project: Path, endpoint: Endpoint, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run_here()
-    expected, lines = JSON.read_bytes(), LOG.read_bytes().splitlines(keepends=True)
-    JSON.unlink()
-    endpoint.forget()
-    LOG.write_bytes(b"".join(lines[:8]) + lines[8][:-20])
-    run_here()
-    assert sum(endpoint.asked.values()) == 1
-    assert "torn line" in capsys.readouterr().err
-    assert JSON.read_bytes() == expected
-    assert len(answers()) == 8
-
-    # A whole record without its line feed was paid for.
-    LOG.write_bytes(b"".join(lines[:8]) + lines[8].rstrip(b"\n"))
-    JSON.unlink()
-    endpoint.forget()
-    run_here()
-    assert not endpoint.asked
-    assert JSON.read_bytes() == expected
-    assert len(answers()) == 8
-
-
-def test_log_cut_anywhere_keeps_every_whole_line(project: Path, endpoint: Endpoint) -> None:
-    run_here()
-    content = LOG.read_bytes()
-    cut = project / "cut.jsonl"
-    for length in range(0, len(content), 23):
-        cut.write_bytes(content[:length])
-        assert len(read_log(cut).answers) >= min(8, content[:length].count(b"\n") - 1)  # the first line is no answer
-        assert read_log(cut).whole_bytes <= length
-
-
-@pytest.mark.parametrize("kind", ["symlink", "hardlink", "read-only"])
-def test_log_linked_into_a_cache_is_left_alone(kind: str, project: Path, endpoint: Endpoint) -> None:
-    run_here()
-    cache = project / "cache"
-    LOG.rename(cache)
-    cache.chmod(0o444)
-    if kind == "symlink":
-        LOG.symlink_to(cache)
-    elif kind == "hardlink":
-        LOG.hardlink_to(cache)
-    else:
-        LOG.write_bytes(cache.read_bytes())
-        LOG.chmod(0o444)
-    before = cache.read_bytes()
-    write_prompts(project, "Describe {name}", "Which tail has {name}")
-    run_here()
-    assert cache.read_bytes() == before
-    assert LOG.read_bytes().startswith(before)
-    assert len(answers()) == 12
-    assert not LOG.is_symlink()
-
-
-def test_log_held_by_another_run_or_gone_is_refused(project: Path, endpoint: Endpoint) -> None:
-    LOG.parent.mkdir(parents=True)
-    with LOG.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another run"):
-            run_here()
-    LOG.unlink()
-    LOG.symlink_to("nowhere")
-    with pytest.raises(UserError, match="dvc pull"):
-        run_here()
-    assert not endpoint.asked
-
-
-# --- cleaning ---------------------------------------------------------------------------------------------------------
-
-CASES = [
-    ("\n\nThe coat is short.", ["The coat is short."], []),
-    ("1. The coat is short.\n2) It has\ttwo  ears.", ["The coat is short.", "It has two ears."], []),
-    ("- **Ears**: big.\n* Tail\n• Paws.", ["Ears: big.", "Tail", "Paws."], []),
-    ('"The coat is short."', ["The coat is short."], []),
-    ("“The coat is short. It shines.”", ["The coat is short.", "It shines."], []),
-    ('"Yorkie" is a name for it.', ['"Yorkie" is a name for it.'], []),
-    ('It is called a "Yorkie".', ['It is called a "Yorkie".'], []),
-    ('"""Dotted cloth.', ["Dotted cloth."], []),
-    ("'A wine's colour.", ["A wine's colour."], []),
-    (" catThe pet Abyssinian cat is lean.", ["The pet Abyssinian cat is lean."], ["fragment"]),
-    (" breedsA terrier is small.", ["A terrier is small."], ["fragment"]),
-    ("'sA bumpy cloth is uneven.", ["A bumpy cloth is uneven."], ["fragment"]),
-    ("-textureA cloth is sprinkled.", ["A cloth is sprinkled."], ["fragment"]),
-    (" glass\nBanded glass has layers.", ["Banded glass has layers."], ["fragment"]),
-    ("_pointer\nThe pointer is lean.", ["The pointer is lean."], ["fragment"]),
-    ("**Abyssinian Cat**\n\nIt is lean.", ["It is lean."], ["fragment"]),
-    (" RM550\nThe cat is blue.", ["The cat is blue."], ["fragment"]),
-    ("The LaPerm has curls.", ["The LaPerm has curls."], []),
-    ("iPhone cases are flat.", ["iPhone cases are flat."], []),
-    (",The keeshond is grey.", ["The keeshond is grey."], []),
-    (":\nCracked earth is dry.", ["Cracked earth is dry."], ["no words"]),
-    (".", [], ["no words"]),
-    ("1.", [], ["no words"]),
-    ("", [], ["empty"]),
-    (" \n ", [], ["empty"]),
-    ("There are several features:1.", [], ["header"]),
-    ("It has:-A short coat\n-A round head", ["A short coat", "A round head"], ["header"]),
-    ("A wingspan of up to 3.5 inches. It soars.", ["A wingspan of up to 3.5 inches.", "It soars."], []),
-    ("It weighs approx. 9 kg. Mt. Etna and St. Moritz.", ["It weighs approx. 9 kg.", "Mt. Etna and St. Moritz."], []),
-    ("It is white.The tail is long.", ["It is white.", "The tail is long."], []),
-    ("Ist es weiß? Ja! Über dem Auge ist es rot.", ["Ja!", "Über dem Auge ist es rot."], ["chatter"]),
-    ("I'm sorry, but I can't describe that.", [], ["refusal"]),
-    ("I’m sorry. The coat is red.", ["The coat is red."], ["refusal"]),
-    ("As an AI language model, I do not have eyes.", [], ["refusal"]),
-    ("My apologies, I am an AI and cannot see.", [], ["refusal"]),
-    ("A bird that cannot fly, as a kiwi.", ["A bird that cannot fly, as a kiwi."], []),
-    ("Sure! Here are three sentences:\n- It is red.", ["It is red."], ["header"]),
-    ('Sure! Here is a caption: "A cat on a sofa."', ["A cat on a sofa."], []),
-    ("It is red. Let me know if you need more!", ["It is red."], ["chatter"]),
-    ("<think>Hm. A cat.</think>\nIt is red.", ["It is red."], []),
-    ("# Wren\nIt is brown.", ["It is brown."], []),
-    ("![wren](https://i.", [], ["empty"]),
-    (
-        "The head is round and rather small beside the long\nbody, with a short bill.",
-        ["The head is round and rather small beside the long body, with a short bill."],
-        [],
-    ),
-    ("The coat is short\x00 and\u2028soft.", ["The coat is short and soft."], []),
-]
-
-
-@pytest.mark.parametrize(("answer", "kept", "dropped"), CASES)
-def test_clean_sentences(answer: str, kept: list[str], dropped: list[str]) -> None:
-    found, reasons = clean(answer, "sentences", "stop")
-    assert (found, sorted(reasons.elements())) == (kept, dropped)
-
-
-@pytest.mark.parametrize(
-    ("answer", "kept", "dropped"),
-    [
-        ("- black, grey, or brown fur\n- pointed ears.", ["black, grey, or brown fur", "pointed ears"], []),
-        ("Useful features:\n1. big ears\n2. a long tail\nThese tell it apart.", ["big ears", "a long tail"], 2),
-        ("short fur\n- big ears\n- a long tail", ["short fur", "big ears", "a long tail"], []),
-        ("short fur; big ears; a long tail", ["short fur", "big ears", "a long tail"], []),
-        ("I'm sorry, I can't help with that.", [], ["refusal"]),
-    ],
-)
-def test_clean_lists(answer: str, kept: list[str], dropped: list[str] | int) -> None:
-    found, reasons = clean(answer, "list", "stop")
-    assert found == kept
-    assert (reasons.total() if isinstance(dropped, int) else sorted(reasons.elements())) == dropped
-
-
-@pytest.mark.parametrize(
-    ("answer", "parse", "kept"),
-    [
-        ("It is red. It is as long as", "sentences", ["It is red."]),
-        ("It is red. It is up to 3.", "sentences", ["It is red."]),
-        ("It is red. It is long.", "sentences", ["It is red.", "It is long."]),
-        ("- red\n- lon", "list", ["red"]),
-        ("<think>It could be", "sentences", []),
-    ],
-)
-def test_unfinished_end_is_dropped(answer: str, parse: Parse, kept: list[str]) -> None:
-    assert clean(answer, parse, "length")[0] == kept
-
-
-@given(st.text(alphabet=st.sampled_from("aBé .!?:;,-*\"'’“\n\t1)(<>#_[]"), max_size=60) | st.text(max_size=60))
-def test_clean_gives_single_lines_with_words(answer: str) -> None:
-    for text in clean(answer, "sentences")[0] + clean(answer, "list")[0]:
-        assert text == " ".join(text.split())
-        assert sum(map(str.isalnum, text)) >= 2
-
-
-def test_class_without_a_sentence_is_named(project: Path, endpoint: Endpoint) -> None:
-    endpoint.answer = lambda prompt: "I'm sorry, I cannot." if "Mau" in prompt else "It is red."
-    with pytest.raises(UserError, match=r"'Egyptian Mau'.*2 refusal.*max_tokens"):
-        run_here()
-    assert not JSON.exists()
-
-
-# --- prompt sources ---------------------------------------------------------------------------------------------------
-
-
-ASKING = [path for path in sorted((ROOT / "descriptions/prompts").glob("*.yaml")) if "templates:" in path.read_text()]
-
-
-@pytest.mark.parametrize("path", ASKING, ids=lambda path: path.stem)
-def test_shipped_prompt_source(path: Path) -> None:
-    source = load_source(path)
-    assert source.paper
-    requests = build_requests(source, [ClassName("Abyssinian", "cat"), ClassName("wren")], "m", "demo")
-    assert len(requests) == 2 * len(source.templates) * source.samples
-    assert "cat" in requests[0].prompt
-    assert "object" in requests[-1].prompt
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("templates: ['{name}']\nsample: 3", "sample: unknown key .did you mean 'samples'"),
-        ("paper: x", "templates: missing"),
-        ("templates: []", "templates: List should have at least 1 item"),
-        ("templates: ['a bird']", r"templates.0: must contain \{name\}"),
-        ("templates: ['{name} {kind}']", "placeholder {kind}"),
-        ("templates: ['{name']", "templates.0: .*brace"),
-        ("templates: ['{name}']\nparse: words", "parse: Input should be 'sentences' or 'list', not 'words'"),
-        ("templates: ['{name}']\nextra: {n: 2}", "extra: must not hold 'n'"),
-        ("- a", "must be a mapping"),
-        ("a: [", "not valid YAML"),
-    ],
-)
-def test_wrong_prompt_source_is_refused_in_one_line(text: str, complaint: str, tmp_path: Path) -> None:
-    path = tmp_path / "x.yaml"
-    path.write_text(text)
-    with pytest.raises(UserError, match=complaint) as error:
-        load_source(path)
-    assert "\n" not in str(error.value)
-
-
-def test_requests_know_kinds_and_each_is_made_once() -> None:
-    source = PromptSource(templates=["the {category} {name}"], categories={"zoo": "animal"})
-    crane = [ClassName("crane", "bird"), ClassName("crane", "machine"), ClassName("wren"), ClassName("wren")]
-    prompts = [request.prompt for request in build_requests(source, crane, "m", "demo")]
-    assert prompts == ["the bird crane", "the machine crane", "the object wren"]
-    assert [request.prompt for request in build_requests(source, crane[:1], "m", "zoo")] == ["the animal crane"]
-
-
-def test_data_set_has_questions_of_its_own() -> None:
-    source = PromptSource(templates=["{name}?"], datasets={"oxford_pets": ["pet {name}?", "coat of {name}?"]})
-    for dataset, prompts in (("Oxford-Pets", ["pet wren?", "coat of wren?"]), ("pets", ["wren?"])):
-        assert [request.prompt for request in build_requests(source, [ClassName("wren")], "m", dataset)] == prompts
-
-
-def test_cupl_has_the_families_of_its_paper() -> None:
-    source = load_source(ROOT / "descriptions/prompts/cupl.yaml")
-    asked = {"dtd": "texture", "fgvc-aircraft": "aircraft", "Stanford_Cars": "car", "birdsnap": "bird", "ucf101": "act"}
-    for dataset, word in asked.items():
-        requests = build_requests(source, [ClassName("wren")], "m", dataset)
-        assert all(word in request.prompt for request in requests)
-        assert len(requests) >= 3 * source.samples
-
-
-def test_digest_depends_on_everything_that_is_sent() -> None:
-    def digest(model: str = "m", **settings: object) -> str:
-        source = PromptSource.model_validate({"templates": ["{name}"]} | settings)
-        return build_requests(source, [ClassName("wren")], model, "demo")[-1].digest
-
-    changes: list[dict] = [
-        {},
-        {"model": "n"},
-        {"system": "s"},
-        {"temperature": 0.5},
-        {"max_tokens": 5},
-        {"api": "completions"},
-        {"samples": 2},
-        {"extra": {"top_p": 0.5}},
-    ]
-    assert len({digest(**change) for change in changes}) == len(changes)
-    assert digest(paper="x", parse="list", temperature=1) == digest()

@@ -1,0 +1,107 @@
+"""The response log: whatever tears it, no whole line of it is lost."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from describe_project import (
+    JSON,
+    KEY,
+    LOG,
+    answers,
+    make_project,
+    run_here,
+    write_prompts,
+)
+from openai_server import Endpoint
+
+from stages.common.errors import UserError
+from stages.describe.log import read_log
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    with Endpoint() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    make_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_torn_last_line_is_cut_and_asked_again(
+    project: Path, endpoint: Endpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_here()
+    expected, lines = JSON.read_bytes(), LOG.read_bytes().splitlines(keepends=True)
+    JSON.unlink()
+    endpoint.forget()
+    LOG.write_bytes(b"".join(lines[:8]) + lines[8][:-20])
+    run_here()
+    assert sum(endpoint.asked.values()) == 1
+    assert "torn line" in capsys.readouterr().err
+    assert JSON.read_bytes() == expected
+    assert len(answers()) == 8
+
+    # A whole record without its line feed was paid for.
+    LOG.write_bytes(b"".join(lines[:8]) + lines[8].rstrip(b"\n"))
+    JSON.unlink()
+    endpoint.forget()
+    run_here()
+    assert not endpoint.asked
+    assert JSON.read_bytes() == expected
+    assert len(answers()) == 8
+
+
+def test_log_cut_anywhere_keeps_every_whole_line(project: Path, endpoint: Endpoint) -> None:
+    run_here()
+    content = LOG.read_bytes()
+    cut = project / "cut.jsonl"
+    for length in range(0, len(content), 23):
+        cut.write_bytes(content[:length])
+        assert len(read_log(cut).answers) >= min(8, content[:length].count(b"\n") - 1)  # the first line is no answer
+        assert read_log(cut).whole_bytes <= length
+
+
+@pytest.mark.parametrize("kind", ["symlink", "hardlink", "read-only"])
+def test_log_linked_into_a_cache_is_left_alone(kind: str, project: Path, endpoint: Endpoint) -> None:
+    run_here()
+    cache = project / "cache"
+    LOG.rename(cache)
+    cache.chmod(0o444)
+    if kind == "symlink":
+        LOG.symlink_to(cache)
+    elif kind == "hardlink":
+        LOG.hardlink_to(cache)
+    else:
+        LOG.write_bytes(cache.read_bytes())
+        LOG.chmod(0o444)
+    before = cache.read_bytes()
+    write_prompts(project, "Describe {name}", "Which tail has {name}")
+    run_here()
+    assert cache.read_bytes() == before
+    assert LOG.read_bytes().startswith(before)
+    assert len(answers()) == 12
+    assert not LOG.is_symlink()
+
+
+def test_log_held_by_another_run_or_gone_is_refused(project: Path, endpoint: Endpoint) -> None:
+    LOG.parent.mkdir(parents=True)
+    with LOG.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another run"):
+            run_here()
+    LOG.unlink()
+    LOG.symlink_to("nowhere")
+    with pytest.raises(UserError, match="dvc pull"):
+        run_here()
+    assert not endpoint.asked
