@@ -136,6 +136,17 @@ def test_the_table_has_a_column_a_value_and_gaps_where_a_method_is_missing() -> 
     assert lines[3].split() == ["bifta", "60.00", "±", "0.50", "-"]
 
 
+def test_models_are_compared_in_the_workspace() -> None:
+    now = state({"clip": figures(40.0), "bifta": figures(60.0)})
+    now["metrics"]["data/birds/rn50/metrics.json"] = {"data": {"clip": figures(30.0)}}
+    points = curves.across_models([now, state({"clip": figures(99.0)}, seed=1)])
+    assert [(p.dataset, p.method, p.value, p.top1) for p in points] == [
+        ("birds", "clip", "rn50", 30.0),
+        ("birds", "clip", "vit", 40.0),
+        ("birds", "bifta", "vit", 60.0),
+    ]
+
+
 def written(points: list[Point], param: str = PARAM) -> str:
     return "\n".join(artist.get_text() for artist in curve_plots.draw(points, param).findobj(Text))
 
@@ -190,7 +201,6 @@ def experimented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 def test_dvc_experiments_become_a_curve(experimented: Project) -> None:
     for value in ("0.5", "0.7"):
         experimented.run("dvc", "exp", "run", "-q", "-S", f"{PARAM}={value}")
-    experimented.run("dvc", "exp", "run", "-q", "-S", "report.pictures=1", "-S", f"{PARAM}=0.8")
     done = experimented.run("python", "-m", "stages.report.curves", "--param", PARAM)
     rows = json.loads(Path(f"data/curves/{PARAM}.json").read_text(encoding="utf-8"))
     assert [(row["value"], row["top1"]) for row in rows] == [(0.5, 50.0), (0.7, 70.0), (0.8, 80.0)]

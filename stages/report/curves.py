@@ -1,7 +1,8 @@
 """Accuracy over one parameter, from DVC's experiments: `python -m stages.report.curves --param score.iou_threshold`.
 
 Of the experiments on the present commit and the workspace itself, those are taken that differ from the workspace in
-that parameter alone. Writes `data/curves/<param>.json` and `.png`.
+that parameter alone. `--param models` compares the models of params.yaml instead, for which no experiment is needed.
+Writes `data/curves/<param>.json` and `.png`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from stages.common.errors import UserError, nearest, run, warn
 from stages.common.params import load_params
 from stages.common.tables import UNTRAINED, write_json
 
+MODELS = "models"
 CURVES = paths.DATA / "curves"
 METRICS = re.compile(rf"{paths.DATA}/([^/]+)/([^/]+)/metrics\.json")
 IRRELEVANT = ("report.", "describe.", "device")
@@ -73,8 +75,8 @@ def main() -> None:
         states[0]["metrics"] = {}
     points = [
         point
-        for point in collect(states, asked.param)
-        if asked.dataset in (None, point.dataset) and asked.model in (None, point.model)
+        for point in (across_models(states) if asked.param == MODELS else collect(states, asked.param))
+        if asked.dataset in (None, point.dataset) and asked.model in (None, point.model, point.value)
     ]
     if not points:
         raise UserError(f"no metrics here to draw a curve of; run `dvc repro`, then {more(asked.param)}")
@@ -92,6 +94,8 @@ def main() -> None:
 
 def more(param: str) -> str:
     """How to run experiments over `param`."""
+    if param == MODELS:
+        return "add entries to `models` in params.yaml, then dvc repro"
     values = EXAMPLES.get(param, "<value>,<value>")
     return f"dvc exp run --queue -S '{param}={values}' && dvc queue start"
 
@@ -102,7 +106,7 @@ def check_param(param: str) -> None:
     Raises:
         UserError: as above.
     """
-    known = list(flatten(load_params().model_dump()))
+    known = [*flatten(load_params().model_dump()), MODELS]
     if param not in known:
         raise UserError(f"params.yaml has no parameter '{param}'{nearest(param, known)}")
 
@@ -169,6 +173,12 @@ def collect(states: list[dict[str, Any]], param: str) -> list[Point]:
             points.setdefault((dataset, model, method, json.dumps(point.value)), point)
     methods = list(dict.fromkeys(point.method for point in points.values()))
     return sorted(points.values(), key=lambda p: (p.dataset, p.model, methods.index(p.method), order(p.value)))
+
+
+def across_models(states: list[dict[str, Any]]) -> list[Point]:
+    """The workspace's points with the model for a value: the backbones side by side."""
+    points = collect(states[:1], "seed")  # whichever parameter: every revision has it, and there is one revision
+    return [replace(point, model="each model", value=point.model) for point in points]
 
 
 def alike(params: Params, reference: Params, param: str) -> bool:

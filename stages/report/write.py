@@ -126,7 +126,8 @@ def _write_pictures(
         plots.save(pictures.draw(photo, crops[row["image_id"]], caption), folder / "boxes" / name)
         if found:
             figure = evidence_picture.draw(photo, found[row["image_id"]], caption, names)
-            plots.save(figure, folder / "evidence" / name)
+            # Broad figures, which at the usual resolution would not fit a page of `dvc plots show`.
+            plots.save(figure, folder / "evidence" / name, dpi=125)
 
 
 def _read_evidence(
