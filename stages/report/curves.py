@@ -88,7 +88,7 @@ def main() -> None:
     plots.save(curve_plots.draw(points, asked.param), path.with_suffix(".png"))
     print(table(points, asked.param))
     print(f"\ncurve  {path}, {path.with_suffix('.png')}\nmore   {more(asked.param)}")
-    if len({str(point.value) for point in points}) == 1:
+    if asked.param != MODELS and len({str(point.value) for point in points}) == 1:
         warn(f"only one value of {asked.param} so far; --all-commits looks at experiments on earlier commits, too")
 
 
