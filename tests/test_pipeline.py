@@ -353,3 +353,14 @@ def test_push_and_pull(repository: Repository, tmp_path: Path) -> None:
     assert (clone.folder / "data/toy/tiny/report/table.md").exists()
     assert clone.stage("score", "--dataset", "toy", "--model", "tiny").returncode == 0
     assert clone.artifacts("toy") == repository.artifacts("toy")
+
+    # Texts and views alone are enough to score anew: no images, no weights, no key.
+    light = Repository(tmp_path / "light")
+    repository.git("clone", "--quiet", str(repository.folder), str(light.folder))
+    shutil.rmtree(light.folder / "tiny-model")
+    light.run("dvc", "remote", "add", "--local", "--default", "team", str(remote))
+    light.run("dvc", "pull", "--quiet", "ingest", "crop", "refine", "embed")
+    assert not (light.folder / "data/toy/tiny/predictions.parquet").exists()
+    light.edit(_set("score", runs=4))
+    assert set(light.repro("--allow-missing", "score", "report")) == light.stages("score", "report")
+    assert json.loads((light.folder / "data/toy/tiny/metrics.json").read_text())["wca"]["runs"] == 4
