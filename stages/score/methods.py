@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stages.common.alignment import normalized, softmax_by_group
 from stages.common.errors import UserError
 from stages.common.params import Score
 from stages.common.tables import embedding_rows
-from stages.common.alignment import normalized, softmax_by_group
 
 WHOLE, ALL, REFINED = "whole", "all", "refined"
 """Pools of views: the whole image; the first max_views candidates; those that survive the IoU filter."""

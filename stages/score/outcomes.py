@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from stages.common.params import Score
 from stages.common.alignment import draw_places, image_vectors, pool_weights
+from stages.common.params import Score
 from stages.score.methods import ALL, REFINED, WHOLE, Method
 from stages.score.stream import ViewBatch
 
