@@ -50,6 +50,20 @@ def title(axes: Axes, text: str, below: str, *, untrained: bool) -> None:
     axes.annotate(below, (0, 1), (0, 8), color=MUTED, fontsize=8.5, **options)
 
 
+def method_table(text: str, *, untrained: bool) -> Figure:
+    """The table as it is printed, for the page of plots; its first line is the title."""
+    lines = text.splitlines()
+    height = 0.2 * len(lines)
+    figure = Figure(figsize=(0.092 * max(map(len, lines)), height))
+    options: dict[str, Any] = {"family": "monospace", "fontsize": 10, "va": "top", "parse_math": False}
+    for number, line in enumerate(lines):
+        heading = number == 0
+        colour = WARNING if heading and untrained else INK
+        weight = "bold" if heading else "normal"
+        figure.text(0, 1 - number / len(lines), line, color=colour, weight=weight, **options)
+    return figure
+
+
 def method_bars(result: Result, classes: int) -> Figure:
     """Horizontal bars of top-1 in the order of the table, with one standard deviation where there are runs.
 

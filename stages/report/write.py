@@ -46,6 +46,7 @@ def write_report(dataset: str, model: str, picture_count: int) -> Result:
     answers = votes.majority(predictions, sorted({method, *PICTURED}))
     remark = _write_confusion(folder, result, answers.filter(pl.col("method") == method), names, method)
     tables.write_json(folder / "methods.json", table.method_rows(result))
+    plots.save(plots.method_table(table.plain(result), untrained=result.untrained), folder / "table.png")
     plots.save(plots.method_bars(result, len(names)), folder / "methods.png")
     _write_changes(folder, result, predictions, answers.filter(pl.col("method") == method), names)
     chosen = _choose(pl.DataFrame(images), answers, picture_count)
