@@ -335,7 +335,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 def test_random_weights_are_said_in_every_figure(drawn: dict[str, str], untrained: bool) -> None:
     make_inputs(untrained=untrained)
     write_report("birds", "vit", 1)
-    assert set(drawn) == {"methods.png", "confusion.png", "01.png"}
+    assert set(drawn) == {"methods.png", "confusion.png", "01.png", "table.png"}
     assert all((UNTRAINED in text) == untrained for text in drawn.values())
 
 
@@ -357,7 +357,7 @@ def test_pictures_are_whole_and_the_same_every_time() -> None:
     folder = paths.report("birds", "vit")
     write_report("birds", "vit", 2)
     first = {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*.png"))}
-    assert sorted(map(str, first)) == ["boxes/01.png", "boxes/02.png", "confusion.png", "methods.png"]
+    assert sorted(map(str, first)) == ["boxes/01.png", "boxes/02.png", "confusion.png", "methods.png", "table.png"]
     for name in first:
         with Image.open(folder / name) as image:
             assert image.format == "PNG"
