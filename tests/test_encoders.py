@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from conftest import ROOT, TINY_CONFIG, make_tiny_model
 from safetensors.torch import save_file
 
+from stages.common import encoders
 from stages.common.encoders import (
     UNTRAINED,
     Encoder,
@@ -26,7 +28,7 @@ from stages.common.encoders import (
     weights_hash,
 )
 from stages.common.errors import UserError
-from stages.common.params import Params
+from stages.common.params import Model, Params
 
 NAME = "tiny-test-vit"
 DEEP = "deep-test-vit"
@@ -318,3 +320,10 @@ def test_precision_follows_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda able_gpu=able_gpu: able_gpu)
         assert pick_precision("auto", cuda) == expected
         assert pick_precision("float32", cuda) == "float32"
+
+
+def test_a_package_that_only_some_models_need_is_named_with_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    entry = Model(name="ViT-B-16-SigLIP", pretrained=None)
+    with pytest.raises(UserError, match=r"models\.m: ViT-B-16-SigLIP needs .* `pip install transformers`"):
+        encoders._tokenizer("m", entry)

@@ -171,7 +171,7 @@ def _build(where: str, entry: Model, *, pretrained: str | None, quick_gelu: bool
                 quick_gelu=quick_gelu,
             )
         except ImportError as error:
-            raise UserError(f"{where}: {entry.name} needs a package that is not installed ({error})") from None
+            raise UserError(_not_installed(where, entry, error)) from None
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
@@ -255,6 +255,12 @@ def _overlaid(preprocess: dict[str, Any], entry: Model) -> dict[str, Any]:
     return {name: list(v) if isinstance(v, tuple) else v for name, v in {**preprocess, **given}.items()}
 
 
+def _not_installed(where: str, entry: Model, error: ImportError) -> str:
+    """SigLIP's tokenizer and a few text towers come from transformers, which the others do without."""
+    package = error.name or str(error)
+    return f"{where}: {entry.name} needs the package {package}, which is not installed; run `pip install {package}`"
+
+
 def _tokenizer(key: str, entry: Model) -> Tokenizer:
     text = _config(f"models.{key}", entry).get("text_cfg", {})
     vocabulary = text.get("vocab_size", FULL_VOCABULARY)
@@ -262,6 +268,8 @@ def _tokenizer(key: str, entry: Model) -> Tokenizer:
         return build_tokenizer(vocabulary, text.get("context_length", 77))
     try:
         tokenizer: Tokenizer = open_clip.get_tokenizer(entry.name)
+    except ImportError as error:
+        raise UserError(_not_installed(f"models.{key}", entry, error)) from None
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"models.{key}: the tokenizer of {entry.name} cannot be loaded ({reason})") from None
