@@ -335,7 +335,7 @@ def test_descriptions_of_a_class_missing(project: Project, refuse: Refuse) -> No
     found = descriptions_for(CLASSES)
     found["blue tavoo"] = found.pop("blue tavo")
     _write_cupl(found)
-    refuse("refine", str(CUPL), "'blue tavo' (did you mean 'blue tavoo'?)", "aliases")
+    refuse("refine", str(CUPL), "'blue tavo' (nearest key: 'blue tavoo')", "aliases")
 
 
 def test_alias_mends_a_missing_class(project: Project, call: Call) -> None:

@@ -54,7 +54,8 @@ def test_missing_classes_are_named_at_once_each_with_the_nearest_key() -> None:
     message = str(refused.value)
     assert "\n" not in message
     assert f"{FILE} has no descriptions of 3 classes" in message
-    assert "'wheaten terrier' (did you mean 'wheaten terier'?), 'zyx', 'bengal'" in message
+    assert "'wheaten terrier' (nearest key: 'wheaten terier'), 'zyx' (nearest key: '" in message
+    assert "'bengal' (nearest key: 'Bengal')" in message, "a key whose texts say nothing"
     assert "aliases" in message
 
 

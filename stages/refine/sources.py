@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
-from stages.common.errors import UserError, nearest, warn
+from stages.common.errors import UserError, warn
 from stages.common.names import spelling
 
 
@@ -36,6 +37,12 @@ def read_descriptions(path: Path) -> dict[str, list[str]]:
     return found
 
 
+def _nearest_key(name: str, keys: Iterable[str]) -> str:
+    """The key most like a class name, however little, for the message that it has none."""
+    closest = get_close_matches(name, list(keys), n=1, cutoff=0.0)
+    return f" (nearest key: '{closest[0]}')" if closest else ""
+
+
 def match_classes(
     path: Path, found: Mapping[str, Sequence[str]], names: Sequence[str], aliases: Mapping[str, str]
 ) -> list[list[str]]:
@@ -62,7 +69,7 @@ def match_classes(
         cleaned = [clean(text) for text in found[key_of[wanted]]] if wanted in key_of else []
         texts.append([text for text in cleaned if re.search(r"[^\W\d_]", text)])
         if not texts[-1]:
-            missing.append(f"'{name}'{nearest(name, list(found))}")
+            missing.append(f"'{name}'{_nearest_key(name, found)}")
     if missing:
         raise UserError(
             f"{path} has no descriptions of {len(missing)} classes: {', '.join(missing)}; add them, or map the names "
