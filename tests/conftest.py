@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import open_clip
 import pytest
 import torch
 import yaml
+from openai_server import KEY, Endpoint
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -189,3 +190,13 @@ def real() -> Path:
     if not REAL.is_dir():
         pytest.skip("no real material beside the project")
     return REAL
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    """A local endpoint in place of an LLM, and the environment of a user of it."""
+    with Endpoint() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield server

@@ -16,7 +16,6 @@ from stages.common.params import load_params
 from stages.describe.__main__ import describe
 
 ROOT = Path(__file__).parents[1]
-KEY = "sk-proj-Q7vZk2mXbT94hLwN"
 NAMES = ["Abyssinian", "great pyrenees", "Egyptian Mau", "Übermops"]
 JSON = Path("descriptions/demo/parts.json")
 LOG = Path("data/demo/responses/parts.jsonl")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from describe_project import (
     JSON,
-    KEY,
     LOG,
     NAMES,
     PROMPTS,
@@ -23,21 +21,12 @@ from describe_project import (
     run_stage,
     write_prompts,
 )
-from openai_server import Endpoint
+from openai_server import KEY, Endpoint
 
 from stages.common.errors import UserError
 from stages.describe.client import GIVE_UP_AFTER, scrub
 from stages.describe.log import read_log
 from stages.describe.plan import check_descriptions
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with Endpoint() as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        yield server
 
 
 @pytest.fixture

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from describe_project import (
     JSON,
-    KEY,
     LOG,
     NAMES,
     answers,
@@ -23,7 +21,7 @@ from describe_project import (
     run_stage,
     write_prompts,
 )
-from openai_server import Endpoint
+from openai_server import KEY, Endpoint
 
 from stages.common.errors import UserError
 from stages.describe import batch_files
@@ -32,15 +30,6 @@ from stages.describe.prompts import ClassName, PromptSource, build_requests
 
 FAST: dict[str, Any] = {"mode": "batch", "batch_poll": 0.02}
 SUBMIT = "POST /v1/batches"
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with Endpoint() as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        yield server
 
 
 @pytest.fixture

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from describe_project import JSON, KEY, LOG, NAMES, ROOT, make_project, run_here, write_prompts
+from describe_project import JSON, LOG, NAMES, ROOT, make_project, run_here, write_prompts
 from openai_server import Endpoint
 
 from stages.common.errors import UserError
@@ -20,14 +19,6 @@ from stages.describe.log import LogWriter, Tokens
 from stages.describe.plan import make_plan
 
 PRICES = {"input": 1.0, "output": 10.0}
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with Endpoint() as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        yield server
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from describe_project import JSON, KEY, NAMES, answers, make_project, run_here, run_stage, write_prompts
+from describe_project import JSON, NAMES, answers, make_project, run_here, run_stage, write_prompts
+from openai_server import KEY
 
 from stages.common.errors import UserError
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from describe_project import (
     JSON,
-    KEY,
     LOG,
     answers,
     make_project,
@@ -20,15 +18,6 @@ from openai_server import Endpoint
 
 from stages.common.errors import UserError
 from stages.describe.log import read_log
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with Endpoint() as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        yield server
 
 
 @pytest.fixture
