@@ -27,7 +27,7 @@ from stages.common.encoders import load_encoder
 from stages.common.images import open_rgb
 from stages.common.params import load_params
 from stages.common.tables import embedding_rows, read_table
-from stages.embed.__main__ import batches
+from stages.embed.encode import batches
 from stages.embed.shards import plan_shards
 from stages.embed.views import ViewMaker
 
@@ -81,12 +81,13 @@ def test_the_whole_image_is_open_clips_own_transform(resize_mode: str, size: tup
 
 @settings(max_examples=60, deadline=None)
 @given(counts=st.lists(st.integers(1, 9), max_size=12), size=st.integers(1, 7))
-def test_batches_keep_every_view_in_order(counts: list[int], size: int) -> None:
-    numbers = torch.arange(sum(counts))
+def test_batches_are_full_and_keep_every_view_in_order(counts: list[int], size: int) -> None:
+    numbers = torch.arange(1, sum(counts) + 1)
     found = list(batches(numbers.split(counts), size))
-    assert [len(batch) for batch in found[:-1]] == [size] * (len(found) - 1)
-    assert all(0 < len(batch) <= size for batch in found)
-    assert (torch.cat(found) if found else numbers).tolist() == numbers.tolist()
+    assert all(len(batch) == size for batch, _ in found)
+    assert all(real == size for _, real in found[:-1])
+    assert torch.cat([numbers[:0], *(batch[:real] for batch, real in found)]).tolist() == numbers.tolist()
+    assert all((batch[real:] == 0).all() for batch, real in found)
 
 
 def in_folder(folder: Path, *lines: str) -> None:

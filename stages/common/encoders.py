@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,17 @@ class Encoder:
     def image_size(self) -> int:
         return int(self.meta["image_size"])
 
+    @cached_property
+    def _mean_and_std(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """[3, 1, 1] each, in grey levels, on the device."""
+        preprocess = self.meta["preprocess"]
+        mean, std = (torch.tensor(preprocess[key], device=self.device).view(3, 1, 1) * 255 for key in ("mean", "std"))
+        return mean, std
+
     @torch.inference_mode()
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """[N, 3, S, S] uint8 pixels -> [N, D] float32 embeddings of unit norm, on the encoder's device."""
-        preprocess = self.meta["preprocess"]
-        mean = torch.tensor(preprocess["mean"], device=self.device).view(3, 1, 1) * 255
-        std = torch.tensor(preprocess["std"], device=self.device).view(3, 1, 1) * 255
+        mean, std = self._mean_and_std
         pixels = pixels.to(self.device, non_blocking=True)
         normalized = ((pixels.float() - mean) / std).to(self.dtype, memory_format=torch.channels_last)
         return torch.nn.functional.normalize(self.model.encode_image(normalized).float(), dim=-1)

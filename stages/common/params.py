@@ -61,6 +61,7 @@ class Dataset(Section):
 
     reader: str
     root: str
+    remote_root: str | None = None
     split: str | None = None
     manifest: str | None = None
     columns: Columns = Columns()
@@ -146,7 +147,8 @@ class Crop(Section):
 
 
 class Embed(Section):
-    batch_size: Count
+    engine: Literal["local", "ray"]
+    batch_size: Count | Literal["auto"]
     images_per_shard: Count
 
 

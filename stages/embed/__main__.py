@@ -1,130 +1,121 @@
 """embed: images and `boxes.parquet` -> `data/<dataset>/<model>/views/part-*.parquet`, one row a view.
 
 Shards that are there and were made from the same images, boxes and model are kept: an interrupted run continues after
-its last whole shard.
+its last whole shard. Of other shards every row is used that shows a wanted view.
 """
 
 from __future__ import annotations
 
-import io
-import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from itertools import chain, islice, tee
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
 from stages.common import paths
-from stages.common.cli import parse_job
-from stages.common.encoders import Encoder, load_encoder
-from stages.common.errors import UserError, run
-from stages.common.images import UNREADABLE, content_digest, open_rgb
-from stages.common.tables import make_meta, open_parquet, read_meta
-from stages.embed.shards import ImageViews, Shard, plan_shards, shard_path, write_shard
-from stages.embed.views import WHOLE, ViewMaker
+from stages.common.cli import Job, parse_job
+from stages.common.encoders import load_encoder
+from stages.common.errors import run
+from stages.common.tables import Meta, make_meta, open_parquet, read_meta
+from stages.embed.encode import Embedded, embed_images
+from stages.embed.reuse import OldViews, Work, assemble, forget, set_aside
+from stages.embed.shards import Shard, plan_shards, write_shard
 
-PREFETCH = 4
-"""Images whose views are prepared ahead of the encoder."""
+Done = Iterator[tuple[Work, list[Embedded]]]
 
-
-def prepare(root: Path, make_views: ViewMaker, images: Sequence[ImageViews]) -> Iterator[torch.Tensor]:
-    """The views of each image, in order, as [1 + V, 3, S, S] uint8; prepared ahead in threads.
-
-    Raises:
-        UserError: an image that cannot be read, or is another than `ingest` saw.
-    """
-
-    def one(image: ImageViews) -> torch.Tensor:
-        try:
-            data = (root / image.image_id).read_bytes()
-            if content_digest(data) != image.content:
-                raise UserError(f"image '{image.image_id}' under '{root}' has changed since ingest; run `dvc repro`")
-            return make_views(open_rgb(io.BytesIO(data)), image.boxes)
-        except UNREADABLE as error:
-            raise UserError(
-                f"image '{image.image_id}' under '{root}' cannot be read ({error}); replace or remove it and run "
-                "`dvc repro`"
-            ) from None
-
-    # One thread a worker: the parallelism is over images, and the other cores belong to the encoder.
-    workers = max(1, (os.cpu_count() or 2) // 2)
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        ahead: deque[Future[torch.Tensor]] = deque()
-        try:
-            for image in images:
-                ahead.append(pool.submit(one, image))
-                if len(ahead) > PREFETCH:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
-
-
-def batches(views: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
-    """Regroup the views of image after image into batches of `size`; the last may be smaller."""
-    waiting: list[torch.Tensor] = []
-    count = 0
-    for tensor in views:
-        waiting.append(tensor)
-        count += len(tensor)
-        if count >= size:
-            joined = torch.cat(waiting)
-            whole = count - count % size
-            yield from joined[:whole].split(size)
-            waiting, count = [joined[whole:]], count % size
-    if count:
-        yield torch.cat(waiting)
-
-
-def embed_shard(shard: Shard, root: Path, encoder: Encoder, make_views: ViewMaker, batch_size: int) -> int:
-    """Embed one shard and write it. Batches do not cross shards, so that a shard's bytes depend on it alone.
-
-    Returns:
-        The number of views.
-    """
-    views = batches(prepare(root, make_views, shard.images), batch_size)
-    embeddings = torch.cat([encoder.encode_images(batch).cpu() for batch in views]).numpy()
-    candidates = np.concatenate([np.concatenate([[WHOLE], image.candidates]) for image in shard.images])
-    write_shard(shard, candidates, embeddings)
-    return len(embeddings)
-
-
-def remove_strangers(folder: Path, shards: int) -> None:
-    """Remove shards beyond the number wanted, of an earlier, larger data set, and what a killed run left behind."""
-    expected = {shard_path(folder, index) for index in range(shards)}
-    for path in [*folder.glob("part-*.parquet"), *folder.glob(".part-*.tmp")]:
-        if path not in expected:
-            path.unlink()
+WRITES_AHEAD = 2
+"""Shards that may wait for the writing thread."""
 
 
 def main() -> None:
     job = parse_job("embed", __doc__, "dataset", "model")
+    if job.params.embed.engine == "ray":
+        from stages.embed.cluster import Cluster
+
+        with Cluster(job) as cluster:
+            print(embed_dataset(job, cluster.model, cluster.embed))
+        return
+    encoder = load_encoder(job.model, job.params)
+    root = images_root(job)
+
+    def embed(works: Iterable[Work], advance: Callable[[int], object]) -> Done:
+        # Images are read ahead across shards, so that nothing waits at the border of two.
+        ahead, now = tee(works)
+        missing = chain.from_iterable(work.missing for work in ahead)
+        embedded = embed_images(missing, root, encoder, job.params.embed.batch_size)
+        for work in now:
+            made = []
+            for one in islice(embedded, len(work.missing)):
+                made.append(one)
+                advance(1)
+            yield work, made
+
+    print(embed_dataset(job, encoder.meta, embed))
+
+
+def images_root(job: Job) -> str:
+    """The folder that image_ids are relative to."""
+    root: str = read_meta(paths.images(job.dataset), "images")["parameters"]["root"]
+    return root
+
+
+def embed_dataset(job: Job, model: Meta, embed: Callable[[Iterable[Work], Callable[[int], object]], Done]) -> str:
+    """Bring the shards of a data set up to date; returns the line to print.
+
+    Args:
+        model: `Encoder.meta` of the encoder that `embed` uses.
+        embed: gives each shard's missing embeddings, shards in any order, and reports the images done meanwhile.
+
+    Raises:
+        UserError: what does not belong together, or an image that cannot be read.
+    """
     folder = paths.views(job.dataset, job.model)
     images_path, boxes_path = paths.images(job.dataset), paths.boxes(job.dataset)
-    root = Path(read_meta(images_path, "images")["parameters"]["root"])
     crop = read_meta(boxes_path, "boxes")["parameters"]
-    encoder = load_encoder(job.model, job.params)
-    make_views = ViewMaker(encoder.meta["preprocess"], encoder.image_size)
-    meta = make_meta("views", job.dataset, parameters={"crop": crop}, model=encoder.meta)
-    images = open_parquet(images_path).metadata.num_rows
+    meta = make_meta("views", job.dataset, parameters={"crop": crop}, model=model)
     per_shard = job.params.embed.images_per_shard
-    remove_strangers(folder, -(-images // per_shard))
-    views = fresh = reused = 0
-    with tqdm(total=images, desc="embed", unit="image", disable=None) as progress:
-        for shard in plan_shards(images_path, boxes_path, folder, per_shard, meta):
-            if shard.is_done():
-                reused += 1
-            else:
-                views += embed_shard(shard, root, encoder, make_views, job.params.embed.batch_size)
-                fresh += 1
-            progress.update(len(shard.images))
-    kept = f"; {reused} shards were there" if reused else ""
-    print(f"embed {job.dataset} {job.model}: {views} views in {fresh} shards{kept}")
+
+    def plan() -> Iterator[Shard]:
+        return plan_shards(images_path, boxes_path, folder, per_shard, meta)
+
+    right = set_aside(folder, plan())
+    old = OldViews(folder, model)
+    counts = dict.fromkeys(("shards", "images", "views"), 0)
+    with (
+        tqdm(total=open_parquet(images_path).metadata.num_rows, desc="embed", unit="image", disable=None) as progress,
+        ThreadPoolExecutor(1, "writer") as pool,
+    ):
+
+        def works() -> Iterator[Work]:
+            for shard in plan():
+                work = None if shard.path in right else old.work(shard)
+                progress.update(len(shard.images) - (len(work.missing) if work else 0))
+                if work:
+                    yield work
+
+        writes: deque[Future[None]] = deque()
+        for work, embedded in embed(works(), progress.update):
+            counts["shards"] += 1
+            counts["images"] += len(work.missing)
+            counts["views"] += sum(1 + len(image.candidates) for image in work.missing)
+            writes.append(pool.submit(write, work, embedded))
+            if len(writes) > WRITES_AHEAD:
+                writes.popleft().result()
+        for future in writes:
+            future.result()
+    forget(folder)
+    kept = f"; {len(right)} shards were there" if right else ""
+    return f"embed {job.dataset} {job.model}: {summary(**counts)}{kept}"
+
+
+def write(work: Work, embedded: list[Embedded]) -> None:
+    """Write the shard: in a thread of its own, where fetching from a GPU may wait."""
+    write_shard(work.shard, list(assemble(work, embedded)))
+
+
+def summary(shards: int, images: int, views: int) -> str:
+    return f"{views} views of {images} images embedded, {shards} shards written"
 
 
 if __name__ == "__main__":

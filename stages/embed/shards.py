@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,10 +30,24 @@ class ImageViews:
     image_id: str
     content: str
     """Digest of the file's bytes."""
+    drawing: str
+    """Digest of `content` and all candidate boxes, wanted or not: where it agrees, candidates agree by number."""
     candidates: np.ndarray
     """[V] int32: which candidates."""
     boxes: np.ndarray
     """[V, 4] int32 pixels."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a shard that belong to one image."""
+
+    candidates: np.ndarray
+    """[N] int32; -1 is the whole image."""
+    similarity: np.ndarray
+    """[N] float32."""
+    embeddings: np.ndarray
+    """[N, D] float16."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +101,15 @@ def plan_shards(
                 zip(image_ids[first : first + images_per_shard], contents[first:], strict=False)
             )
         ]
-        fingerprint = digest([[i.image_id, i.content, i.candidates.tolist(), i.boxes.tolist()] for i in images])
-        # By this a reader that does not know the boxes tells whether the shard is of the present images.
-        content = digest([[i.image_id, i.content] for i in images])
-        shard = {"index": index, "images": len(images), "content": content, "fingerprint": fingerprint}
-        shard_meta = {**meta, "shard": shard}
-        yield Shard(shard_path(folder, index), images, shard_meta)
+        shard = {
+            "index": index,
+            "images": len(images),
+            # By this a reader that does not know the boxes tells whether the shard is of the present images.
+            "content": digest([[i.image_id, i.content] for i in images]),
+            "drawings": [i.drawing for i in images],
+            "candidates": hexdigest(*(i.candidates for i in images)),
+        }
+        yield Shard(shard_path(folder, index), images, {**meta, "shard": shard})
 
 
 def _image_views(image_id: str, content: str, rows: pa.RecordBatch, max_views: int, path: Path) -> ImageViews:
@@ -100,27 +118,33 @@ def _image_views(image_id: str, content: str, rows: pa.RecordBatch, max_views: i
     candidates = rows["candidate"].to_numpy()
     wanted = (candidates < max_views) | (np.diff(rows["kept"].offsets.to_numpy()) > 0)
     boxes = np.stack([rows[edge].to_numpy() for edge in ("left", "top", "right", "bottom")], axis=1)
-    return ImageViews(image_id, content, candidates[wanted], boxes[wanted])
+    drawing = hexdigest(np.frombuffer(content.encode(), np.uint8), boxes)
+    return ImageViews(image_id, content, drawing, candidates[wanted], boxes[wanted])
 
 
-def write_shard(shard: Shard, candidates: np.ndarray, embeddings: np.ndarray) -> None:
+def hexdigest(*arrays: np.ndarray) -> str:
+    """64-bit hex digest of arrays of little-endian integers, equal on every machine."""
+    state = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        state.update(len(array).to_bytes(8, "little"))
+        state.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
+    return state.hexdigest()
+
+
+def write_shard(shard: Shard, rows: Sequence[Rows]) -> None:
     """Write a shard, whole or not at all.
 
     Args:
-        candidates: [N] int32 over all views of all its images, -1 first for each.
-        embeddings: [N, D] float32 of unit norm, in the same order.
+        rows: those of each of its images, in order.
     """
-    views_of = [1 + len(image.candidates) for image in shard.images]
-    whole_rows = np.concatenate([[0], np.cumsum(views_of)[:-1]])
-    whole = np.repeat(embeddings[whole_rows], views_of, axis=0)
+    counts = [len(own.candidates) for own in rows]
+    image_ids = pa.array([image.image_id for image in shard.images])
     table = pa.table(
         {
-            "image_id": pa.array([i.image_id for i in shard.images]).take(
-                np.repeat(np.arange(len(views_of)), views_of)
-            ),
-            "candidate": candidates.astype(np.int32),
-            "similarity": np.einsum("nd,nd->n", embeddings, whole).astype(np.float32),
-            "embedding": embedding_column(embeddings.astype(np.float16)),
+            "image_id": image_ids.take(np.repeat(np.arange(len(counts)), counts)),
+            "candidate": np.concatenate([own.candidates for own in rows]),
+            "similarity": np.concatenate([own.similarity for own in rows]),
+            "embedding": embedding_column(np.concatenate([own.embeddings for own in rows])),
         }
     )
     write_table(shard.path, table, shard.meta)

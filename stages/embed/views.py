@@ -65,27 +65,40 @@ def thicken(image: Image.Image) -> Image.Image:
     return image if wanted == image.size else image.resize(wanted, Image.Resampling.NEAREST)
 
 
-def resample(pixels: torch.Tensor, box: np.ndarray, size: int, interpolation: str) -> torch.Tensor:
-    """[3, H, W] uint8, box (left, top, right, bottom) -> the crop as [3, size, size] uint8, antialiased."""
-    left, top, right, bottom = (int(edge) for edge in box)
-    crop = pixels[None, :, top:bottom, left:right]
-    return torch.nn.functional.interpolate(crop, (size, size), mode=interpolation, antialias=True)[0]
+def resample(pixels: torch.Tensor, boxes: np.ndarray, size: int, interpolation: str) -> torch.Tensor:
+    """[3, H, W] uint8, [V, 4] boxes (left, top, right, bottom) -> the crops as [V, 3, size, size] uint8, antialiased.
+
+    Channels last in memory on both sides: torch's fast path, and the layout that encoders want.
+    """
+    # What `torch.nn.functional.interpolate(..., antialias=True)` calls; written in place it takes 0.4 times as long.
+    antialiased = {
+        "bicubic": torch.ops.aten._upsample_bicubic2d_aa.out,
+        "bilinear": torch.ops.aten._upsample_bilinear2d_aa.out,
+    }[interpolation]
+    crops = torch.empty((len(boxes), size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    for place, (left, top, right, bottom) in enumerate(boxes.tolist()):
+        crop = pixels[None, :, top:bottom, left:right]
+        antialiased(crop, (size, size), align_corners=False, out=crops[place : place + 1])
+    return crops
 
 
 class ViewMaker:
-    """Pixels of an image's views as a model wants them: first the whole image, then the given boxes."""
+    """Pixels of an image's views as a model wants them: [n, 3, S, S] uint8, channels last in memory."""
 
     def __init__(self, preprocess: dict[str, Any], size: int) -> None:
-        self._size = size
-        self._interpolation = preprocess["interpolation"]
+        self.size = size
+        self.interpolation: str = preprocess["interpolation"]
         self._whole = whole_image_transform(preprocess, size)
 
+    def whole(self, image: Image.Image) -> torch.Tensor:
+        """The view of the whole image: [1, 3, S, S]."""
+        return to_tensor(self._whole(image))[None]
+
+    def crops(self, pixels: torch.Tensor, boxes: np.ndarray) -> torch.Tensor:
+        """The views in the boxes, of `to_tensor(image)`: [V, 3, S, S]."""
+        return resample(pixels, boxes, self.size, self.interpolation)
+
     def __call__(self, image: Image.Image, boxes: np.ndarray) -> torch.Tensor:
-        """RGB image and [V, 4] int boxes -> [1 + V, 3, S, S] uint8."""
-        views = torch.empty((1 + len(boxes), 3, self._size, self._size), dtype=torch.uint8)
-        views[0] = to_tensor(self._whole(image))
-        if len(boxes):
-            pixels = to_tensor(image)
-            for place, box in enumerate(boxes, 1):
-                views[place] = resample(pixels, box, self._size, self._interpolation)
-        return views
+        """RGB image and [V, 4] int boxes -> [1 + V, 3, S, S], the whole image first."""
+        whole = self.whole(image)
+        return torch.cat([whole, self.crops(to_tensor(image), boxes)]) if len(boxes) else whole

@@ -1,0 +1,170 @@
+"""`embed.engine: ray`: shards as tasks on a Ray cluster.
+
+The driver plans and writes; workers read images, embed their views and send the embeddings back. So only the images
+(and the weights, where they are a file) have to be in reach of the workers, and the shards are written in one place.
+A task that is lost with its node is run again by Ray, elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from stages.common import paths
+from stages.common.cli import Job
+from stages.common.encoders import Encoder, load_encoder
+from stages.common.errors import UserError
+from stages.common.params import Params
+from stages.common.tables import Meta, read_meta
+from stages.embed.encode import Embedded, embed_images
+from stages.embed.reuse import Work
+from stages.embed.shards import ImageViews
+
+CPUS_A_WORKER = 8
+"""Cores of a worker at most; a node with more has several workers, each with an encoder of its own."""
+SHARDS_AHEAD = 2
+"""Shards a worker that are submitted: one under way and one to go on with."""
+
+
+class Cluster:
+    """A connection to the Ray cluster of RAY_ADDRESS, or to one started on this machine.
+
+    Attributes:
+        model: `Encoder.meta` of the workers' encoder.
+    """
+
+    def __init__(self, job: Job) -> None:
+        """
+        Raises:
+            UserError: Ray is not installed, no cluster is at the address, or a worker cannot load the encoder.
+        """
+        self._job, self._ray = job, _import_ray()
+        entry = job.params.datasets[job.dataset]
+        root = read_meta(paths.images(job.dataset), "images")["parameters"]["root"]
+        self._root = entry.remote_root or str(Path(root).resolve())
+        try:
+            self._ray.init(
+                log_to_driver=False,
+                logging_level="ERROR",
+                # The code goes along, so that all nodes run this very version.
+                runtime_env={"working_dir": ".", "excludes": ["/*", "!/stages/"]},
+            )
+        except (ConnectionError, ValueError) as error:
+            raise UserError(f"no Ray cluster at RAY_ADDRESS: {str(error).splitlines()[0]}") from None
+        self._options = self._resources()
+        self.model: Meta = self._get(self._task(encoder_meta).remote(*self._encoder()))
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ray.shutdown()
+
+    def embed(self, works: Iterable[Work], advance: Callable[[int], object]) -> Iterator[tuple[Work, list[Embedded]]]:
+        """Embed what is missing of each shard, a task a shard; those come first that are done first."""
+        task = self._task(embed_remotely)
+        pending: dict[Any, Work] = {}
+        for work in works:
+            if not work.missing:
+                yield work, []
+                continue
+            reference = task.remote(work.missing, self._root, self.model, *self._encoder())
+            pending[reference] = work
+            while len(pending) >= SHARDS_AHEAD * self._workers():
+                yield from self._collect(pending, advance)
+        while pending:
+            yield from self._collect(pending, advance)
+
+    def _collect(
+        self, pending: dict[Any, Work], advance: Callable[[int], object]
+    ) -> Iterator[tuple[Work, list[Embedded]]]:
+        """Wait for a shard."""
+        (reference, *_), _ = self._ray.wait(list(pending), num_returns=1)
+        work = pending.pop(reference)
+        embedded = [Embedded(*map(torch.from_numpy, pair)) for pair in self._get(reference)]
+        advance(len(embedded))
+        yield work, embedded
+
+    def _encoder(self) -> tuple[str, str, Params]:
+        return str(Path.cwd()), self._job.model, self._job.params
+
+    def _resources(self) -> dict[str, float]:
+        """What a worker takes: a GPU where the cluster has any, and its share of the cores."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        gpus = [node for node in nodes if node.get("GPU")] if self._job.params.device != "cpu" else []
+        shares = [node["CPU"] / node["GPU"] for node in gpus] or [n["CPU"] for n in nodes if n.get("CPU")]
+        return {"num_cpus": max(1, min(CPUS_A_WORKER, *map(int, shares))), "num_gpus": 1 if gpus else 0}
+
+    def _workers(self) -> int:
+        """How many workers the cluster now has room for."""
+        there, each = self._ray.cluster_resources(), self._options
+        rooms = [there.get("CPU", 0) // each["num_cpus"]]
+        if each["num_gpus"]:
+            rooms.append(there.get("GPU", 0))
+        return max(1, int(min(rooms)))
+
+    def _task(self, function: Callable[..., Any]) -> Any:
+        # max_calls=0: a worker stays, and with it its encoder, also on a GPU. max_retries=-1: of tasks whose worker
+        # or node was lost; an error of the task itself is not retried.
+        return self._ray.remote(max_calls=0, max_retries=-1, **self._options)(function)
+
+    def _get(self, reference: Any) -> Any:
+        """A task's result; a user's mistake that a worker found is raised as here, in one line."""
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise UserError(str(error.cause)) from None
+            raise
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise UserError("embed.engine is ray; install it with `pip install -r requirements-ray.txt`") from None
+    return ray
+
+
+@lru_cache(maxsize=1)
+def _load(model: str, params: str) -> Encoder:
+    return load_encoder(model, Params.model_validate_json(params))
+
+
+def encoder_here(project: str, model: str, params: Params) -> Encoder:
+    """This worker's encoder, loaded once. Relative paths are the project's, where its folder is in reach."""
+    with suppress(OSError):
+        os.chdir(project)
+    return _load(model, params.model_dump_json())
+
+
+def encoder_meta(project: str, model: str, params: Params) -> Meta:
+    return encoder_here(project, model, params).meta
+
+
+def embed_remotely(
+    images: list[ImageViews], root: str, meta: Meta, project: str, model: str, params: Params
+) -> list[tuple[Any, Any]]:
+    """The embeddings ([1 + V, D] float16) and similarities ([1 + V] float32) of each image, as arrays.
+
+    Raises:
+        UserError: this node's encoder is not the one that the shards are to be made with.
+    """
+    encoder = encoder_here(project, model, params)
+    if encoder.meta != meta:
+        differ = [f"{key} {meta[key]} and {encoder.meta[key]}" for key in meta if meta[key] != encoder.meta[key]]
+        raise UserError(
+            f"the nodes of the cluster would embed differently ({'; '.join(differ)}); set `precision` in params.yaml, "
+            "and give all nodes the same weights"
+        )
+    made = embed_images(images, root, encoder, params.embed.batch_size)
+    return [(one.embeddings.cpu().numpy(), one.similarity.cpu().numpy()) for one in made]

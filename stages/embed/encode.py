@@ -1,0 +1,191 @@
+"""From images to the embeddings of their views, on all cores of one machine or on its GPU.
+
+On a CPU an image is one thread's work from decoding to embedding, so that no core waits for another and an image's
+embeddings depend on nothing but the image. On a GPU threads decode, the GPU resamples and encodes in batches of one
+size; a row of such a batch does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import fsspec
+import numpy as np
+import torch
+from PIL import Image
+
+from stages.common.encoders import Encoder
+from stages.common.errors import UserError
+from stages.common.images import UNREADABLE, content_digest, open_rgb
+from stages.embed.resample import resample_together
+from stages.embed.shards import ImageViews
+from stages.embed.views import ViewMaker, to_tensor
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+PIXELS_AT_ONCE = {"cpu": 16 * 224**2, "cuda": 512 * 224**2}
+"""Of a forward pass with `embed.batch_size: auto`: on a CPU what stays in its caches, on a GPU what keeps it busy."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The embeddings of the views of one image, the whole image first."""
+
+    embeddings: torch.Tensor
+    """[1 + V, D] float16, of unit norm before rounding."""
+    similarity: torch.Tensor
+    """[1 + V] float32, cosine to the whole image, before rounding."""
+
+    @classmethod
+    def of(cls, embeddings: torch.Tensor) -> Embedded:
+        """[1 + V, D] float32 of unit norm, on any device."""
+        return cls(embeddings.half(), (embeddings * embeddings[:1]).sum(dim=1))
+
+
+def forward_size(batch_size: int | str, encoder: Encoder) -> int:
+    """Views a forward pass."""
+    if isinstance(batch_size, int):
+        return batch_size
+    return max(1, PIXELS_AT_ONCE[encoder.device.type] // encoder.image_size**2)
+
+
+def embed_images(
+    images: Iterable[ImageViews], root: str, encoder: Encoder, batch_size: int | str
+) -> Iterator[Embedded]:
+    """Embed image after image, in order, some read ahead.
+
+    Args:
+        root: folder or fsspec URL that image_ids are relative to.
+        batch_size: views a forward pass, or "auto".
+
+    Raises:
+        UserError: an image that cannot be read, or is another than `ingest` saw.
+    """
+    make_views = ViewMaker(encoder.meta["preprocess"], encoder.image_size)
+    size = forward_size(batch_size, encoder)
+    if encoder.device.type == "cpu":
+        return embed_in_threads(images, root, encoder, make_views, size)
+    return embed_in_batches(images, root, encoder, make_views, size)
+
+
+def embed_in_threads(
+    images: Iterable[ImageViews], root: str, encoder: Encoder, make_views: ViewMaker, size: int
+) -> Iterator[Embedded]:
+    """A thread an image; forward passes of at most `size` views, each on one core."""
+
+    @torch.inference_mode()
+    def one(image: ImageViews) -> Embedded:
+        picture = read_image(root, image)
+        pixels = to_tensor(picture)
+        parts: list[torch.Tensor] = []
+        # The whole image goes first, together with the first crops.
+        for boxes in np.split(image.boxes, range(size - 1, len(image.boxes), size)):
+            views = make_views.crops(pixels, boxes)
+            parts.append(encoder.encode_images(views if parts else torch.cat([make_views.whole(picture), views])))
+        return Embedded.of(torch.cat(parts))
+
+    return in_order(one, images, threads=torch.get_num_threads())
+
+
+def embed_in_batches(
+    images: Iterable[ImageViews], root: str, encoder: Encoder, make_views: ViewMaker, size: int
+) -> Iterator[Embedded]:
+    """Threads decode; the device resamples and encodes batches of exactly `size` views, across images.
+
+    What is yielded is still on the device, and may be still to be computed: whoever fetches it waits, not the device.
+    """
+
+    def decode(image: ImageViews) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+        picture = read_image(root, image)
+        both = [to_tensor(picture).contiguous(), make_views.whole(picture)]
+        # Only from pinned memory does a copy to the GPU run beside its work.
+        pixels, whole = [tensor.pin_memory() for tensor in both] if encoder.device.type == "cuda" else both
+        return pixels, whole, image.boxes
+
+    counts: deque[int] = deque()
+
+    def views() -> Iterator[torch.Tensor]:
+        for pixels, whole, boxes in in_order(decode, images, threads=torch.get_num_threads()):
+            counts.append(1 + len(boxes))
+            there = pixels.to(encoder.device, non_blocking=True)
+            crops = resample_together(there, boxes, make_views.size, make_views.interpolation)
+            yield torch.cat([whole.to(encoder.device, non_blocking=True), crops])
+
+    waiting = torch.zeros(0, encoder.meta["embedding_dim"], device=encoder.device)
+    for batch, real in batches(views(), size):
+        waiting = torch.cat([waiting, encoder.encode_images(batch)[:real]])
+        while counts and len(waiting) >= counts[0]:
+            count = counts.popleft()
+            yield Embedded.of(waiting[:count])
+            waiting = waiting[count:]
+
+
+def batches(views: Iterable[torch.Tensor], size: int) -> Iterator[tuple[torch.Tensor, int]]:
+    """Regroup the views of image after image into batches of exactly `size`, the last filled up with zeros.
+
+    Yields:
+        [size, 3, S, S] uint8 and how many of it are real.
+    """
+    waiting: list[torch.Tensor] = []
+    count = 0
+    for tensor in views:
+        waiting.append(tensor)
+        count += len(tensor)
+        if count >= size:
+            joined = torch.cat(waiting)
+            whole = count - count % size
+            yield from ((batch, size) for batch in joined[:whole].split(size))
+            waiting, count = [joined[whole:]], count % size
+    if count:
+        joined = torch.cat(waiting)
+        yield torch.cat([joined, joined.new_zeros(size - count, *joined.shape[1:])]), count
+
+
+def read_image(root: str, image: ImageViews) -> Image.Image:
+    """Read and decode an image.
+
+    Raises:
+        UserError: it cannot be read, or is another than `ingest` saw.
+    """
+    try:
+        data = read_bytes(root, image.image_id)
+        if content_digest(data) != image.content:
+            raise UserError(f"image '{image.image_id}' under '{root}' has changed since ingest; run `dvc repro`")
+        return open_rgb(io.BytesIO(data))
+    except UNREADABLE as error:
+        raise UserError(
+            f"image '{image.image_id}' under '{root}' cannot be read ({error}); replace or remove it and run "
+            "`dvc repro`"
+        ) from None
+
+
+def read_bytes(root: str, image_id: str) -> bytes:
+    """The bytes of a file under a folder or an fsspec URL."""
+    if "://" not in root:
+        return (Path(root) / image_id).read_bytes()
+    with fsspec.open(f"{root.rstrip('/')}/{image_id}", "rb") as file:
+        data: bytes = file.read()
+    return data
+
+
+def in_order(work: Callable[[Given], Made], items: Iterable[Given], threads: int) -> Iterator[Made]:
+    """`map` in threads of one core each, in order, at most two items a thread ahead."""
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        ahead: deque[Future[Made]] = deque()
+        try:
+            for item in items:
+                ahead.append(pool.submit(work, item))
+                if len(ahead) > 2 * threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
