@@ -49,12 +49,13 @@ class Cluster:
         entry = job.params.datasets[job.dataset]
         root = read_meta(paths.images(job.dataset), "images")["parameters"]["root"]
         self._root = entry.remote_root or str(Path(root).resolve())
+        # The code goes along, so that all nodes run this very version; nothing else does.
+        others = [f"/{path.name}" for path in Path.cwd().iterdir() if path.name != "stages"]
         try:
             self._ray.init(
                 log_to_driver=False,
                 logging_level="ERROR",
-                # The code goes along, so that all nodes run this very version.
-                runtime_env={"working_dir": ".", "excludes": ["/*", "!/stages/"]},
+                runtime_env={"working_dir": ".", "excludes": [*others, "__pycache__"]},
             )
         except (ConnectionError, ValueError) as error:
             raise UserError(f"no Ray cluster at RAY_ADDRESS: {str(error).splitlines()[0]}") from None
