@@ -19,7 +19,7 @@ from stages.common.errors import UserError
 from stages.common.params import Score
 from stages.common.tables import embedding_column
 from stages.score.methods import METHODS, WHOLE, Method, available, class_vectors
-from stages.score.outcomes import Outcome, Tally, predictions_table, rank, score_batch
+from stages.score.outcomes import Outcome, Tally, fetch, predictions_table, rank, score_batch
 from stages.score.stream import ViewBatch
 
 DIMENSIONS = 8
@@ -156,10 +156,12 @@ def score_with(
     pictures: Sequence[Picture], texts: pa.Table, classes: int, score: Score, names: Sequence[str]
 ) -> dict[str, Outcome]:
     methods = [method for method in METHODS if method.name in names]
-    pairs = [(method, torch.from_numpy(class_vectors(TEXTS, texts, method, classes, score))) for method in methods]
-    labels = torch.zeros(len(pictures), dtype=torch.int64)
+    vectors = map(torch.from_numpy, class_vectors(TEXTS, texts, methods, classes, score))
+    pairs = list(zip(methods, vectors, strict=True))
+    labels = np.zeros(len(pictures), dtype=np.int64)
     ids = [picture.image_id for picture in pictures]
-    outcomes = score_batch(make_batch(pictures), ids, labels, pairs, score, SEED)
+    ranks = score_batch(make_batch(pictures), ids, labels, pairs, score, SEED)
+    outcomes = fetch(ranks, [1 if method.views == WHOLE else score.runs for method in methods])
     return {method.name: outcome for method, outcome in zip(methods, outcomes, strict=True)}
 
 
@@ -225,7 +227,7 @@ def test_whole_image_methods_compare_the_whole_image_once() -> None:
 def test_class_vectors_equal_the_sum_over_texts(method: Method, normalize: bool) -> None:
     classes, score = 5, make_score(normalize, text=2.0)
     texts = make_texts(11, classes)
-    vectors = class_vectors(TEXTS, texts, method, classes, score)
+    [vectors] = class_vectors(TEXTS, texts, [method], classes, score)
     assert vectors.shape == (classes, DIMENSIONS)
     assert vectors.dtype == np.float32
     for label in range(classes):
@@ -248,7 +250,7 @@ def test_class_vectors_equal_the_sum_over_texts(method: Method, normalize: bool)
 def test_a_class_without_texts_is_refused() -> None:
     texts = make_texts(0, 3)
     with pytest.raises(UserError, match=r"has no texts of 'cupl' for labels \[3\]"):
-        class_vectors(TEXTS, texts, METHODS[4], 4, make_score())
+        class_vectors(TEXTS, texts, METHODS[4:5], 4, make_score())
 
 
 def test_methods_without_their_source_are_left_out_with_a_line() -> None:
@@ -312,9 +314,14 @@ def test_scores_do_not_depend_on_the_other_images_of_a_batch() -> None:
             assert (alone.predicted[0] == together[name].predicted[place]).all()
 
 
+def ranked(scores: torch.Tensor, labels: torch.Tensor) -> Outcome:
+    [outcome] = fetch(rank(scores, labels), [scores.shape[1]])
+    return outcome
+
+
 def test_the_lower_label_wins_a_tie() -> None:
     scores = torch.tensor([[[0.1, 0.5, 0.5, 0.2]], [[0.3, 0.3, 0.3, 0.3]]])
-    outcome = rank(scores, torch.tensor([2, 3]))
+    outcome = ranked(scores, torch.tensor([2, 3]))
     assert outcome.predicted.tolist() == [[1], [0]]
     assert outcome.score.tolist() == [[0.5], [pytest.approx(0.3)]]
     assert outcome.margin.tolist() == [[0.0], [0.0]]
@@ -324,7 +331,7 @@ def test_the_lower_label_wins_a_tie() -> None:
 def test_the_lower_labels_win_the_ties_of_the_first_five(classes: int) -> None:
     scores = torch.zeros(classes, 1, classes)
     scores[:, :, 3] = 1.0  # first; then 0, 1, 2 and 4
-    outcome = rank(scores, torch.arange(classes))
+    outcome = ranked(scores, torch.arange(classes))
     assert np.flatnonzero(outcome.in_top[:, 0]).tolist() == [0, 1, 2, 3, 4]
 
 
@@ -334,7 +341,7 @@ def test_the_lower_labels_win_the_ties_of_the_first_five(classes: int) -> None:
     label=st.integers(0, 7),
 )
 def test_ranks_equal_a_stable_sort(values: list[list[int]], label: int) -> None:
-    outcome = rank(torch.tensor([values], dtype=torch.float32), torch.tensor([label]))
+    outcome = ranked(torch.tensor([values], dtype=torch.float32), torch.tensor([label]))
     for run, scores in enumerate(values):
         order = sorted(range(8), key=lambda c: (-scores[c], c))
         assert outcome.predicted[0, run] == order[0]
@@ -343,7 +350,7 @@ def test_ranks_equal_a_stable_sort(values: list[list[int]], label: int) -> None:
 
 
 def test_a_single_class_has_no_margin() -> None:
-    outcome = rank(torch.tensor([[[0.4], [0.6]]]), torch.tensor([0]))
+    outcome = ranked(torch.tensor([[[0.4], [0.6]]]), torch.tensor([0]))
     assert outcome.predicted.tolist() == [[0, 0]]
     assert outcome.margin.tolist() == [[0.0, 0.0]]
     assert outcome.in_top.all()
@@ -407,5 +414,5 @@ def test_prediction_rows_go_image_by_image_method_by_method_run_by_run() -> None
 
 
 def test_broken_scores_are_never_right() -> None:
-    outcome = rank(torch.full((1, 1, 9), torch.nan), torch.tensor([4]))
+    outcome = ranked(torch.full((1, 1, 9), torch.nan), torch.tensor([4]))
     assert not outcome.in_top.any()

@@ -105,7 +105,7 @@ def test_a_second_run_writes_the_same_bytes(project: Project, call: Call) -> Non
 def test_batches_of_images_make_no_difference(project: Project, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     before = pl.read_parquet(PREDICTIONS)
     monkeypatch.setattr("stages.score.__main__.IMAGES_PER_BATCH", 3)
-    monkeypatch.setattr("stages.score.__main__.ROWS_PER_GROUP", 20)
+    monkeypatch.setattr("stages.score.outcomes.ROWS_PER_GROUP", 20)
     assert call("score", *ON_TINY).code == 0
     after = pl.read_parquet(PREDICTIONS)
     assert after.drop("score", "margin").equals(before.drop("score", "margin"))

@@ -33,7 +33,10 @@ def draw_places(seed: int, image_ids: Sequence[str], runs: int, views: int) -> n
 
     The same numbers serve every pool of an image, so that methods are compared on paired draws.
     """
-    return np.stack([generator(seed, "views", image_id).random((runs, views)) for image_id in image_ids])
+    places = np.empty((len(image_ids), runs, views))
+    for image_id, own in zip(image_ids, places, strict=True):
+        generator(seed, "views", image_id).random(out=own)
+    return places
 
 
 def pool_weights(

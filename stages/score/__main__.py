@@ -5,8 +5,8 @@ All methods and all runs in one pass over the shards, on the GPU when there is o
 
 from __future__ import annotations
 
-import numpy as np
-import pyarrow as pa
+import os
+
 import torch
 from tqdm import tqdm
 
@@ -15,16 +15,18 @@ from stages.common.cli import Job, parse_job
 from stages.common.device import pick_device
 from stages.common.errors import UserError, run
 from stages.common.tables import UNTRAINED, Meta, make_meta, read_meta, read_table, write_json, writing
-from stages.score.methods import METHODS, WHOLE, available, class_vectors
-from stages.score.outcomes import PREDICTIONS, Tally, predictions_table, score_batch
+from stages.score.methods import METHODS, available, class_vectors
+from stages.score.outcomes import PREDICTIONS, Ledger, score_batch
+from stages.score.overlap import write_behind
 from stages.score.stream import find_shards, kept_candidates, read_batches
 
 IMAGES_PER_BATCH = 64
-ROWS_PER_GROUP = 1 << 17
 
 
 def main() -> None:
     job = parse_job("score", __doc__, "dataset", "model")
+    # One core is for reading: threads of the arithmetic that wait for a core keep all the others waiting.
+    torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 1) - 1)))
     for line in score_dataset(job):
         print(line)
 
@@ -49,33 +51,27 @@ def score_dataset(job: Job) -> list[str]:
     views_model: Meta = read_meta(shards[0], "views")["model"]
     kept = kept_candidates(boxes_path, score.iou_threshold, crop["candidates"])
     methods, lines = available(texts)
-    pairs = [(m, torch.from_numpy(class_vectors(texts_path, texts, m, classes, score)).to(device)) for m in methods]
-    tallies = [Tally(1 if method.views == WHOLE else score.runs) for method in methods]
+    vectors = class_vectors(texts_path, texts, methods, classes, score)
+    pairs = [(m, torch.from_numpy(rows).to(device)) for m, rows in zip(methods, vectors, strict=True)]
     meta = make_meta(
         "predictions",
         job.dataset,
         parameters={"seed": seed, "methods": [m.name for m in METHODS], **score.model_dump()},
         model=views_model,
     )
-    waiting: list[pa.Table] = []
     with (
         writing(paths.predictions(job.dataset, job.model), PREDICTIONS, meta) as writer,
+        write_behind() as later,
         tqdm(total=len(image_ids), desc="score", unit="image", disable=None) as progress,
     ):
+        ledger = Ledger(methods, score.runs, writer)
         for batch in read_batches(shards, image_ids, kept, crop["max_views"], IMAGES_PER_BATCH):
             span = slice(batch.first, batch.first + len(batch.similarity))
-            truth = torch.from_numpy(labels[span].astype(np.int64)).to(device)
-            outcomes = score_batch(batch, image_ids[span], truth, pairs, score, seed)
-            for tally, outcome in zip(tallies, outcomes, strict=True):
-                tally.add(outcome, labels[span])
-            waiting.append(predictions_table(image_ids[span], labels[span], methods, outcomes))
-            if sum(map(len, waiting)) >= ROWS_PER_GROUP:
-                writer.write_table(pa.concat_tables(waiting))
-                waiting.clear()
-            progress.update(len(truth))
-        if waiting:
-            writer.write_table(pa.concat_tables(waiting))
-    metrics: dict[str, object] = {m.name: tally.metrics() for m, tally in zip(methods, tallies, strict=True)}
+            ranks = score_batch(batch, image_ids[span], labels[span], pairs, score, seed)
+            later(ledger.add, image_ids[span], labels[span], ranks)
+            progress.update(len(batch.similarity))
+        later(ledger.flush)
+    metrics: dict[str, object] = ledger.metrics()
     if views_model["pretrained"] == UNTRAINED:
         metrics["weights"] = UNTRAINED
     write_json(paths.metrics(job.dataset, job.model), metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,27 +62,39 @@ def available(texts: pa.Table) -> tuple[list[Method], list[str]]:
     return [method for method in METHODS if method.texts in sources], missing
 
 
-def class_vectors(path: Path, texts: pa.Table, method: Method, classes: int, score: Score) -> np.ndarray:
-    """One vector a class: [C, D] float32.
-
-    Weighted: sum_j v_j T_j with v = softmax(exp(text_scale) * cos(T_j, label prompt)), WCA's equation 6, normalised
-    if `score.normalize`.
+def class_vectors(
+    path: Path, texts: pa.Table, methods: Sequence[Method], classes: int, score: Score
+) -> list[np.ndarray]:
+    """For each method one vector a class: [C, D] float32. Methods with the same vectors get the same array.
 
     Raises:
-        UserError: a class has no such text.
+        UserError: a class has no text of a method.
+    """
+    made: dict[tuple[str, str], np.ndarray] = {}
+    for method in methods:
+        key = (method.texts, method.combine)
+        if key not in made:
+            made[key] = _class_vectors(path, texts, method, classes, score)
+    return [made[method.texts, method.combine] for method in methods]
+
+
+def _class_vectors(path: Path, texts: pa.Table, method: Method, classes: int, score: Score) -> np.ndarray:
+    """Weighted: sum_j v_j T_j with v = softmax(exp(text_scale) * cos(T_j, label prompt)), WCA's equation 6, normalised
+    if `score.normalize`.
     """
     chosen = texts["kept"] if method.texts == KEPT else pc.equal(texts["source"], method.texts)
     rows = texts.filter(pc.fill_null(chosen, False))
     labels = rows["label"].to_numpy()
-    without = sorted(set(range(classes)) - set(labels.tolist()))
+    counts = np.bincount(labels, minlength=classes)
+    without = np.flatnonzero(counts == 0).tolist()
     if without:
         raise UserError(f"{path} has no texts of '{method.texts}' for labels {without[:10]}; run `dvc repro refine`")
-    embeddings = embedding_rows(rows["embedding"])
     if method.combine == "weighted":
         weights = softmax_by_group(np.exp(score.text_scale) * rows["label_similarity"].to_numpy(), labels, classes)
     else:
-        weights = 1.0 / np.bincount(labels, minlength=classes)[labels]
-    vectors = np.zeros((classes, embeddings.shape[1]))
-    np.add.at(vectors, labels, weights[:, None] * embeddings)
+        weights = 1.0 / counts[labels]
+    embeddings = embedding_rows(rows["embedding"])
+    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    vectors = np.stack([weights[own] @ embeddings[own] for own in by_class])
     unit = method.combine == "normalized mean" or (method.combine == "weighted" and score.normalize)
     return (normalized(vectors) if unit else vectors).astype(np.float32)

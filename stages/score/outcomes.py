@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from stages.common.alignment import draw_places, image_vectors, pool_weights
 from stages.common.params import Score
-from stages.score.methods import ALL, REFINED, WHOLE, Method
+from stages.score.methods import WHOLE, Method
 from stages.score.stream import ViewBatch
 
 PREDICTIONS = pa.schema(
@@ -26,6 +27,11 @@ PREDICTIONS = pa.schema(
     }
 )
 TOP = 5
+ROWS_PER_GROUP = 1 << 17
+
+
+Ranks = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""What `Outcome` holds, in its order, of all methods: [B, S] each, on the device; S is the runs of all methods."""
 
 
 @dataclass(frozen=True)
@@ -71,45 +77,88 @@ class Tally:
         }
 
 
+class Ledger:
+    """What becomes of the ranks of batch after batch: rows of predictions, and the metrics."""
+
+    def __init__(self, methods: Sequence[Method], runs: int, writer: pq.ParquetWriter) -> None:
+        self._methods, self._writer = methods, writer
+        self._runs = [1 if method.views == WHOLE else runs for method in methods]
+        self._tallies = [Tally(count) for count in self._runs]
+        self._waiting: list[pa.Table] = []
+
+    def add(self, image_ids: Sequence[str], labels: np.ndarray, ranks: Ranks) -> None:
+        outcomes = fetch(ranks, self._runs)
+        for tally, outcome in zip(self._tallies, outcomes, strict=True):
+            tally.add(outcome, labels)
+        self._waiting.append(predictions_table(image_ids, labels, self._methods, outcomes))
+        if sum(map(len, self._waiting)) >= ROWS_PER_GROUP:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that wait for their row group to be full."""
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting))
+            self._waiting.clear()
+
+    def metrics(self) -> dict[str, object]:
+        return {method.name: tally.metrics() for method, tally in zip(self._methods, self._tallies, strict=True)}
+
+
 def score_batch(
     batch: ViewBatch,
     image_ids: Sequence[str],
-    labels: torch.Tensor,
+    labels: np.ndarray,
     methods: Sequence[tuple[Method, torch.Tensor]],
     score: Score,
     seed: int,
-) -> list[Outcome]:
-    """All methods and runs on one batch.
+) -> Ranks:
+    """All methods and runs on one batch: method after method, run after run.
+
+    On a GPU it returns while that still computes.
 
     Args:
-        labels: [B] int64, on the device to compute on.
-        methods: each with its [C, D] float32 class vectors, on that device.
+        labels: [B], the true ones.
+        methods: each with its [C, D] float32 class vectors, on the device to compute on.
     """
-    device = labels.device
-    views = torch.from_numpy(batch.embeddings).to(device).float()
-    similarity = torch.from_numpy(batch.similarity).to(device)
+    device = methods[0][1].device
+    views, similarity = to_device(batch.embeddings, device).float(), to_device(batch.similarity, device)
     places = None
     if score.views_per_run != "all":
-        places = torch.from_numpy(draw_places(seed, image_ids, score.runs, score.views_per_run)).to(device)
+        places = to_device(draw_places(seed, image_ids, score.runs, score.views_per_run), device)
     vectors = {WHOLE: views[:, :1]}
-    for pool in (ALL, REFINED):
-        inside = torch.from_numpy(batch.pools[pool]).to(device)
-        weights = pool_weights(inside, similarity, score.image_scale, places)
+    for pool in {method.views for method, _ in methods} - {WHOLE}:
+        weights = pool_weights(to_device(batch.pools[pool], device), similarity, score.image_scale, places)
         vectors[pool] = image_vectors(weights, views, score.normalize)
-    return [rank(vectors[method.views] @ of_class.T, labels) for method, of_class in methods]
+    scores = torch.cat([vectors[method.views] @ of_class.T for method, of_class in methods], dim=1)
+    return rank(scores, to_device(labels.astype(np.int64), device))
 
 
-def rank(scores: torch.Tensor, labels: torch.Tensor) -> Outcome:
-    """[B, R, C] scores and [B] labels -> predictions; the lower label wins a tie."""
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The array as a tensor on `device`; on a GPU once what was asked of it before is done, and nothing waits here."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def rank(scores: torch.Tensor, labels: torch.Tensor) -> Ranks:
+    """[B, S, C] scores and [B] labels -> predictions; the lower label wins a tie."""
+    classes = scores.shape[-1]
     score, predicted = scores.max(dim=-1)
-    best = scores.topk(min(2, scores.shape[-1]), dim=-1).values
-    margin = best[..., 0] - best[..., 1] if scores.shape[-1] > 1 else torch.zeros_like(score)
+    if classes > 1:
+        margin = score - scores.scatter(-1, predicted[..., None], -torch.inf).amax(dim=-1)
+    else:
+        margin = torch.zeros_like(score)
     # Counted, because the indices of `topk` are in no particular order where scores are equal; NaN is never in the top.
     true = scores.gather(2, labels[:, None, None].expand(-1, scores.shape[1], 1))
-    higher = torch.arange(scores.shape[-1], device=scores.device) >= labels[:, None, None]
-    behind = (scores < true) | ((scores == true) & higher)
-    in_top = (~behind).sum(dim=-1) < TOP
-    return Outcome(*(tensor.cpu().numpy() for tensor in (predicted, score, margin, in_top)))
+    not_lower = torch.arange(classes, device=scores.device) >= labels[:, None, None]
+    not_ahead = (scores < true) | ((scores == true) & not_lower)
+    return predicted, score, margin, not_ahead.sum(dim=-1) > classes - TOP
+
+
+def fetch(ranks: Ranks, runs: Sequence[int]) -> list[Outcome]:
+    """What each method says, by their numbers of runs; waits until the device has computed it."""
+    arrays = [tensor.cpu().numpy() for tensor in ranks]
+    ends = np.cumsum(runs)
+    return [Outcome(*(array[:, end - count : end] for array in arrays)) for count, end in zip(runs, ends, strict=True)]
 
 
 def predictions_table(

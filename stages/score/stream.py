@@ -10,6 +10,8 @@ import numpy as np
 
 from stages.common.errors import UserError
 from stages.common.tables import Meta, digest, embedding_rows, open_parquet, read_meta, read_table, require_same
+from stages.score.methods import ALL, REFINED
+from stages.score.overlap import read_ahead
 
 MODEL_IDENTITY = ("name", "pretrained", "weights", "activation", "image_size", "preprocess")
 
@@ -97,46 +99,57 @@ def read_batches(
         UserError: a shard whose rows are not of the images that its metadata promises.
     """
     first = 0
+    for shard in read_ahead(_read_shards(shards, image_ids)):
+        images = len(shard.starts) - 1
+        for low in range(0, images, size):
+            yield _pad(shard, slice(low, min(low + size, images)), first, kept, max_views)
+        first += images
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The N rows of a shard, image after image."""
+
+    starts: np.ndarray
+    """[images + 1] int64: where each image's rows start, and the end of the last."""
+    candidate: np.ndarray
+    """[N] int32, -1 in the first row of each image."""
+    similarity: np.ndarray
+    """[N] float32."""
+    embeddings: np.ndarray
+    """[N, D] float16."""
+
+
+def _read_shards(shards: Sequence[Path], image_ids: Sequence[str]) -> Iterator[_Rows]:
+    first = 0
     for path in shards:
-        table, _ = read_table(path, "views")
-        table = table.combine_chunks()
+        table = read_table(path, "views")[0].combine_chunks()
         candidate = table["candidate"].to_numpy()
         starts = np.flatnonzero(candidate < 0)
         ids = table["image_id"].take(starts).to_pylist()
         if ids != list(image_ids[first : first + len(ids)]):
             raise UserError(f"{path} has rows of other images than its metadata says; delete it, run `dvc repro embed`")
-        ends = np.append(starts[1:], len(candidate))
-        columns = (candidate, table["similarity"].to_numpy(), embedding_rows(table["embedding"]))
-        for low in range(0, len(ids), size):
-            span = slice(low, low + size)
-            yield _pad(first + low, starts[span], ends[span], columns, kept, max_views)
         first += len(ids)
+        starts = np.append(starts, len(candidate))
+        yield _Rows(starts, candidate, table["similarity"].to_numpy(), embedding_rows(table["embedding"]))
 
 
-def _pad(
-    first: int,
-    starts: np.ndarray,
-    ends: np.ndarray,
-    columns: tuple[np.ndarray, np.ndarray, np.ndarray],
-    kept: np.ndarray,
-    max_views: int,
-) -> ViewBatch:
-    """Lay the rows of some images out as a rectangle."""
-    candidate, similarity, embeddings = (column[starts[0] : ends[-1]] for column in columns)
-    lengths = ends - starts
+def _pad(shard: _Rows, images: slice, first: int, kept: np.ndarray, max_views: int) -> ViewBatch:
+    """Lay the rows of some images of a shard, whose first is image `first` of all, out as a rectangle."""
+    starts, lengths = shard.starts[images], np.diff(shard.starts[images.start : images.stop + 1])
+    rows = slice(starts[0], starts[0] + lengths.sum())
+    candidate, embeddings = shard.candidate[rows], shard.embeddings[rows]
     image = np.repeat(np.arange(len(starts)), lengths)
     place = np.arange(len(candidate)) - np.repeat(starts - starts[0], lengths)
     shape = (len(starts), int(lengths.max()))
+    first += images.start
     crop = candidate >= 0
-    padded = {
-        "similarity": (similarity, np.float32),
-        "all": (crop & (candidate < max_views), bool),
-        "refined": (crop & kept[first + image, candidate], bool),
-    }
-    grids = {}
-    for name, (values, dtype) in padded.items():
-        grids[name] = np.zeros(shape, dtype=dtype)
-        grids[name][image, place] = values
-    grid = np.zeros((*shape, embeddings.shape[1]), dtype=embeddings.dtype)
-    grid[image, place] = embeddings
-    return ViewBatch(first, grid, grids["similarity"], {"all": grids["all"], "refined": grids["refined"]})
+    similarity = np.zeros(shape, dtype=np.float32)
+    similarity[image, place] = shard.similarity[rows]
+    pools = {ALL: crop & (candidate < max_views), REFINED: crop & kept[first + image, candidate]}
+    grids = {name: np.zeros(shape, dtype=bool) for name in pools}
+    for name, inside in pools.items():
+        grids[name][image, place] = inside
+    padded = np.zeros((*shape, embeddings.shape[1]), dtype=embeddings.dtype)
+    padded[image, place] = embeddings
+    return ViewBatch(first, padded, similarity, grids)

@@ -1,0 +1,46 @@
+"""Reading ahead and writing behind: the arithmetic waits for neither while both keep up with it.
+
+One thread each is enough, because PyArrow and Torch release the interpreter lock while they work.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+
+WAITING = 2
+"""Items that are made before they are wanted, or calls that are not done yet: what evens out a slow one."""
+
+
+def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items in the same order, made in a thread; an error of theirs is raised when its item is due."""
+    end: Any = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
+        upcoming = deque(pool.submit(next, items, end) for _ in range(WAITING))
+        while (item := upcoming.popleft().result()) is not end:
+            upcoming.append(pool.submit(next, items, end))
+            yield item
+
+
+@contextmanager
+def write_behind() -> Iterator[Callable[..., None]]:
+    """A function `later(work, *arguments)` that has a thread call `work(*arguments)`, one after the other.
+
+    It waits where too many are not done yet. An error of a call is raised by a later one or at the end.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="write") as pool:
+        pending: deque[Future[None]] = deque()
+
+        def later(work: Callable[..., None], *arguments: Any) -> None:
+            pending.append(pool.submit(work, *arguments))
+            if len(pending) > WAITING:
+                pending.popleft().result()
+
+        yield later
+        while pending:
+            pending.popleft().result()
