@@ -15,14 +15,15 @@ from tqdm import tqdm
 
 from stages.common import paths
 from stages.common.cli import Job, parse_job
-from stages.common.encoders import load_encoder
+from stages.common.encoders import Encoder, load_encoder
 from stages.common.errors import run
 from stages.common.tables import Meta, make_meta, open_parquet, read_meta
 from stages.embed.encode import Embedded, embed_images
 from stages.embed.reuse import OldViews, Work, assemble, forget, set_aside
 from stages.embed.shards import Shard, plan_shards, write_shard
 
-Done = Iterator[tuple[Work, list[Embedded]]]
+EmbedShards = Callable[[Iterable[Work], Callable[[int], object]], Iterator[tuple[Work, list[Embedded]]]]
+"""Gives each shard's missing embeddings, shards in any order, and reports the images done meanwhile."""
 
 WRITES_AHEAD = 2
 """Shards that may wait for the writing thread."""
@@ -37,9 +38,14 @@ def main() -> None:
             print(embed_dataset(job, cluster.model, cluster.embed))
         return
     encoder = load_encoder(job.model, job.params)
-    root = images_root(job)
+    print(embed_dataset(job, encoder.meta, embed_here(job, encoder)))
 
-    def embed(works: Iterable[Work], advance: Callable[[int], object]) -> Done:
+
+def embed_here(job: Job, encoder: Encoder) -> EmbedShards:
+    """`embed.engine: local`."""
+    root: str = read_meta(paths.images(job.dataset), "images")["parameters"]["root"]
+
+    def embed(works: Iterable[Work], advance: Callable[[int], object]) -> Iterator[tuple[Work, list[Embedded]]]:
         # Images are read ahead across shards, so that nothing waits at the border of two.
         ahead, now = tee(works)
         missing = chain.from_iterable(work.missing for work in ahead)
@@ -51,21 +57,16 @@ def main() -> None:
                 advance(1)
             yield work, made
 
-    print(embed_dataset(job, encoder.meta, embed))
+    return embed
 
 
-def images_root(job: Job) -> str:
-    """The folder that image_ids are relative to."""
-    root: str = read_meta(paths.images(job.dataset), "images")["parameters"]["root"]
-    return root
-
-
-def embed_dataset(job: Job, model: Meta, embed: Callable[[Iterable[Work], Callable[[int], object]], Done]) -> str:
+def embed_dataset(job: Job, model: Meta, embed: EmbedShards) -> str:
     """Bring the shards of a data set up to date; returns the line to print.
 
     Args:
         model: `Encoder.meta` of the encoder that `embed` uses.
-        embed: gives each shard's missing embeddings, shards in any order, and reports the images done meanwhile.
+        embed: gives each shard's missing embeddings, shards in any order, and reports the images done meanwhile. It
+            is given those shards alone of which something is missing.
 
     Raises:
         UserError: what does not belong together, or an image that cannot be read.
@@ -86,22 +87,27 @@ def embed_dataset(job: Job, model: Meta, embed: Callable[[Iterable[Work], Callab
         tqdm(total=open_parquet(images_path).metadata.num_rows, desc="embed", unit="image", disable=None) as progress,
         ThreadPoolExecutor(1, "writer") as pool,
     ):
-
-        def works() -> Iterator[Work]:
-            for shard in plan():
-                work = None if shard.path in right else old.work(shard)
-                progress.update(len(shard.images) - (len(work.missing) if work else 0))
-                if work:
-                    yield work
-
         writes: deque[Future[None]] = deque()
-        for work, embedded in embed(works(), progress.update):
+
+        def later(work: Work, embedded: list[Embedded]) -> None:
             counts["shards"] += 1
             counts["images"] += len(work.missing)
             counts["views"] += sum(1 + len(image.candidates) for image in work.missing)
             writes.append(pool.submit(write, work, embedded))
             if len(writes) > WRITES_AHEAD:
                 writes.popleft().result()
+
+        def works() -> Iterator[Work]:
+            for shard in plan():
+                work = None if shard.path in right else old.work(shard)
+                progress.update(len(shard.images) - (len(work.missing) if work else 0))
+                if work and work.missing:
+                    yield work
+                elif work:  # only laid out anew: whoever reads ahead for the next image shall not hold it
+                    later(work, [])
+
+        for work, embedded in embed(works(), progress.update):
+            later(work, embedded)
         for future in writes:
             future.result()
     forget(folder)
