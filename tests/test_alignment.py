@@ -19,7 +19,7 @@ from stages.common.errors import UserError
 from stages.common.params import Score
 from stages.common.tables import embedding_column
 from stages.score.methods import METHODS, WHOLE, Method, available, class_vectors
-from stages.score.outcomes import Outcome, Tally, fetch, predictions_table, rank, score_batch
+from stages.score.outcomes import Outcome, Tally, fetch, predictions_table, prepare, rank, score_batch
 from stages.score.stream import ViewBatch
 
 DIMENSIONS = 8
@@ -160,7 +160,8 @@ def score_with(
     pairs = list(zip(methods, vectors, strict=True))
     labels = np.zeros(len(pictures), dtype=np.int64)
     ids = [picture.image_id for picture in pictures]
-    ranks = score_batch(make_batch(pictures), ids, labels, pairs, score, SEED)
+    inputs = prepare(make_batch(pictures), ids, labels, score, SEED, torch.device("cpu"))
+    ranks = score_batch(inputs, pairs, score)
     outcomes = fetch(ranks, [1 if method.views == WHOLE else score.runs for method in methods])
     return {method.name: outcome for method, outcome in zip(methods, outcomes, strict=True)}
 

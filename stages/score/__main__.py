@@ -6,6 +6,7 @@ All methods and all runs in one pass over the shards, on the GPU when there is o
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import torch
 from tqdm import tqdm
@@ -16,8 +17,8 @@ from stages.common.device import pick_device
 from stages.common.errors import UserError, run
 from stages.common.tables import UNTRAINED, Meta, make_meta, read_meta, read_table, write_json, writing
 from stages.score.methods import METHODS, available, class_vectors
-from stages.score.outcomes import PREDICTIONS, Ledger, score_batch
-from stages.score.overlap import write_behind
+from stages.score.outcomes import PREDICTIONS, Inputs, Ledger, prepare, score_batch
+from stages.score.overlap import read_ahead, write_behind
 from stages.score.stream import find_shards, kept_candidates, read_batches
 
 IMAGES_PER_BATCH = 64
@@ -59,17 +60,21 @@ def score_dataset(job: Job) -> list[str]:
         parameters={"seed": seed, "methods": [m.name for m in METHODS], **score.model_dump()},
         model=views_model,
     )
+
+    def prepared() -> Iterator[tuple[slice, Inputs]]:
+        for batch in read_batches(shards, image_ids, kept, crop["max_views"], IMAGES_PER_BATCH):
+            span = slice(batch.first, batch.first + len(batch.similarity))
+            yield span, prepare(batch, image_ids[span], labels[span], score, seed, device)
+
     with (
         writing(paths.predictions(job.dataset, job.model), PREDICTIONS, meta) as writer,
         write_behind() as later,
         tqdm(total=len(image_ids), desc="score", unit="image", disable=None) as progress,
     ):
         ledger = Ledger(methods, score.runs, writer)
-        for batch in read_batches(shards, image_ids, kept, crop["max_views"], IMAGES_PER_BATCH):
-            span = slice(batch.first, batch.first + len(batch.similarity))
-            ranks = score_batch(batch, image_ids[span], labels[span], pairs, score, seed)
-            later(ledger.add, image_ids[span], labels[span], ranks)
-            progress.update(len(batch.similarity))
+        for span, inputs in read_ahead(prepared()):
+            later(ledger.add, image_ids[span], labels[span], score_batch(inputs, pairs, score))
+            progress.update(len(inputs.labels))
         later(ledger.flush)
     metrics: dict[str, object] = ledger.metrics()
     if views_model["pretrained"] == UNTRAINED:

@@ -104,39 +104,54 @@ class Ledger:
         return {method.name: tally.metrics() for method, tally in zip(self._methods, self._tallies, strict=True)}
 
 
-def score_batch(
-    batch: ViewBatch,
-    image_ids: Sequence[str],
-    labels: np.ndarray,
-    methods: Sequence[tuple[Method, torch.Tensor]],
-    score: Score,
-    seed: int,
-) -> Ranks:
-    """All methods and runs on one batch: method after method, run after run.
+@dataclass(frozen=True)
+class Inputs:
+    """What B images are scored from, on the device."""
 
-    On a GPU it returns while that still computes.
+    views: torch.Tensor
+    """[B, P, D] float16, as `ViewBatch.embeddings`."""
+    similarity: torch.Tensor
+    pools: dict[str, torch.Tensor]
+    places: torch.Tensor | None
+    """[B, R, V] float64: which views each run draws; None: every view of the pool once."""
+    labels: torch.Tensor
+    """[B] int64, the true ones."""
 
-    Args:
-        labels: [B], the true ones.
-        methods: each with its [C, D] float32 class vectors, on the device to compute on.
-    """
-    device = methods[0][1].device
-    views, similarity = to_device(batch.embeddings, device).float(), to_device(batch.similarity, device)
+
+def prepare(
+    batch: ViewBatch, image_ids: Sequence[str], labels: np.ndarray, score: Score, seed: int, device: torch.device
+) -> Inputs:
+    """Draw the runs' views of one batch and put all of it on the device, without waiting for the device."""
     places = None
     if score.views_per_run != "all":
-        places = to_device(draw_places(seed, image_ids, score.runs, score.views_per_run), device)
-    vectors = {WHOLE: views[:, :1]}
-    for pool in {method.views for method, _ in methods} - {WHOLE}:
-        weights = pool_weights(to_device(batch.pools[pool], device), similarity, score.image_scale, places)
-        vectors[pool] = image_vectors(weights, views, score.normalize)
-    scores = torch.cat([vectors[method.views] @ of_class.T for method, of_class in methods], dim=1)
-    return rank(scores, to_device(labels.astype(np.int64), device))
+        places = _to_device(draw_places(seed, image_ids, score.runs, score.views_per_run), device)
+    return Inputs(
+        _to_device(batch.embeddings, device),
+        _to_device(batch.similarity, device),
+        {name: _to_device(inside, device) for name, inside in batch.pools.items()},
+        places,
+        _to_device(labels.astype(np.int64), device),
+    )
 
 
-def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """The array as a tensor on `device`; on a GPU once what was asked of it before is done, and nothing waits here."""
+def _to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def score_batch(inputs: Inputs, methods: Sequence[tuple[Method, torch.Tensor]], score: Score) -> Ranks:
+    """All methods and runs on one batch: method after method, run after run. On a GPU it returns before that is done.
+
+    Args:
+        methods: each with its [C, D] float32 class vectors, on the device.
+    """
+    views = inputs.views.float()
+    vectors = {WHOLE: views[:, :1]}
+    for pool in {method.views for method, _ in methods} - {WHOLE}:
+        weights = pool_weights(inputs.pools[pool], inputs.similarity, score.image_scale, inputs.places)
+        vectors[pool] = image_vectors(weights, views, score.normalize)
+    scores = torch.cat([vectors[method.views] @ of_class.T for method, of_class in methods], dim=1)
+    return rank(scores, inputs.labels)
 
 
 def rank(scores: torch.Tensor, labels: torch.Tensor) -> Ranks:
