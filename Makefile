@@ -6,7 +6,7 @@ READY := $(VENV)/.installed
 # The stages' commands say `python`: that of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test lint
+.PHONY: repro test lint bench bench-gpu
 
 repro: $(READY)
 	@python -m stages.common.check
@@ -20,6 +20,15 @@ lint: $(READY)
 	ruff check .
 	ruff format --check .
 	mypy
+
+# Tables to the terminal, figures to benchmarks/results.json. Nothing else should run meanwhile.
+bench: $(READY)
+	@for name in view_preparation end_to_end sweep reprompt refine_at_size score_at_size growth; do \
+	    python -m benchmarks.$$name || exit 1; \
+	done
+
+bench-gpu: $(READY)
+	@python -m benchmarks.gpu
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)

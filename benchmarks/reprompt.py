@@ -116,8 +116,8 @@ def main() -> None:
             shares.append(taken / full)
             rows.append([label, f"{taken:.1f}", f"{100 * taken / full:.2f} %", 0])
     print_table(
-        f"Changing what texts or scores depend on: {IMAGES} images ({what}), {CLASSES} classes x {SENTENCES} sentences, "
-        f"ViT-B/32. The full run takes {full:.0f} s: {others:.0f} s measured and {an_image:.2f} s an image for embedding",
+        f"{IMAGES} images ({what}), {CLASSES} classes x {SENTENCES} sentences, ViT-B/32. The full run takes "
+        f"{full:.0f} s: {others:.0f} s measured, and {an_image:.2f} s an image for embedding",
         ["change", "dvc repro, s", "of the full run", "images embedded"],
         rows,
     )
