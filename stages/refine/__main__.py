@@ -20,6 +20,7 @@ from stages.refine.select import EXACT, RANK, SIMILAR, select
 from stages.refine.sources import match_classes, read_descriptions
 
 LABEL, TEMPLATE, WAFFLE = "label", "template", "waffle"
+ROWS_AT_ONCE = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,12 @@ def texts_table(texts: Sequence[Text], embeddings: np.ndarray, sources: Sequence
         embeddings: [N, D] float32 of unit norm.
         sources: whose union is refined, in order; the texts of all others get `kept` null.
     """
-    rank = {source: place for place, source in enumerate(sources)}
     labels = np.array([text.label for text in texts], dtype=np.int32)
-    label_prompts = embeddings[: labels.max() + 1]
-    similarity = np.einsum("nd,nd->n", embeddings, label_prompts[labels]).astype(np.float32)
-    kept: list[bool | None] = [None] * len(texts)
-    because: list[str | None] = [None] * len(texts)
-    duplicate_of: list[int | None] = [None] * len(texts)
-    union: list[list[int]] = [[] for _ in label_prompts]
-    for row, text in sorted(enumerate(texts), key=lambda item: rank.get(item[1].source, -1)):
-        if text.source in rank:
-            union[text.label].append(row)
-    for rows in map(np.array, filter(None, union)):
+    similarity = label_similarities(embeddings, labels)
+    judged, kept = np.zeros(len(texts), dtype=bool), np.zeros(len(texts), dtype=bool)
+    because = np.full(len(texts), None, dtype=object)
+    duplicate_of = np.full(len(texts), -1, dtype=np.int32)
+    for rows in union_rows(texts, labels, sources):
         chosen = select(
             [texts[row].description for row in rows],
             embeddings[rows],
@@ -80,22 +75,39 @@ def texts_table(texts: Sequence[Text], embeddings: np.ndarray, sources: Sequence
             refine.cosine_threshold,
             refine.top_k,
         )
-        for place, row in enumerate(rows):
-            kept[row], because[row] = bool(chosen.kept[place]), chosen.dropped_because[place]
-            if chosen.duplicate_of[place] >= 0:
-                duplicate_of[row] = int(rows[chosen.duplicate_of[place]])
+        repeats = chosen.duplicate_of >= 0
+        judged[rows], kept[rows], because[rows] = True, chosen.kept, chosen.dropped_because
+        duplicate_of[rows[repeats]] = rows[chosen.duplicate_of[repeats]]
     return pa.table(
         {
             "label": labels,
             "source": [text.source for text in texts],
             "description": [text.description for text in texts],
             "label_similarity": similarity,
-            "kept": pa.array(kept, pa.bool_()),
+            "kept": pa.array(kept, mask=~judged),
             "dropped_because": pa.array(because, pa.string()),
-            "duplicate_of": pa.array(duplicate_of, pa.int32()),
+            "duplicate_of": pa.array(duplicate_of, mask=duplicate_of < 0),
             "embedding": embedding_column(embeddings),
         }
     )
+
+
+def label_similarities(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Cosine of each text to its class's label prompt; the prompts are the first rows, by label: [N] float32."""
+    similarity = np.empty(len(labels), dtype=np.float32)
+    for start in range(0, len(labels), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        similarity[part] = np.einsum("nd,nd->n", embeddings[part], embeddings[labels[part]])
+    return similarity
+
+
+def union_rows(texts: Sequence[Text], labels: np.ndarray, sources: Sequence[str]) -> list[np.ndarray]:
+    """The rows of each class that has texts of `sources`, in the order of `sources`."""
+    places = {source: place for place, source in enumerate(sources)}
+    rank = np.array([places.get(text.source, -1) for text in texts])
+    rows = np.lexsort((rank, labels))  # stable: as they come within a source
+    rows = rows[rank[rows] >= 0]
+    return [own for own in np.split(rows, np.flatnonzero(np.diff(labels[rows])) + 1) if len(own)]
 
 
 def main() -> None:

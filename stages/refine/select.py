@@ -48,12 +48,12 @@ def select(
         if original != row:
             dropped_because[row], duplicate_of[row] = EXACT, original
     kept = duplicate_of < 0
-    similar = embeddings @ embeddings.T >= cosine_threshold
-    for row in range(count):
-        if kept[row]:
-            repeats = np.flatnonzero(similar[row, row + 1 :] & kept[row + 1 :]) + row + 1
+    similar = np.triu(embeddings @ embeddings.T >= cosine_threshold, k=1)
+    for original in np.flatnonzero(similar.any(axis=1)):
+        if kept[original]:
+            repeats = np.flatnonzero(similar[original] & kept)
             kept[repeats] = False
-            duplicate_of[repeats] = row
+            duplicate_of[repeats] = original
             for repeat in repeats:
                 dropped_because[repeat] = SIMILAR
     # An exact duplicate of a sentence that was itself too similar points at the one that was kept.
