@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,6 +19,7 @@ import pyarrow as pa
 import pytest
 from conftest import TINY_CONFIG, Call, Project, make_image, make_project, make_tiny_model, run_stages
 
+from stages.common.alignment import draw_places
 from stages.common.encoders import UNTRAINED
 from stages.common.tables import Meta, read_meta, read_table, write_table
 
@@ -118,47 +121,68 @@ def softmax(values: np.ndarray) -> np.ndarray:
     return powers / powers.sum()
 
 
-@pytest.mark.parametrize("threshold", [0.6, 0.8])
-def test_scores_follow_from_the_files_alone(project: Project, call: Call, threshold: float) -> None:
-    """Every kept view once, the paper's equation: from the Parquet files, image by image, with another threshold."""
+CROSS = (
+    ("wca", "all", "cupl"),
+    ("bifta-views", "refined", "cupl"),
+    ("bifta-texts", "all", "kept"),
+    ("bifta", "refined", "kept"),
+)
 
-    def all_views(params: dict[str, Any]) -> None:
-        params["score"].update(iou_threshold=threshold, views_per_run="all", runs=1, normalize=False)
 
-    project.edit(all_views)
+def double_sum(w: np.ndarray, images: np.ndarray, v: np.ndarray, texts: np.ndarray, normalize: bool) -> float:
+    """sum_ij w_i v_j cos(I_i, T_j) in float64, not factorised; by the lengths of both sums if `normalize`."""
+    total = float((w[:, None] * v[None, :] * (images @ texts.T)).sum())
+    if normalize:
+        total /= math.sqrt((w[:, None] * w[None, :] * (images @ images.T)).sum())
+        total /= math.sqrt((v[:, None] * v[None, :] * (texts @ texts.T)).sum())
+    return total
+
+
+@pytest.mark.parametrize(
+    ("threshold", "views", "runs", "normalize"),
+    [(0.6, "all", 1, False), (0.8, "all", 1, False), (0.8, 6, 3, False), (0.6, 6, 3, True)],
+)
+def test_scores_follow_from_the_files_alone(
+    project: Project, call: Call, threshold: float, views: int | str, runs: int, normalize: bool
+) -> None:
+    """Both weighted sums, with every kept view once and with drawn ones: from the Parquet files, image by image."""
+
+    def change(params: dict[str, Any]) -> None:
+        params["score"].update(iou_threshold=threshold, views_per_run=views, runs=runs, normalize=normalize)
+
+    project.edit(change)
     shards = {path: path.stat().st_mtime_ns for path in VIEWS.iterdir()}
     assert call("embed", *ON_TINY).code == 0
     assert {path: path.stat().st_mtime_ns for path in VIEWS.iterdir()} == shards, "no crop is embedded again"
     assert call("score", *ON_TINY).code == 0
-    views = pl.concat([pl.read_parquet(path) for path in sorted(VIEWS.iterdir())])
-    boxes, texts = pl.read_parquet(BOXES), pl.read_parquet(TEXTS)
-    views = views.join(boxes.select("image_id", "candidate", "kept"), on=["image_id", "candidate"], how="left")
+    rows, boxes, texts = pl.read_parquet(PREDICTIONS), pl.read_parquet(BOXES), pl.read_parquet(TEXTS)
+    stored = pl.concat([pl.read_parquet(path) for path in sorted(VIEWS.iterdir())])
+    assert stored.group_by("image_id").len()["len"].n_unique() > 1, "images have different numbers of views"
+    stored = stored.join(boxes.select("image_id", "candidate", "kept"), on=["image_id", "candidate"], how="left")
     survives = pl.col("kept").list.eval((pl.element() - threshold).abs() < 1e-6).list.any()
     pools = {"all": pl.col("candidate").is_between(0, 9), "refined": survives}
     chosen = {"cupl": pl.col("source") == "cupl", "kept": pl.col("kept")}
-    rows = pl.read_parquet(PREDICTIONS)
-    sizes = []
-    for method, pool, kind in (
-        ("wca", "all", "cupl"),
-        ("bifta-views", "refined", "cupl"),
-        ("bifta-texts", "all", "kept"),
-        ("bifta", "refined", "kept"),
-    ):
-        for image_id in views["image_id"].unique().to_list():
-            own = views.filter((pl.col("image_id") == image_id) & pools[pool])
-            sizes.append((pool, own.height))
-            w = softmax(math.exp(4) * own["similarity"].to_numpy().astype(float))
-            cosines = []
-            for label in range(3):
-                of_class = texts.filter((pl.col("label") == label) & chosen[kind])
-                v = softmax(math.exp(2) * of_class["label_similarity"].to_numpy().astype(float))
-                pairs = own["embedding"].to_numpy().astype(float) @ of_class["embedding"].to_numpy().astype(float).T
-                cosines.append(float(w @ pairs @ v))
-            row = rows.filter((pl.col("image_id") == image_id) & (pl.col("method") == method)).row(0, named=True)
-            assert row["score"] == pytest.approx(max(cosines), abs=1e-4)
-            assert row["predicted"] == int(np.argmax(cosines))
-    assert {size for pool, size in sizes if pool == "all"} == {10}
-    assert all(size <= 10 for _, size in sizes)
+    for method, pool, kind in CROSS:
+        for image_id in stored["image_id"].unique().to_list():
+            own = stored.filter((pl.col("image_id") == image_id) & pools[pool]).sort("candidate")
+            assert own.height == 10 if pool == "all" else own.height <= 10
+            images, similarity = own["embedding"].to_numpy().astype(float), own["similarity"].to_numpy().astype(float)
+            found = rows.filter((pl.col("image_id") == image_id) & (pl.col("method") == method)).sort("run")
+            assert found.height == runs
+            for run, row in enumerate(found.to_dicts()):
+                drawn = np.arange(own.height)
+                if views != "all":
+                    drawn = (draw_places(0, [image_id], runs, int(views))[0, run] * own.height).astype(int)
+                w = softmax(math.exp(4) * similarity[drawn])
+                scores = []
+                for label in range(3):
+                    of_class = texts.filter((pl.col("label") == label) & chosen[kind])
+                    v = softmax(math.exp(2) * of_class["label_similarity"].to_numpy().astype(float))
+                    sentences = of_class["embedding"].to_numpy().astype(float)
+                    scores.append(double_sum(w, images[drawn], v, sentences, normalize))
+                assert row["score"] == pytest.approx(max(scores), abs=1e-4)
+                assert row["margin"] == pytest.approx(max(scores) - sorted(scores)[-2], abs=1e-4)
+                assert row["predicted"] == int(np.argmax(scores))
 
 
 def test_a_threshold_changes_the_refined_views_alone(project: Project, call: Call) -> None:
@@ -341,4 +365,24 @@ def test_what_does_not_belong_together_is_refused(
     for part in expected:
         assert part in done.err
     assert [PREDICTIONS.read_bytes(), METRICS.read_bytes()] == before, "what was computed stays"
+    assert [path.name for path in TINY.glob(".*")] == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt()])
+def test_a_full_disk_or_an_interruption_leaves_what_was_there(
+    project: Project, call: Call, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    before = [PREDICTIONS.read_bytes(), METRICS.read_bytes()]
+
+    def fail(*_: object) -> None:
+        raise error
+
+    where = (
+        "stages.score.outcomes.predictions_table" if isinstance(error, OSError) else "stages.score.__main__.score_batch"
+    )
+    monkeypatch.setattr(where, fail)
+    done = call("score", *ON_TINY)
+    assert done.code == (1 if isinstance(error, OSError) else 130)
+    assert done.err.count("\n") == 1
+    assert [PREDICTIONS.read_bytes(), METRICS.read_bytes()] == before
     assert [path.name for path in TINY.glob(".*")] == []

@@ -49,11 +49,11 @@ def select(
             dropped_because[row], duplicate_of[row] = EXACT, original
     kept = duplicate_of < 0
     similar = np.triu(embeddings @ embeddings.T >= cosine_threshold, k=1)
-    for original in np.flatnonzero(similar.any(axis=1)):
-        if kept[original]:
-            repeats = np.flatnonzero(similar[original] & kept)
+    for place in np.flatnonzero(similar.any(axis=1)):
+        if kept[place]:
+            repeats = np.flatnonzero(similar[place] & kept)
             kept[repeats] = False
-            duplicate_of[repeats] = original
+            duplicate_of[repeats] = place
             for repeat in repeats:
                 dropped_because[repeat] = SIMILAR
     # An exact duplicate of a sentence that was itself too similar points at the one that was kept.

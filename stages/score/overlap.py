@@ -6,7 +6,7 @@ One thread each is enough, because PyArrow and Torch release the interpreter loc
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ WAITING = 2
 """Items that are made before they are wanted, or calls that are not done yet: what evens out a slow one."""
 
 
-def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
+def read_ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
     """The same items in the same order, made in a thread; an error of theirs is raised when its item is due."""
     end: Any = object()
     with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
