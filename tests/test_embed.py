@@ -17,7 +17,8 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import Project, make_image, make_project, run_stages
+from conftest import Project, make_image, make_project
+from embed_project import BOXES, CROP, EMBED, IMAGES, INGEST, VIEWS, embedded_project, in_folder, shards, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -37,9 +38,6 @@ PREPROCESS: dict[str, Any] = {
     "interpolation": "bicubic",
     "resize_mode": "shortest",
 }
-VIEWS = Path("data/toy/tiny/views")
-BOXES = Path("data/toy/boxes.parquet")
-IMAGES = Path("data/toy/images.parquet")
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -90,29 +88,10 @@ def test_batches_are_full_and_keep_every_view_in_order(counts: list[int], size: 
     assert all((batch[real:] == 0).all() for batch, real in found)
 
 
-def in_folder(folder: Path, *lines: str) -> None:
-    """Run stages in `folder`, in this process with one thread, as the subprocess of the killed run computes."""
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", [])
-        torch.set_num_threads(1)
-        try:
-            run_stages(*lines)
-        finally:
-            torch.set_num_threads(threads)
-
-
-INGEST, CROP, EMBED = "ingest --dataset toy", "crop --dataset toy", "embed --dataset toy --model tiny"
-
-
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project of nine images in shards of four, embedded in float32. Not to be changed."""
-    made = make_project(tmp_path_factory.mktemp("embed") / "project")
-    made.edit(lambda params: params.update(precision="float32"))
-    in_folder(made.folder, INGEST, CROP, EMBED)
-    return made
+    return embedded_project(tmp_path_factory.mktemp("embed") / "project", "float32")
 
 
 @pytest.fixture
@@ -120,15 +99,6 @@ def copied(computed: Project, tmp_path: Path) -> Project:
     """A copy of it that may be changed."""
     shutil.copytree(computed.folder, tmp_path / "copy")
     return Project(tmp_path / "copy")
-
-
-def shards(project: Project) -> list[Path]:
-    return sorted((project.folder / VIEWS).iterdir())
-
-
-def written(project: Project) -> dict[str, tuple[int, int]]:
-    """Name of each shard -> when it was written, and its inode."""
-    return {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in shards(project)}
 
 
 def test_each_image_has_its_whole_view_first_and_every_wanted_crop_once(computed: Project) -> None:

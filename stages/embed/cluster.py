@@ -75,9 +75,6 @@ class Cluster:
         task = self._task(embed_remotely)
         pending: dict[Any, Work] = {}
         for work in works:
-            if not work.missing:
-                yield work, []
-                continue
             reference = task.remote(work.missing, self._root, self.model, *self._encoder())
             pending[reference] = work
             while len(pending) >= SHARDS_AHEAD * self._workers():

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 from pathlib import Path
 
 import numpy as np
@@ -59,23 +59,26 @@ class OldViews:
 
     def __init__(self, folder: Path, model: Meta) -> None:
         """Only shards of this very `model` (and precision) count."""
-        self._where: dict[str, tuple[Path, int]] = {}
+        self._where: dict[str, list[tuple[Path, int]]] = {}
         for path in sorted(old_folder(folder).glob("*.parquet")):
             with suppress(UserError, KeyError):
                 meta = read_meta(path, "views")
                 if meta["model"] == model:
-                    self._where.update({d: (path, place) for place, d in enumerate(meta["shard"]["drawings"])})
+                    for place, drawing in enumerate(meta["shard"]["drawings"]):
+                        self._where.setdefault(drawing, []).append((path, place))
         self._read = lru_cache(maxsize=4)(_read_shard)
 
     def find(self, image: ImageViews) -> Rows | None:
         """The rows of views of `image` that are still wanted, the whole image among them."""
         if image.drawing not in self._where:
             return None
-        path, place = self._where[image.drawing]
+        # After a run that was interrupted and then changed, several shards may each have a part of them.
+        rows = reduce(_join, (self._rows(path, place) for path, place in self._where[image.drawing]))
+        return rows.take(np.isin(rows.candidates, np.append(image.candidates, WHOLE)))
+
+    def _rows(self, path: Path, place: int) -> Rows:
         rows, starts = self._read(path)
-        span = slice(starts[place], starts[place + 1])
-        wanted = np.isin(rows.candidates[span], np.append(image.candidates, WHOLE))
-        return Rows(*(column[span][wanted] for column in (rows.candidates, rows.similarity, rows.embeddings)))
+        return rows.take(slice(starts[place], starts[place + 1]))
 
     def work(self, shard: Shard) -> Work:
         """What there is of a shard, and what is missing."""

@@ -49,6 +49,10 @@ class Rows:
     embeddings: np.ndarray
     """[N, D] float16."""
 
+    def take(self, which: slice | np.ndarray) -> Rows:
+        """Some of the rows: a span, or those where a [N] bool is true."""
+        return Rows(self.candidates[which], self.similarity[which], self.embeddings[which])
+
 
 @dataclass(frozen=True)
 class Shard:
