@@ -64,11 +64,17 @@ class Encoder:
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], batch_size: int, progress: str | None = None) -> torch.Tensor:
-        """N texts -> [N, D] float32 embeddings of unit norm, on the CPU. `progress` labels a progress bar."""
+        """N texts -> [N, D] float32 embeddings of unit norm, on the CPU. `progress` labels a progress bar.
+
+        All batches have `batch_size` rows, the last filled up: in batches of one size a text's embedding does not
+        depend, to the last bit, on the texts beside it.
+        """
         rows = []
         for start in tqdm(range(0, len(texts), batch_size), desc=progress, unit="batch", disable=None):
             tokens = self.tokenizer(list(texts[start : start + batch_size])).to(self.device)
-            rows.append(torch.nn.functional.normalize(self.model.encode_text(tokens).float(), dim=-1).cpu())
+            real = len(tokens)
+            tokens = torch.cat([tokens, tokens[:1].expand(batch_size - real, -1)])
+            rows.append(torch.nn.functional.normalize(self.model.encode_text(tokens)[:real].float(), dim=-1).cpu())
         return torch.cat(rows) if rows else torch.zeros(0, self.meta["embedding_dim"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +13,9 @@ import pyarrow as pa
 from stages.common import paths
 from stages.common.cli import Job, parse_job
 from stages.common.encoders import load_encoder
-from stages.common.errors import run
+from stages.common.errors import UserError, run
 from stages.common.params import Refine
-from stages.common.tables import Meta, embedding_column, make_meta, read_table, write_table
+from stages.common.tables import Meta, embedding_column, embedding_rows, make_meta, read_table, write_table
 from stages.refine.baselines import join_descriptor, waffle_descriptors
 from stages.refine.select import EXACT, RANK, SIMILAR, select
 from stages.refine.sources import match_classes, read_descriptions
@@ -116,10 +117,12 @@ def main() -> None:
     known: Meta = made_by["parameters"]
     texts = collect_texts(job, classes["name"].to_pylist(), known["templates"], known["aliases"])
     encoder = load_encoder(job.model, job.params)
-    distinct = list(dict.fromkeys(text.description for text in texts))
-    place = {description: row for row, description in enumerate(distinct)}
-    embedded = encoder.encode_texts(distinct, job.params.refine.batch_size, progress="texts").numpy()
-    embeddings = embedded[[place[text.description] for text in texts]]
+    model: Meta = {**encoder.meta, "precision": "float32"}
+    path = paths.texts(job.dataset, job.model)
+    embedded = known_embeddings(path, model)
+    new = [description for description in dict.fromkeys(t.description for t in texts) if description not in embedded]
+    embedded.update(zip(new, encoder.encode_texts(new, job.params.refine.batch_size, "texts").numpy(), strict=True))
+    embeddings = np.stack([embedded[text.description] for text in texts])
     sources = job.params.refined_sources()
     table = texts_table(texts, embeddings, sources, job.params.refine)
     parameters = {
@@ -128,9 +131,20 @@ def main() -> None:
         "refined": sources,
         **job.params.refine.model_dump(exclude={"sources", "batch_size"}),
     }
-    meta = make_meta("texts", job.dataset, parameters=parameters, model={**encoder.meta, "precision": "float32"})
-    write_table(paths.texts(job.dataset, job.model), table, meta)
-    print(summary(job, table))
+    meta = make_meta("texts", job.dataset, parameters=parameters, model=model)
+    write_table(path, table, meta)
+    print(f"{summary(job, table)}; {len(new)} texts embedded")
+
+
+def known_embeddings(path: Path, model: Meta) -> dict[str, np.ndarray]:
+    """What an earlier run of this very `model` embedded: description -> [D] float32."""
+    try:
+        table, meta = read_table(path, "texts", ["description", "embedding"])
+    except UserError:  # none, or none that can be used
+        return {}
+    if meta["model"] != model:
+        return {}
+    return dict(zip(table["description"].to_pylist(), embedding_rows(table["embedding"]), strict=True))
 
 
 def summary(job: Job, table: pa.Table) -> str:
