@@ -1,0 +1,222 @@
+"""Scoring a large data set: `python -m benchmarks.score_at_size [--images 50000] [--keep FOLDER]`.
+
+Makes a project of random embeddings (50,000 images x (100 views + the whole image) x 512 dimensions, about 5 GiB) in
+a temporary folder, and runs `python -m stages.score` on it in a process of its own, in turns with one that only reads
+the same shards. Every method is scored, with the runs and views a run of params.yaml. Then again on a quarter of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import yaml
+
+from benchmarks.common import print_table, record, run_measured
+from stages.common import paths
+from stages.common.params import PARAMS_FILE, Params, load_params
+from stages.common.tables import UNTRAINED, Meta, make_meta, read_table, write_table, writing
+from stages.crop.__main__ import BOXES, boxes_table
+from stages.embed.shards import Rows, plan_shards, write_shard
+from stages.embed.views import WHOLE
+from stages.refine.__main__ import LABEL, TEMPLATE, WAFFLE, Text, texts_table
+
+ROOT = Path(__file__).resolve().parent.parent
+DATASET, MODEL = "at-size", "random"
+CLASSES, VIEWS, DIMENSIONS = 100, 100, 512
+TEXTS_A_CLASS = {TEMPLATE: 7, "cupl": 30, "attrvr_des": 30, "attrvr_dist": 30, "clip-d": 10, WAFFLE: 30}
+WIDTH, HEIGHT = 500, 375
+REPEATS = 3
+MODEL_META: Meta = {
+    "name": "random",
+    "pretrained": UNTRAINED,
+    "weights": "0" * 16,
+    "activation": "gelu",
+    "image_size": 224,
+    "embedding_dim": DIMENSIONS,
+    "precision": "float32",
+    "preprocess": {"interpolation": "bicubic", "mean": [0.5] * 3, "resize_mode": "shortest", "std": [0.25] * 3},
+}
+READ = """
+import sys
+from pathlib import Path
+from stages.common.tables import embedding_rows, read_table
+for path in sorted(Path(sys.argv[1]).glob("part-*.parquet")):
+    table, _ = read_table(path, "views")
+    embedding_rows(table["embedding"])
+"""
+"""Plain reading: every column of every shard decoded, as `stages.score` has to, and nothing else."""
+
+
+@contextmanager
+def folder_for(images: int, keep: Path | None) -> Iterator[Path]:
+    """A folder with a project of that many images, removed at the end; under `keep`, made once and left there."""
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="score-at-size-") as name:
+            write_data(Path(name), write_params(Path(name)), images)
+            yield Path(name)
+        return
+    folder = keep.resolve() / str(images)
+    params = write_params(folder)
+    if not (folder / "done").exists():
+        write_data(folder, params, images)
+        (folder / "done").touch()
+    yield folder
+
+
+def write_params(folder: Path) -> Params:
+    """The project's own parameters with one data set, one model and four sources."""
+    raw = yaml.safe_load((ROOT / PARAMS_FILE).read_text(encoding="utf-8"))
+    raw.update(
+        datasets={DATASET: {"reader": "folder", "root": "images"}},
+        models={MODEL: {"name": "ViT-B-32", "pretrained": None}},
+        sources={"cupl": "sentences", "attrvr_des": "sentences", "attrvr_dist": "sentences", "clip-d": "descriptors"},
+    )
+    raw["crop"]["max_views"] = VIEWS
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PARAMS_FILE).write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    return load_params(folder / PARAMS_FILE)
+
+
+def write_data(folder: Path, params: Params, images: int) -> None:
+    """Everything that `score` reads, written by the functions that write it in the pipeline."""
+    (folder / "stages").symlink_to(ROOT / "stages")
+    write_images_and_classes(folder, images)
+    write_boxes(folder, params)
+    write_texts(folder, params)
+    write_shards(folder, params)
+
+
+def write_images_and_classes(folder: Path, images: int) -> None:
+    ids = [f"class_{index * CLASSES // images:03d}/{index:06d}.jpg" for index in range(images)]
+    table = pa.table(
+        {
+            "image_id": ids,
+            "label": pa.array([index * CLASSES // images for index in range(images)], pa.int32()),
+            "width": pa.array([WIDTH] * images, pa.int32()),
+            "height": pa.array([HEIGHT] * images, pa.int32()),
+            "content": [f"{index:016x}" for index in range(images)],
+        }
+    )
+    write_table(folder / paths.images(DATASET), table, make_meta("images", DATASET, parameters={}))
+    classes = pa.table(
+        {"label": pa.array(range(CLASSES), pa.int32()), "name": [f"class {label}" for label in range(CLASSES)]}
+    )
+    write_table(folder / paths.classes(DATASET), classes, make_meta("classes", DATASET, parameters={}))
+
+
+def write_boxes(folder: Path, params: Params) -> None:
+    """Boxes of 256 images, repeated; only the first 100 candidates survive, so that an image has 100 views."""
+    images, _ = read_table(folder / paths.images(DATASET), "images", ["image_id"])
+    ids = images["image_id"].to_pylist()
+    group = [{"image_id": image_id, "width": WIDTH, "height": HEIGHT} for image_id in ids[:256]]
+    drawn, _ = boxes_table(group, params.crop, params.seed)
+    beyond = drawn["candidate"].to_numpy() >= VIEWS
+    kept = pa.array(
+        [[] if gone else own for gone, own in zip(beyond, drawn["kept"].to_pylist(), strict=True)],
+        BOXES.field("kept").type,
+    )
+    drawn = drawn.set_column(BOXES.get_field_index("kept"), BOXES.field("kept"), kept)
+    meta = make_meta("boxes", DATASET, parameters={"seed": params.seed, **params.crop.model_dump()})
+    with writing(folder / paths.boxes(DATASET), BOXES, meta) as writer:
+        for start in range(0, len(ids), len(group)):
+            own = ids[start : start + len(group)]
+            rows = drawn.slice(0, len(own) * params.crop.candidates)
+            names = pa.array(own).take(np.repeat(np.arange(len(own)), params.crop.candidates))
+            writer.write_table(rows.set_column(0, BOXES.field("image_id"), names))
+
+
+def write_texts(folder: Path, params: Params) -> None:
+    """Random texts of every source, so that all methods are scored; refined as in the pipeline."""
+    texts = [Text(label, LABEL, f"label {label}") for label in range(CLASSES)]
+    for source, count in TEXTS_A_CLASS.items():
+        texts += [Text(label, source, f"{source} {label} {i}") for label in range(CLASSES) for i in range(count)]
+    rng = np.random.default_rng(0)
+    centers = rng.standard_normal((CLASSES, DIMENSIONS))
+    rows = centers[[text.label for text in texts]] + rng.standard_normal((len(texts), DIMENSIONS))
+    embeddings = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    table = texts_table(texts, embeddings, params.refined_sources(), params.refine)
+    meta = make_meta("texts", DATASET, parameters={}, model=MODEL_META)
+    write_table(folder / paths.texts(DATASET, MODEL), table, meta)
+
+
+def write_shards(folder: Path, params: Params) -> None:
+    """Random views around a random direction for each image, 64 images a shard."""
+    images_path, boxes_path = folder / paths.images(DATASET), folder / paths.boxes(DATASET)
+    crop = {"seed": params.seed, **params.crop.model_dump()}
+    meta = make_meta("views", DATASET, parameters={"crop": crop}, model=MODEL_META)
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # each operation is small
+    target = folder / paths.views(DATASET, MODEL)
+    for shard in plan_shards(images_path, boxes_path, target, params.embed.images_per_shard, meta):
+        rows = []
+        for image in shard.images:
+            assert len(image.candidates) == VIEWS
+            views = torch.randn(1, DIMENSIONS) + torch.randn(1 + VIEWS, DIMENSIONS)
+            views = torch.nn.functional.normalize(views, dim=-1)
+            candidates = np.concatenate([[WHOLE], image.candidates]).astype(np.int32)
+            rows.append(Rows(candidates, (views @ views[0]).numpy(), views.half().numpy()))
+        write_shard(shard, rows)
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """Seconds and MiB of scoring and of plain reading, in turns; what a process costs before it reads is in both."""
+    views = str(folder / paths.views(DATASET, MODEL))
+    commands = {
+        "read": [sys.executable, "-c", READ, views],
+        "score": [sys.executable, "-m", "stages.score", "--dataset", DATASET, "--model", MODEL],
+        "nothing": [sys.executable, "-c", "import stages.score.__main__"],
+    }
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for _ in range(REPEATS):
+        for name, command in commands.items():
+            runs[name].append(run_measured(command, folder))
+    size = sum(path.stat().st_size for path in Path(views).iterdir())
+    return {
+        "shard_bytes": size,
+        **{f"{name}_seconds": [round(seconds, 2) for seconds, _ in found] for name, found in runs.items()},
+        "score_peak_mib": max(peak for _, peak in runs["score"]),
+        "score_over_read": statistics.median(s / r for (s, _), (r, _) in zip(runs["score"], runs["read"], strict=True)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.score_at_size", description=__doc__)
+    parser.add_argument("--images", type=int, default=50_000)
+    parser.add_argument("--keep", type=Path, help="make the projects here, use those that are there, leave them")
+    arguments = parser.parse_args()
+    found: dict[int, dict[str, Any]] = {}
+    for images in (arguments.images // 4, arguments.images):
+        with folder_for(images, arguments.keep) as folder:
+            found[images] = measure(folder)
+    print_table(
+        f"Scoring {CLASSES} classes, {1 + VIEWS} x {DIMENSIONS} float16 an image, all methods and runs; medians of "
+        f"{REPEATS} processes in turns, shards in the page cache for both",
+        ["images", "shards (GiB)", "read (s)", "score (s)", "of it start-up (s)", "score / read", "score peak (MiB)"],
+        [
+            (
+                f"{images:,}",
+                f"{figures['shard_bytes'] / 2**30:.2f}",
+                *(f"{statistics.median(figures[f'{name}_seconds']):.1f}" for name in ("read", "score", "nothing")),
+                f"{figures['score_over_read']:.2f}",
+                f"{figures['score_peak_mib']:.0f}",
+            )
+            for images, figures in found.items()
+        ],
+    )
+    full = found[arguments.images]
+    headline = {name: round(full[name], 2) for name in ("score_over_read", "score_peak_mib")}
+    record("score_at_size", headline, {"classes": CLASSES, "by_images": {str(n): f for n, f in found.items()}})
+
+
+if __name__ == "__main__":
+    main()
