@@ -6,9 +6,11 @@ its last whole shard. Of other shards every row is used that shows a wanted view
 
 from __future__ import annotations
 
+import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import redirect_stdout
 from itertools import chain, islice, tee
 
 from tqdm import tqdm
@@ -34,8 +36,10 @@ def main() -> None:
     if job.params.embed.engine == "ray":
         from stages.embed.cluster import Cluster
 
-        with Cluster(job) as cluster:
-            print(embed_dataset(job, cluster.model, cluster.embed))
+        # Ray tells of lost nodes on standard output, where only this stage's own line belongs.
+        with redirect_stdout(io.StringIO()), Cluster(job) as cluster:
+            line = embed_dataset(job, cluster.model, cluster.embed)
+        print(line)
         return
     encoder = load_encoder(job.model, job.params)
     print(embed_dataset(job, encoder.meta, embed_here(job, encoder)))

@@ -8,6 +8,7 @@ A task that is lost with its node is run again by Ray, elsewhere.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -32,6 +33,9 @@ CPUS_A_WORKER = 8
 SHARDS_AHEAD = 2
 """Shards a worker that are submitted: one under way and one to go on with."""
 
+ANSWERS_WITHIN = 10.0
+"""Seconds."""
+
 
 class Cluster:
     """A connection to the Ray cluster of RAY_ADDRESS, or to one started on this machine.
@@ -51,6 +55,7 @@ class Cluster:
         self._root = entry.remote_root or str(Path(root).resolve())
         # The code goes along, so that all nodes run this very version; nothing else does.
         others = [f"/{path.name}" for path in Path.cwd().iterdir() if path.name != "stages"]
+        check_address(os.environ.get("RAY_ADDRESS", ""), self._ray.util.get_node_ip_address)
         try:
             self._ray.init(
                 log_to_driver=False,
@@ -88,7 +93,9 @@ class Cluster:
         """Wait for a shard."""
         (reference, *_), _ = self._ray.wait(list(pending), num_returns=1)
         work = pending.pop(reference)
-        embedded = [Embedded(*map(torch.from_numpy, pair)) for pair in self._get(reference)]
+        # Copied, because arrays in Ray's memory are read-only, and so that it can let go of them.
+        pairs = ((embeddings.copy(), similarity.copy()) for embeddings, similarity in self._get(reference))
+        embedded = [Embedded(*map(torch.from_numpy, pair)) for pair in pairs]
         advance(len(embedded))
         yield work, embedded
 
@@ -97,9 +104,11 @@ class Cluster:
 
     def _resources(self) -> dict[str, float]:
         """What a worker takes: a GPU where the cluster has any, and its share of the cores."""
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        nodes = [node for node in alive if node.get("CPU")]
         gpus = [node for node in nodes if node.get("GPU")] if self._job.params.device != "cpu" else []
-        shares = [node["CPU"] / node["GPU"] for node in gpus] or [n["CPU"] for n in nodes if n.get("CPU")]
+        # Of a cluster that has still to grow nothing is known; a core is what any node will have.
+        shares = [node["CPU"] / node["GPU"] for node in gpus] or [node["CPU"] for node in nodes] or [1]
         return {"num_cpus": max(1, min(CPUS_A_WORKER, *map(int, shares))), "num_gpus": 1 if gpus else 0}
 
     def _workers(self) -> int:
@@ -123,6 +132,26 @@ class Cluster:
             if isinstance(error.cause, UserError):
                 raise UserError(str(error.cause)) from None
             raise
+
+
+def check_address(address: str, own_address: Callable[[], str]) -> None:
+    """Knock at a cluster's door: Ray itself knocks for minutes, and tells what it thinks meanwhile.
+
+    Args:
+        address: RAY_ADDRESS; only those with a host and a port are looked at ("auto" and "local" are none).
+        own_address: this machine's address on the network, where a cluster that is called by a loopback one listens.
+
+    Raises:
+        UserError: nobody answers.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    hosts = [host, own_address()] if host in ("127.0.0.1", "localhost") else [host]
+    for one in hosts:
+        with suppress(OSError), socket.create_connection((one.strip("[]"), int(port)), timeout=ANSWERS_WITHIN):
+            return
+    raise UserError(f"no Ray cluster at RAY_ADDRESS: nothing answers at {address}; start one with `ray start --head`")
 
 
 def _import_ray() -> Any:

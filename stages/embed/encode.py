@@ -167,11 +167,18 @@ def read_image(root: str, image: ImageViews) -> Image.Image:
 
 
 def read_bytes(root: str, image_id: str) -> bytes:
-    """The bytes of a file under a folder or an fsspec URL."""
+    """The bytes of a file under a folder or an fsspec URL.
+
+    Raises:
+        UserError: the URL's scheme is unknown or needs a package that is not installed.
+    """
     if "://" not in root:
         return (Path(root) / image_id).read_bytes()
-    with fsspec.open(f"{root.rstrip('/')}/{image_id}", "rb") as file:
-        data: bytes = file.read()
+    try:
+        with fsspec.open(f"{root.rstrip('/')}/{image_id}", "rb") as file:
+            data: bytes = file.read()
+    except (ImportError, ValueError) as error:  # a scheme whose package is not installed, or that fsspec does not know
+        raise UserError(f"images under '{root}' cannot be read here: {' '.join(str(error).split())}") from None
     return data
 
 

@@ -78,6 +78,6 @@ def _resample_some(
     across = axis_weights(left, right - left, rows.shape[1], size, interpolation).to(rows.dtype)
     down = axis_weights(top, bottom - top, height, size, interpolation).to(rows.dtype)
     narrowed = (rows @ across.flatten(0, 1).T).round_().clamp_(0, 255)
-    narrowed = narrowed.view(3, height, len(corners), size).permute(2, 1, 0, 3).reshape(len(corners), height, -1)
+    narrowed = narrowed.view(3, height, len(corners), size).permute(2, 1, 0, 3).reshape(len(corners), height, 3 * size)
     crops = torch.bmm(down, narrowed).round_().clamp_(0, 255).to(torch.uint8)
     return crops.view(len(corners), size, 3, size).permute(0, 2, 1, 3)
