@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def refined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that the encoder is given."""
     texts: list[str] = []
     encode = Encoder.encode_texts
@@ -39,7 +39,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return encode(self, some, *arguments, **named)
 
     monkeypatch.setattr(Encoder, "encode_texts", counting)
-    yield texts
+    return texts
 
 
 def from_nothing(project: Project, folder: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
