@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+WITH_RAY := $(VENV)/.installed-ray
 # The stages' commands say `python`: that of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -13,7 +14,7 @@ repro: $(READY)
 	dvc repro
 	@python -m stages.report
 
-test: $(READY)
+test: $(WITH_RAY)
 	python -m pytest -n 2 --dist loadgroup
 
 lint: $(READY)
@@ -30,7 +31,16 @@ bench: $(READY)
 bench-gpu: $(READY)
 	@python -m benchmarks.gpu
 
+define install
+$(PYTHON) -m venv $(VENV)
+$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
+endef
+
 $(READY): requirements.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(install)
 	@touch $@
+
+# requirements-ray.txt names requirements.txt, so that one installation is both.
+$(WITH_RAY): requirements-ray.txt requirements.txt
+	$(install)
+	@touch $(READY) $@
