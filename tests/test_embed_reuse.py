@@ -38,6 +38,7 @@ from embed_project import (
 )
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from stages.common.tables import METADATA_KEY, read_meta, write_table
 from stages.embed import __main__ as stage
@@ -124,7 +125,9 @@ def change_images(project: Project, kind: str) -> None:
     elif kind == "moved":
         (root / "Grey_Heron/0.jpg").rename(root / "red-crowned tavo/9.jpg")
     elif kind == "replaced":
-        add(project, "blue tavo/1.jpg", 52)
+        with Image.open(root / "blue tavo/1.jpg") as old:  # of the same size, so that its boxes stay
+            size = old.size
+        add(project, "blue tavo/1.jpg", 52, size)
     elif kind == "shrunk":
         shutil.rmtree(root / "red-crowned tavo")
     else:
