@@ -28,6 +28,7 @@ pytestmark = pytest.mark.xdist_group("cluster")
 
 COMMAND = [sys.executable, "-m", "stages.embed", "--dataset", "toy", "--model", "tiny"]
 TELLING = """
+import time
 
 _load_quietly, _embed_quietly = load_encoder, embed_remotely
 
@@ -46,9 +47,18 @@ def embed_remotely(images, *arguments):
     import ray
 
     _tell("embeds", ray.get_runtime_context().get_assigned_resources().get("GPU", 0))
+    until = time.monotonic() + 30
+    while len(images) > 1 and time.monotonic() < until:
+        told = [line.split() for line in open(os.environ["TOLD"])]
+        if len({process for process, word, *_ in told if word == "embeds"}) > 1:
+            break
+        time.sleep(0.05)
     return _embed_quietly(images, *arguments)
 """
-"""Appended to the code that a test sends to the workers: they tell when they load the encoder and embed a shard."""
+"""Appended to the code that a test sends to the workers: they tell when they load the encoder and embed a shard.
+
+Of several shards none is begun before two workers have one, so that there is work to be lost with either.
+"""
 
 
 class Nodes:
