@@ -275,6 +275,15 @@ def test_embeddings_are_float32_rows_of_unit_norm(tmp_path: Path, precision: str
     torch.testing.assert_close(texts, alone, atol=1e-5, rtol=0)
 
 
+def test_a_short_text_is_embedded_as_in_the_whole_context(tmp_path: Path) -> None:
+    """The tower is causal, so that padding behind the end token changes nothing; an overlong text is cut."""
+    encoder = load(name=f"local-dir:{make_tiny_model(tmp_path / 'model')}")
+    texts = ["", "a tavo.", "a heron with a long beak, seen from below.", "heron " * 100]
+    with torch.inference_mode():
+        whole = torch.nn.functional.normalize(encoder.model.encode_text(encoder.tokenizer(texts)), dim=-1)
+    torch.testing.assert_close(encoder.encode_texts(texts, 2), whole, atol=1e-6, rtol=0)
+
+
 def test_texts_are_float32_whatever_the_precision_of_views(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "model")
     one, two = (load(precision, name=f"local-dir:{folder}") for precision in ("float32", "bfloat16"))

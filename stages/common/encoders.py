@@ -7,6 +7,8 @@ import logging
 import warnings
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +27,8 @@ from stages.common.tokenizer import FULL_VOCABULARY, Tokenizer, build_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
+CONTEXT_STEP = 8
+"""Texts are embedded in contexts of this many tokens, or a multiple of it."""
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 
@@ -62,20 +66,65 @@ class Encoder:
         normalized = ((pixels.float() - mean) / std).to(self.dtype, memory_format=torch.channels_last)
         return torch.nn.functional.normalize(self.model.encode_image(normalized).float(), dim=-1)
 
-    @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], batch_size: int, progress: str | None = None) -> torch.Tensor:
         """N texts -> [N, D] float32 embeddings of unit norm, on the CPU. `progress` labels a progress bar.
 
-        All batches have `batch_size` rows, the last filled up: in batches of one size a text's embedding does not
-        depend, to the last bit, on the texts beside it.
+        Batches have `batch_size` rows, filled up where needed, and hold texts of about the same number of tokens: in
+        batches of one shape, each on one core, a text's embedding does not depend, to the last bit, on the texts
+        beside it.
         """
-        rows = []
-        for start in tqdm(range(0, len(texts), batch_size), desc=progress, unit="batch", disable=None):
-            tokens = self.tokenizer(list(texts[start : start + batch_size])).to(self.device)
-            real = len(tokens)
-            tokens = torch.cat([tokens, tokens[:1].expand(batch_size - real, -1)])
-            rows.append(torch.nn.functional.normalize(self.model.encode_text(tokens)[:real].float(), dim=-1).cpu())
-        return torch.cat(rows) if rows else torch.zeros(0, self.meta["embedding_dim"])
+        rows = torch.zeros(len(texts), self.meta["embedding_dim"])
+        if not texts:
+            return rows
+        tokens = self.tokenizer(list(texts))
+        lengths = self._contexts(tokens)
+        batches = [
+            (length, places)
+            for length in lengths.unique().tolist()
+            for places in torch.nonzero(lengths == length)[:, 0].split(batch_size)
+        ]
+
+        @torch.inference_mode()
+        def encode(batch: tuple[int, torch.Tensor]) -> torch.Tensor:
+            length, places = batch
+            filled = torch.cat([places, places[:1].expand(batch_size - len(places))])
+            model = _with_context(self.model, length)
+            encoded = model.encode_text(tokens[filled, :length].to(self.device))[: len(places)]
+            return torch.nn.functional.normalize(encoded.float(), dim=-1).cpu()
+
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        with (
+            tqdm(total=len(texts), desc=progress, unit="text", disable=None) as bar,
+            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        ):
+            for (_, places), encoded in zip(batches, pool.map(encode, batches), strict=True):
+                rows[places] = encoded
+                bar.update(len(places))
+        return rows
+
+    def _contexts(self, tokens: torch.Tensor) -> torch.Tensor:
+        """How many of a text's tokens its embedding depends on, in steps of CONTEXT_STEP: [N, L] -> [N].
+
+        What CLIP's causal text tower says of a text stands at its end token; the padding behind it changes nothing.
+        """
+        context = tokens.shape[1]
+        if not isinstance(self.model, open_clip.CLIP) or self.model.attn_mask is None:
+            return torch.full((len(tokens),), context)
+        if self.model.text_pool_type != "argmax":
+            return torch.full((len(tokens),), context)
+        ends = tokens.argmax(dim=1) + 1
+        return (-(-ends // CONTEXT_STEP) * CONTEXT_STEP).clamp(max=context)
+
+
+def _with_context(model: Any, length: int) -> Any:
+    """A CLIP of fewer tokens that shares the weights of `model`; any other model as it is."""
+    if not isinstance(model, open_clip.CLIP) or length == len(model.positional_embedding):
+        return model
+    shorter = copy(model)
+    # Dictionaries of its own, where the copy would share those of the module.
+    shorter._parameters = {**model._parameters, "positional_embedding": model.positional_embedding[:length]}
+    shorter._buffers = {**model._buffers, "attn_mask": model.attn_mask[:length, :length]}
+    return shorter
 
 
 def load_encoder(key: str, params: Params) -> Encoder:
