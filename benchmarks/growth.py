@@ -39,25 +39,29 @@ def measure(folder: Path, files: list[Path], classes: int, views: int) -> Measur
 
 
 def draw(results: dict[str, dict[int, Measured]]) -> None:
-    figure = Figure(figsize=(11, 6.2), layout="constrained")
+    figure = Figure(figsize=(11, 6.4), layout="constrained")
     axes = figure.subplots(2, len(results), sharex=True, sharey="row")
     for column, (axis, by_factor) in enumerate(results.items()):
-        for row, label in enumerate(("seconds", "peak memory (MiB)")):
-            plot = axes[row, column]
-            for stage in STAGES:
-                plot.plot(FACTORS, [by_factor[factor][stage][row] for factor in FACTORS], marker="o", label=stage)
-            plot.set_xscale("log", base=4)
-            plot.set_yscale("log")
+        seconds, memory = axes[:, column]
+        for stage in STAGES:
+            measured = [by_factor[factor][stage] for factor in FACTORS]
+            seconds.plot(FACTORS, [taken for taken, _ in measured], marker="o", label=stage)
+            memory.plot(FACTORS, [mib / 1024 for _, mib in measured], marker="o")
+        slope = [by_factor[1]["embed"][0] * factor for factor in FACTORS]
+        seconds.plot(FACTORS, slope, "k:", lw=1, label="in proportion")
+        seconds.set_title(f"{axis}: {BASE[axis]} to {BASE[axis] * FACTORS[-1]}")
+        seconds.set_xscale("log", base=4)
+        seconds.set_yscale("log")
+        for plot in (seconds, memory):
+            plot.grid(alpha=0.3)
             plot.set_xticks(FACTORS, [f"{factor}×" for factor in FACTORS])
-            plot.grid(alpha=0.3, which="both")
-            if column == 0:
-                plot.set_ylabel(label)
-        first = axes[0, column].get_ylim()
-        start = by_factor[1]["embed"][0]
-        axes[0, column].plot(FACTORS, [start * factor for factor in FACTORS], "k:", lw=1, label="in proportion")
-        axes[0, column].set_ylim(first)
-        axes[0, column].set_title(f"{axis}: {BASE[axis]} to {BASE[axis] * FACTORS[-1]}")
-    axes[0, 0].legend(fontsize=8)
+            plot.minorticks_off()
+    ticks = (2, 5, 10, 20, 50, 100)
+    axes[0, 0].set_yticks(ticks, [str(tick) for tick in ticks])
+    axes[0, 0].set_ylabel("seconds, start-up included")
+    axes[1, 0].set_ylabel("peak resident memory (GiB)")
+    axes[1, 0].set_ylim(0, 1.3 * max(mib / 1024 for f in results.values() for m in f.values() for _, mib in m.values()))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
     figure.savefig(PICTURE, dpi=110)
 
 

@@ -21,7 +21,7 @@ import torch
 from stages.common import paths
 from stages.common.cli import Job
 from stages.common.encoders import Encoder, load_encoder
-from stages.common.errors import UserError
+from stages.common.errors import UserError, warn
 from stages.common.params import Params
 from stages.common.tables import Meta, read_meta
 from stages.embed.encode import Embedded, embed_images
@@ -34,6 +34,7 @@ SHARDS_AHEAD = 2
 """Shards a worker that are submitted: one under way and one to go on with."""
 
 ANSWERS_WITHIN = 10.0
+LOOKS_EVERY = 30.0
 """Seconds."""
 
 
@@ -49,7 +50,7 @@ class Cluster:
         Raises:
             UserError: Ray is not installed, no cluster is at the address, or a worker cannot load the encoder.
         """
-        self._job, self._ray = job, _import_ray()
+        self._job, self._ray, self._waits = job, _import_ray(), False
         entry = job.params.datasets[job.dataset]
         root = read_meta(paths.images(job.dataset), "images")["parameters"]["root"]
         self._root = entry.remote_root or str(Path(root).resolve())
@@ -91,7 +92,11 @@ class Cluster:
         self, pending: dict[Any, Work], advance: Callable[[int], object]
     ) -> Iterator[tuple[Work, list[Embedded]]]:
         """Wait for a shard."""
-        (reference, *_), _ = self._ray.wait(list(pending), num_returns=1)
+        done: list[Any] = []
+        while not done:
+            done, _ = self._ray.wait(list(pending), num_returns=1, timeout=LOOKS_EVERY)
+            self._say_where_it_waits(bool(done))
+        reference = done[0]
         work = pending.pop(reference)
         # Copied, because arrays in Ray's memory are read-only, and so that it can let go of them.
         pairs = ((embeddings.copy(), similarity.copy()) for embeddings, similarity in self._get(reference))
@@ -111,13 +116,25 @@ class Cluster:
         shares = [node["CPU"] / node["GPU"] for node in gpus] or [node["CPU"] for node in nodes] or [1]
         return {"num_cpus": max(1, min(CPUS_A_WORKER, *map(int, shares))), "num_gpus": 1 if gpus else 0}
 
+    def _say_where_it_waits(self, done: bool) -> None:
+        """One warning where no node is left that could do the work: Ray waits for one to join."""
+        waits = not done and self._room() == 0
+        if waits and not self._waits:
+            each = ", ".join(f"{count:g} {name.removeprefix('num_')}" for name, count in self._options.items() if count)
+            warn(f"no node of the Ray cluster has room for a worker ({each}); waiting for one to join")
+        self._waits = waits
+
     def _workers(self) -> int:
+        """How many workers to keep busy."""
+        return max(1, self._room())
+
+    def _room(self) -> int:
         """How many workers the cluster now has room for."""
         there, each = self._ray.cluster_resources(), self._options
         rooms = [there.get("CPU", 0) // each["num_cpus"]]
         if each["num_gpus"]:
             rooms.append(there.get("GPU", 0))
-        return max(1, int(min(rooms)))
+        return int(min(rooms))
 
     def _task(self, function: Callable[..., Any]) -> Any:
         # max_calls=0: a worker stays, and with it its encoder, also on a GPU. max_retries=-1: of tasks whose worker
@@ -155,6 +172,7 @@ def check_address(address: str, own_address: Callable[[], str]) -> None:
 
 
 def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what is computed here is reported to nobody
     try:
         import ray
     except ImportError:
