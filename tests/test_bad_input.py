@@ -314,7 +314,7 @@ def test_image_spoilt_between_ingest_and_embed(kind: str, project: Project, refu
     refuse("embed", "'blue tavo/1.jpg' under 'toy-images'", "dvc repro")
     IMAGE.unlink(missing_ok=True)
     IMAGE.write_bytes(content)
-    assert "1 shards; 2 shards were there" in call("embed", *STAGES["embed"]).out
+    assert "1 shards written; 2 shards were there" in call("embed", *STAGES["embed"]).out
 
 
 def test_image_of_another_size_between_ingest_and_embed(project: Project, refuse: Refuse) -> None:
@@ -457,7 +457,7 @@ def test_shard_of_another_model(project: Project, refuse: Refuse, call: Call) ->
     shutil.copy("data/toy/other/views/part-00001.parquet", shard)
     refuse("score", str(shard), "data/toy/tiny/texts.parquet", "model.weights", "dvc repro embed")
     done = call("embed", *STAGES["embed"])
-    assert "1 shards; 2 shards were there" in done.out
+    assert "1 shards written; 2 shards were there" in done.out
     assert snapshot(VIEWS) == right
 
 
@@ -499,7 +499,7 @@ def test_shard_truncated(project: Project, refuse: Refuse, call: Call) -> None:
     right = snapshot(VIEWS)
     _truncate(VIEWS / "part-00002.parquet")
     refuse("score", str(VIEWS / "part-00002.parquet"), "dvc repro")
-    assert "1 shards; 2 shards were there" in call("embed", *STAGES["embed"]).out
+    assert "1 shards written; 2 shards were there" in call("embed", *STAGES["embed"]).out
     assert snapshot(VIEWS) == right
 
 
@@ -508,7 +508,7 @@ def test_what_a_killed_run_left_is_no_shard(project: Project, call: Call) -> Non
     (VIEWS / ".part-00001.parquet.tmp").write_bytes(b"PAR1 half of a shard")
     shutil.copy(VIEWS / "part-00002.parquet", VIEWS / "part-00003.parquet")
     assert call("score", *STAGES["score"]).code == 1
-    assert "0 shards; 3 shards were there" in call("embed", *STAGES["embed"]).out
+    assert "0 shards written; 3 shards were there" in call("embed", *STAGES["embed"]).out
     assert snapshot(VIEWS) == right
 
 
