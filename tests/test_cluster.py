@@ -248,3 +248,20 @@ def test_without_ray_one_line_says_how_to_get_it(project: Project, call: Call, m
     assert "`pip install -r requirements-ray.txt`" in done.err
     assert done.err.count("\n") == 1
     assert os.path.exists(ROOT / "requirements-ray.txt")
+
+
+def test_it_says_once_that_no_node_is_left_for_a_worker(capsys: pytest.CaptureFixture[str]) -> None:
+    there: dict[str, float] = {"CPU": 8.0, "GPU": 1.0}
+    cluster = object.__new__(Cluster)
+    cluster._ray = SimpleNamespace(cluster_resources=lambda: there)
+    cluster._options, cluster._waits = {"num_cpus": 4, "num_gpus": 1}, False
+    cluster._say_where_it_waits(done=False)
+    assert capsys.readouterr().err == "", "a worker is merely slow"
+    there.pop("GPU")
+    for _ in range(3):
+        cluster._say_where_it_waits(done=False)
+    line = "no node of the Ray cluster has room for a worker (4 cpus, 1 gpus); waiting for one to join"
+    assert capsys.readouterr().err == f"warning: {line}\n"
+    there["GPU"] = 1.0
+    cluster._say_where_it_waits(done=True)
+    assert capsys.readouterr().err == ""

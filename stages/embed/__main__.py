@@ -20,7 +20,7 @@ from stages.common.cli import Job, parse_job
 from stages.common.encoders import Encoder, load_encoder
 from stages.common.errors import run
 from stages.common.tables import Meta, make_meta, open_parquet, read_meta
-from stages.embed.encode import Embedded, embed_images
+from stages.embed.encode import Embedded, embed_images, fetch
 from stages.embed.reuse import OldViews, Work, assemble, forget, set_aside
 from stages.embed.shards import Shard, plan_shards, write_shard
 
@@ -121,7 +121,7 @@ def embed_dataset(job: Job, model: Meta, embed: EmbedShards) -> str:
 
 def write(work: Work, embedded: list[Embedded]) -> None:
     """Write the shard: in a thread of its own, where fetching from a GPU may wait."""
-    write_shard(work.shard, list(assemble(work, embedded)))
+    write_shard(work.shard, list(assemble(work, fetch(embedded))))
 
 
 def summary(shards: int, images: int, views: int) -> str:

@@ -24,7 +24,7 @@ from stages.common.encoders import Encoder, load_encoder
 from stages.common.errors import UserError, warn
 from stages.common.params import Params
 from stages.common.tables import Meta, read_meta
-from stages.embed.encode import Embedded, embed_images
+from stages.embed.encode import Embedded, embed_images, fetch
 from stages.embed.reuse import Work
 from stages.embed.shards import ImageViews
 
@@ -211,5 +211,5 @@ def embed_remotely(
             f"the nodes of the cluster would embed differently ({'; '.join(differ)}); set `precision` in params.yaml, "
             "and give all nodes the same weights"
         )
-    made = embed_images(images, root, encoder, params.embed.batch_size)
-    return [(one.embeddings.cpu().numpy(), one.similarity.cpu().numpy()) for one in made]
+    made = fetch(list(embed_images(images, root, encoder, params.embed.batch_size)))
+    return [(one.embeddings.numpy(), one.similarity.numpy()) for one in made]

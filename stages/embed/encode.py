@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,16 @@ class Embedded:
     def of(cls, embeddings: torch.Tensor) -> Embedded:
         """[1 + V, D] float32 of unit norm, on any device."""
         return cls(embeddings.half(), (embeddings * embeddings[:1]).sum(dim=1))
+
+
+def fetch(embedded: Sequence[Embedded]) -> list[Embedded]:
+    """The same in the CPU's memory, by one transfer: each would wait for all that a GPU has still to do."""
+    if not embedded:
+        return []
+    counts = [len(one.similarity) for one in embedded]
+    embeddings = torch.cat([one.embeddings for one in embedded]).cpu().split(counts)
+    similarity = torch.cat([one.similarity for one in embedded]).cpu().split(counts)
+    return [Embedded(*pair) for pair in zip(embeddings, similarity, strict=True)]
 
 
 def forward_size(batch_size: int | str, encoder: Encoder) -> int:

@@ -103,7 +103,7 @@ def assemble(work: Work, embedded: Iterable[Embedded]) -> Iterator[Rows]:
     """The rows of each image of a shard, those that were there and new ones together.
 
     Args:
-        embedded: of `work.missing`, in order.
+        embedded: of `work.missing`, in order, in the CPU's memory.
     """
     fresh = {image.image_id: (image, made) for image, made in zip(work.missing, embedded, strict=True)}
     for image, there in zip(work.shard.images, work.there, strict=True):
@@ -111,7 +111,7 @@ def assemble(work: Work, embedded: Iterable[Embedded]) -> Iterator[Rows]:
             asked, made = fresh[image.image_id]
             # The whole image is embedded once more with new crops: their similarity is to it, before rounding.
             candidates = np.concatenate([[WHOLE], asked.candidates]).astype(np.int32)
-            new = Rows(candidates, made.similarity.cpu().numpy(), made.embeddings.cpu().numpy())
+            new = Rows(candidates, made.similarity.numpy(), made.embeddings.numpy())
             there = new if there is None else _join(new, there)
         assert there is not None
         yield there
