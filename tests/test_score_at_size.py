@@ -11,7 +11,7 @@ from itertools import islice
 import pytest
 
 from stages.common.errors import UserError
-from stages.score.overlap import WAITING, read_ahead, write_behind
+from stages.common.overlap import WAITING, read_ahead, write_behind
 
 
 def test_what_is_made_ahead_comes_in_order_and_its_error_when_it_is_due() -> None:

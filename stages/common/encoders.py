@@ -108,9 +108,8 @@ class Encoder:
         What CLIP's causal text tower says of a text stands at its end token; the padding behind it changes nothing.
         """
         context = tokens.shape[1]
-        if not isinstance(self.model, open_clip.CLIP) or self.model.attn_mask is None:
-            return torch.full((len(tokens),), context)
-        if self.model.text_pool_type != "argmax":
+        causal = isinstance(self.model, open_clip.CLIP) and self.model.attn_mask is not None
+        if not causal or self.model.text_pool_type != "argmax":
             return torch.full((len(tokens),), context)
         ends = tokens.argmax(dim=1) + 1
         return (-(-ends // CONTEXT_STEP) * CONTEXT_STEP).clamp(max=context)

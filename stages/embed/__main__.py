@@ -7,9 +7,7 @@ its last whole shard. Of other shards every row is used that shows a wanted view
 from __future__ import annotations
 
 import io
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import redirect_stdout
 from itertools import chain, islice, tee
 
@@ -19,6 +17,7 @@ from stages.common import paths
 from stages.common.cli import Job, parse_job
 from stages.common.encoders import Encoder, load_encoder
 from stages.common.errors import run
+from stages.common.overlap import write_behind
 from stages.common.tables import Meta, make_meta, open_parquet, read_meta
 from stages.embed.encode import Embedded, embed_images, fetch
 from stages.embed.reuse import OldViews, Work, assemble, forget, set_aside
@@ -26,9 +25,6 @@ from stages.embed.shards import Shard, plan_shards, write_shard
 
 EmbedShards = Callable[[Iterable[Work], Callable[[int], object]], Iterator[tuple[Work, list[Embedded]]]]
 """Gives each shard's missing embeddings, shards in any order, and reports the images done meanwhile."""
-
-WRITES_AHEAD = 2
-"""Shards that may wait for the writing thread."""
 
 
 def main() -> None:
@@ -89,17 +85,14 @@ def embed_dataset(job: Job, model: Meta, embed: EmbedShards) -> str:
     counts = dict.fromkeys(("shards", "images", "views"), 0)
     with (
         tqdm(total=open_parquet(images_path).metadata.num_rows, desc="embed", unit="image", disable=None) as progress,
-        ThreadPoolExecutor(1, "writer") as pool,
+        write_behind() as later,
     ):
-        writes: deque[Future[None]] = deque()
 
-        def later(work: Work, embedded: list[Embedded]) -> None:
+        def finish(work: Work, embedded: list[Embedded]) -> None:
             counts["shards"] += 1
             counts["images"] += len(work.missing)
             counts["views"] += sum(1 + len(image.candidates) for image in work.missing)
-            writes.append(pool.submit(write, work, embedded))
-            if len(writes) > WRITES_AHEAD:
-                writes.popleft().result()
+            later(write, work, embedded)
 
         def works() -> Iterator[Work]:
             for shard in plan():
@@ -108,12 +101,10 @@ def embed_dataset(job: Job, model: Meta, embed: EmbedShards) -> str:
                 if work and work.missing:
                     yield work
                 elif work:  # only laid out anew: whoever reads ahead for the next image shall not hold it
-                    later(work, [])
+                    finish(work, [])
 
         for work, embedded in embed(works(), progress.update):
-            later(work, embedded)
-        for future in writes:
-            future.result()
+            finish(work, embedded)
     forget(folder)
     kept = f"; {len(right)} shards were there" if right else ""
     return f"embed {job.dataset} {job.model}: {summary(**counts)}{kept}"

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from stages.common.errors import UserError
+from stages.common.overlap import read_ahead
 from stages.common.tables import Meta, digest, embedding_rows, open_parquet, read_meta, read_table, require_same
 from stages.score.methods import ALL, REFINED
-from stages.score.overlap import read_ahead
 
 MODEL_IDENTITY = ("name", "pretrained", "weights", "activation", "image_size", "preprocess")
 
