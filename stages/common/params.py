@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from stages.common.errors import UserError, nearest
+from stages.common.finer_params import Benchmark, Endpoint, Finer
+from stages.common.section import Count, Key, Section, Unit
 
 PARAMS_FILE = Path("params.yaml")
 
-Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-"""Keys become folder and DVC stage names, so letters, digits, '_' and '-' only."""
+FINER_SOURCE = "finer"
+"""The source that `stages/finer` makes of the concepts' attributes; `refine.sources` may name it."""
 
-RESERVED_SOURCES = ("label", "template", "waffle", "kept")
-"""What `texts.parquet` and the methods call texts that come from no file of descriptions."""
-
-Unit = Annotated[float, Field(ge=0.0, le=1.0)]
-Count = Annotated[int, Field(ge=1)]
+RESERVED_SOURCES = ("label", "template", "waffle", "kept", FINER_SOURCE)
+"""What `texts.parquet` and the methods call texts that `describe` has no part in."""
 
 
 def _only_names_the_class(text: str) -> str:
@@ -34,12 +33,6 @@ def _only_names_the_class(text: str) -> str:
 
 
 PromptText = Annotated[str, AfterValidator(_only_names_the_class)]
-
-
-class Section(BaseModel):
-    """A mapping of `params.yaml`: no unknown keys, no silent type conversion."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
 
 class Demo(Section):
@@ -67,7 +60,7 @@ class Dataset(Section):
     columns: Columns = Columns()
     names: dict[str, str] | list[str] | None = None
     templates: Literal["imagenet7", "imagenet80"] | list[PromptText] | None = None
-    aliases: dict[str, str] = {}
+    aliases: dict[str, str] = Field(default_factory=dict)
 
 
 class Ingest(Section):
@@ -188,6 +181,7 @@ class Params(Section):
     embed: Embed
     score: Score
     report: Report
+    finer: Finer
 
     @model_validator(mode="after")
     def _choices_exist(self) -> Params:
@@ -201,9 +195,11 @@ class Params(Section):
             )
         if self.refine.sources != "all":
             for source in self.refine.sources:
-                if self.sources.get(source) != "sentences":
+                if self.sources.get(source) != "sentences" and source != FINER_SOURCE:
                     allowed = [name for name, kind in self.sources.items() if kind == "sentences"]
-                    raise ValueError(f"refine.sources names '{source}', allowed are 'all' or some of {allowed}")
+                    raise ValueError(
+                        f"refine.sources names '{source}', allowed are 'all' or some of {allowed} and '{FINER_SOURCE}'"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -270,12 +266,15 @@ def _explain_one(problem: dict) -> str:
 def _allowed_keys(where: list[str]) -> list[str]:
     """The keys that the section at `where` knows."""
     section: Any = Params
-    nested = {"datasets": Dataset, "models": Model}
+    nested: dict[Any, dict[str, Any]] = {
+        Params: {"datasets": Dataset, "models": Model},
+        Finer: {"datasets": Benchmark, "endpoints": Endpoint},
+    }
     index = 0
     while index < len(where):
         part = where[index]
-        if section is Params and part in nested:
-            section, index = nested[part], index + 2
+        if part in nested.get(section, {}):
+            section, index = nested[section][part], index + 2
             continue
         annotation: Any = section.model_fields[part].annotation if part in section.model_fields else None
         for child in (annotation, *get_args(annotation)):  # the section itself, or one that may be null

@@ -1,0 +1,125 @@
+"""The section `finer` of `params.yaml`: the FINER benchmark (arXiv 2402.16315), `stages/finer/dvc.yaml`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from stages.common.section import Count, Key, Section, Unit
+
+Granularity = Literal["superordinate", "coarse", "fine"]
+Prompting = Literal["plain", "cot", "few-shot-cot", "attrseek"]
+Input = Literal["image", "text", "image+attributes"]
+
+Positive = Annotated[float, Field(gt=0.0)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def _each_once(values: list) -> list:
+    if len(set(values)) != len(values):
+        raise ValueError("must name each once")
+    return values
+
+
+class Benchmark(Section):
+    """A data set that takes part: the share of each class's images that is for tuning and the probe, and where its
+    unified file is published rather than built, that file."""
+
+    train_share: Share = 0.5
+    unified: str | None = None
+
+
+class Endpoint(Section):
+    """An OpenAI-compatible chat endpoint that takes images; the key is read from the environment."""
+
+    model: str
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+
+
+class Concepts(Section):
+    """Asking a language model for the attributes of concepts."""
+
+    model: str
+    structured: bool
+    words: Count
+
+
+class Ask(Section):
+    """Which questions are put to the LVLMs, and how."""
+
+    granularities: Annotated[list[Granularity], Field(min_length=1), AfterValidator(_each_once)]
+    prompting: Annotated[list[Prompting], Field(min_length=1), AfterValidator(_each_once)]
+    inputs: Annotated[list[Input], Field(min_length=1), AfterValidator(_each_once)]
+    images_per_class: Count | None
+    temperature: Annotated[float, Field(ge=0.0)]
+    max_tokens: Count
+    concurrency: Count
+    timeout: Positive
+    max_retries: Annotated[int, Field(ge=0)]
+
+
+class FinerScore(Section):
+    resamples: Count
+
+
+class Probe(Section):
+    """The linear probe: an MLP on frozen features, before and after the projector."""
+
+    epochs: Count
+    seeds: Count
+    hidden: Count
+    learning_rate: Positive
+    batch_size: Count
+
+
+class Mixture(Section):
+    """The instruction-tuning mixture."""
+
+    leave_out: Key | None
+    held_out_classes: Share
+    per_dataset: Count
+    append: str | None
+
+
+class Tune(Section):
+    """LoRA on the language model of a LLaVA-architecture model."""
+
+    model: str
+    mixture: Literal["attributes", "direct"]
+    rank: Count
+    alpha: Count
+    dropout: Share
+    learning_rate: Positive
+    warmup: Unit
+    epochs: Count
+    batch_size: Count
+    micro_batch: Count
+    projector: bool
+    save_steps: Count
+
+
+class Toy(Section):
+    """The tiny LLaVA-architecture model of the embedded default."""
+
+    drawings: Count
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+
+
+class Finer(Section):
+    """The whole section."""
+
+    datasets: dict[Key, Benchmark]
+    endpoints: dict[Key, Endpoint]
+    served: dict[Key, str]
+    encoder: Key
+    concepts: Concepts
+    ask: Ask
+    score: FinerScore
+    probe: Probe
+    mixture: Mixture
+    tune: Tune
+    toy: Toy

@@ -1,0 +1,55 @@
+"""Where each artifact of the benchmark lives, relative to the project's root; described in `data/README.md`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stages.common.paths import DATA, DESCRIPTIONS
+
+FINER = DATA / "finer"
+
+TRAIN, TEST = "train", "test"
+"""Splits of a data set's images: for tuning and the probe, and to be asked about."""
+
+
+def unified(dataset: str, split: str) -> Path:
+    return FINER / "unified" / f"unified-{dataset}-{split}-combined.jsonl"
+
+
+def attributes(dataset: str) -> Path:
+    """The concept-attribute file."""
+    return DESCRIPTIONS / dataset / "attributes.json"
+
+
+def texts(dataset: str) -> Path:
+    """What the user gives of each concept: JSON Lines of `name` and `text`."""
+    return DESCRIPTIONS / dataset / "concepts.jsonl"
+
+
+def responses(lvlm: str, dataset: str) -> Path:
+    return FINER / "responses" / lvlm / f"{dataset}.jsonl"
+
+
+def answers(lvlm: str, dataset: str) -> Path:
+    return FINER / "answers" / lvlm / f"{dataset}.parquet"
+
+
+SCORES = FINER / "scores.parquet"
+"""One row a question: its answer's exact match and F1, as published and strict."""
+
+METRICS = FINER / "metrics.json"
+REPORT = FINER / "report"
+"""Folder of tables, plot data and pictures."""
+
+MIXTURE = FINER / "mixture"
+"""Folder of `attributes` and `direct`, each as `.json` (LLaVA) and `.parquet` (chat messages), and `held_out.json`."""
+
+MODELS = FINER / "models"
+"""Folder of checkpoints in the layout of `transformers`: `toy`, and `tuned`, which `tune` writes."""
+
+TUNE = FINER / "tune"
+"""Folder of adapters, their checkpoints and the loss."""
+
+PROBE = FINER / "probe"
+DRAWINGS = FINER / "drawings"
+"""Folder of the toy's drawings and `drawings.jsonl`."""
