@@ -1,4 +1,4 @@
-"""The wording of the questions: three granularities, four ways of prompting (FINER, arXiv 2402.16315, sections 3 and 4).
+"""The wording of the questions: three granularities, four ways of prompting (FINER, arXiv 2402.16315, sections 3, 4).
 
 An answer counts from the first "Answer:" on, so every question asks for it.
 """
