@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from stages.common.errors import UserError
 from stages.common.tokenizer import build_tokenizer
-from stages.ingest.demo import wording
+from stages.ingest.demo import others, wording
+from stages.ingest.demo.attributes import concepts, likely_attributes, required_attributes
 from stages.ingest.demo.captions import FRAMES, caption, encode_facts, made_up_noun
 from stages.ingest.demo.describe_demo import SOURCES, descriptions
 from stages.ingest.demo.draw import SIDE, draw_bird, write_images
@@ -128,6 +130,68 @@ def test_shipped_sentences_are_worded_as_no_training_caption_is() -> None:
 
 def test_shipped_descriptions_are_what_the_script_writes() -> None:
     assert {source: descriptions(source) for source in SOURCES} == SHIPPED
+
+
+def test_shipped_attributes_are_what_the_script_writes() -> None:
+    shipped = ROOT / "descriptions/demo/attributes.json"
+    assert shipped.read_text() == json.dumps(concepts(), indent=2) + "\n"
+
+
+def test_attributes_tell_every_look_apart_and_not_its_family() -> None:
+    tavo, orrel = SPECIES[0], SPECIES[7]
+    assert required_attributes(tavo) == [
+        "red crown",
+        "brown back and wings",
+        "white belly",
+        "brown tail",
+        "orange legs",
+        "black beak",
+        "barred wings",
+        "conical beak",
+        "short tail",
+    ]
+    assert likely_attributes(tavo) == ["dark eye in a pale ring", "perched on a branch"]
+    assert likely_attributes(orrel) == ["dark eye in a pale ring", "standing on the ground"]
+    assert len({tuple(required_attributes(species)) for species in SPECIES}) == len(SPECIES)
+    words = " ".join(phrase for species in SPECIES for phrase in required_attributes(species)).split()
+    assert not {*FAMILIES} & {*words}
+    for concept, species in zip(concepts(), SPECIES, strict=True):
+        assert concept["name"] == species.name
+        assert concept["attr_binomial"]["required"] == required_attributes(species)
+
+
+def test_other_drawings_are_of_no_species_and_a_killed_run_is_made_good(tmp_path: Path) -> None:
+    folder = tmp_path / "drawings"
+    others.draw_others(folder, seed=3, count=4)
+    first = files_of(folder)
+    assert list(first) == ["000000.jpg", "000001.jpg", "000002.jpg", "000003.jpg", "drawings.jsonl"]
+    lines = [json.loads(line) for line in first["drawings.jsonl"].decode().splitlines()]
+    species = {tuple(required_attributes(one)) for one in SPECIES}
+    for index, line in enumerate(lines):
+        assert list(line) == ["image", "superordinate", "family", "attributes"]
+        assert line["image"] == f"{index:06d}.jpg"
+        assert line["superordinate"] == "bird"
+        assert line["family"] in FAMILIES
+        assert tuple(line["attributes"]) not in species
+        with Image.open(folder / line["image"]) as image:
+            assert image.size == (96, 96)
+            assert image.format == "JPEG"
+    # What a kill leaves: no index, an image of another run, half of one under its temporary name.
+    (folder / "drawings.jsonl").unlink()
+    (folder / "000001.jpg").write_bytes(b"of another run")
+    (folder / "000009.jpg").write_bytes(b"of a longer run")
+    (folder / ".000002.jpg.tmp").write_bytes(b"half")
+    (folder / "notes.txt").write_text("the user's")
+    others.draw_others(folder, seed=3, count=4)
+    assert files_of(folder) == {**first, "notes.txt": b"the user's"}
+    assert others.draw_other(4, 0) != others.draw_other(3, 0)
+    assert others.draw_other(3, 2)[0] == first["000002.jpg"], "a drawing depends on the seed and its index only"
+
+
+def test_other_drawings_are_at_least_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.argv", ["others", "--count", "0", "--seed", "0", "--out", str(tmp_path)])
+    with pytest.raises(UserError, match="the count is at least 1"):
+        others.main()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""Writes the descriptions shipped for the demo: ``python -m stages.ingest.demo.describe_demo``.
+"""Writes the descriptions and concept attributes shipped for the demo: ``python -m stages.ingest.demo.describe_demo``.
 
 They stand in for what a language model would answer, and repeat themselves as its answers do: paraphrases, the same
-fact in several sentences, exact duplicates now and then, and sentences that say nothing.
+fact in several sentences, exact duplicates now and then, and sentences that say nothing. The concept attributes,
+``attributes.json``, are those that the drawings have.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.ingest.demo import wording
+from stages.ingest.demo.attributes import concepts
 from stages.ingest.demo.species import ATTRIBUTES, SPECIES, Species
 
 SEED = 7
@@ -129,6 +131,7 @@ def main() -> None:
     for source in SOURCES:
         text = json.dumps(descriptions(source, options.seed), indent=2) + "\n"
         (options.output / f"{source}.json").write_text(text)
+    (options.output / "attributes.json").write_text(json.dumps(concepts(), indent=2) + "\n")
 
 
 if __name__ == "__main__":
