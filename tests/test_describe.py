@@ -23,9 +23,9 @@ from describe_project import (
 )
 from openai_server import KEY, Endpoint
 
+from stages.common.endpoint import GIVE_UP_AFTER, scrub
 from stages.common.errors import UserError
-from stages.describe.client import GIVE_UP_AFTER, scrub
-from stages.describe.log import read_log
+from stages.common.responses import read_log
 from stages.describe.plan import check_descriptions
 
 

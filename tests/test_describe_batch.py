@@ -24,8 +24,8 @@ from describe_project import (
 from openai_server import KEY, Endpoint
 
 from stages.common.errors import UserError
+from stages.common.responses import read_log
 from stages.describe import batch_files
-from stages.describe.log import read_log
 from stages.describe.prompts import ClassName, PromptSource, build_requests
 
 FAST: dict[str, Any] = {"mode": "batch", "batch_poll": 0.02}

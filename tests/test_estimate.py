@@ -14,8 +14,8 @@ from openai_server import Endpoint
 
 from stages.common.errors import UserError
 from stages.common.params import load_params
+from stages.common.responses import LogWriter, Tokens
 from stages.describe.estimate import print_estimate
-from stages.describe.log import LogWriter, Tokens
 from stages.describe.plan import make_plan
 
 PRICES = {"input": 1.0, "output": 10.0}

@@ -17,7 +17,7 @@ from describe_project import (
 from openai_server import Endpoint
 
 from stages.common.errors import UserError
-from stages.describe.log import read_log
+from stages.common.responses import read_log
 
 
 @pytest.fixture

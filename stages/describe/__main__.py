@@ -12,24 +12,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from stages.common import paths, tables
 from stages.common.cli import check_key, parse_job
+from stages.common.endpoint import Outcome, api_key, ask_all, summarise
 from stages.common.errors import UserError, run
 from stages.common.params import Describe, load_params
+from stages.common.requests import Request
+from stages.common.responses import LogWriter, Records, ensure_log
 from stages.describe.batch import ask_in_batches
 from stages.describe.clean import Parse, clean
-from stages.describe.client import Outcome, ask_all, summarise
 from stages.describe.estimate import explain_spent, print_estimate
-from stages.describe.log import LogWriter, Records, ensure_log
 from stages.describe.plan import Descriptions, Plan, make_plan
-from stages.describe.prompts import PromptSource, Request
+from stages.describe.prompts import PromptSource
 
 NAMED = 40
 """Classes that are named for each reason why answers are missing."""
@@ -184,28 +183,11 @@ def write(target: Path, log: Path, described: Descriptions) -> bool:
 
 
 def _api_key(target: Path, source: str) -> str:
-    """The key from the environment, with the address checked as well: the client would only retry a wrong one."""
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    if not key:
-        raise UserError(
-            f"{target} is missing or out of date, and there is no key to ask an LLM with: put a published file there, "
-            "set OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint than OpenAI's), "
-            f"or remove '{source}' from sources in params.yaml"
-        )
-    if not key.isascii() or not key.isprintable():
-        raise UserError("OPENAI_API_KEY has characters that cannot be sent; copy the key again")
-    url = os.environ.get("OPENAI_BASE_URL", "").strip()
-    if url and not _is_address(url):
-        raise UserError("OPENAI_BASE_URL must be an address such as http://localhost:8000/v1")
-    return key
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 80) > 0
-    except ValueError:
-        return False
+    return api_key(
+        f"{target} is missing or out of date, and there is no key to ask an LLM with: put a published file there, "
+        "set OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint than OpenAI's), "
+        f"or remove '{source}' from sources in params.yaml"
+    )
 
 
 def _check_every_class(described: Descriptions, source: str, prompts: PromptSource, dropped: Counter[str]) -> None:

@@ -17,12 +17,12 @@ from openai.types import Batch
 from tqdm import tqdm
 
 from stages.common import tables
+from stages.common.endpoint import Failure, Outcome, explain, hopeless, scrub, without_key
 from stages.common.errors import UserError
 from stages.common.params import Describe
+from stages.common.requests import Request
+from stages.common.responses import LogWriter
 from stages.describe.batch_files import Result, line_of, read_results, split, url_of
-from stages.describe.client import Failure, Outcome, explain, hopeless, scrub, without_key
-from stages.describe.log import LogWriter
-from stages.describe.prompts import Request
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 METADATA_KEY = "bifta"

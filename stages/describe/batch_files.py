@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.describe.client import Unusable, read_reply
-from stages.describe.log import Reply
-from stages.describe.prompts import Request
+from stages.common.endpoint import Unusable, read_reply
+from stages.common.requests import Request
+from stages.common.responses import Reply
 
 MOST_REQUESTS = 50_000  # of a batch, by OpenAI's rules
 MOST_BYTES = 190_000_000  # of its file, below OpenAI's 200 MB

@@ -12,9 +12,9 @@ from operator import add
 
 from stages.common.errors import UserError
 from stages.common.params import Describe, Params, Prices
-from stages.describe.log import Records, Tokens
+from stages.common.requests import Request
+from stages.common.responses import Records, Tokens
 from stages.describe.plan import Plan, make_plan
-from stages.describe.prompts import Request
 
 CHARACTERS_A_TOKEN = 4
 """Of English text, about; every model has a tokenizer of its own, and servers do not say theirs."""

@@ -9,8 +9,9 @@ from pathlib import Path
 from stages.common import paths, tables
 from stages.common.errors import UserError
 from stages.common.params import Describe
-from stages.describe.log import Records, read_log, sha256
-from stages.describe.prompts import PromptSource, Request, build_requests, class_names, load_source
+from stages.common.requests import Request
+from stages.common.responses import Records, read_log, sha256
+from stages.describe.prompts import PromptSource, build_requests, class_names, load_source
 
 Descriptions = dict[str, list[str]]
 

@@ -6,20 +6,18 @@ import re
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pyarrow as pa
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
-from stages.common import tables
 from stages.common.errors import UserError, nearest
-from stages.common.params import Count, Section
+from stages.common.requests import Api, Request
+from stages.common.section import Count, Section
 from stages.describe.clean import Parse
 
-Api = Literal["chat", "completions"]
 Value = TypeVar("Value")
 
 PLACEHOLDERS = ("name", "category")
@@ -80,22 +78,6 @@ class ClassName:
 
     name: str
     superordinate: str | None = None
-
-
-@dataclass(frozen=True)
-class Request:
-    """One answer to ask for. `body` is what is sent, `sample` numbers the answers to the same body."""
-
-    name: str
-    prompt: str
-    sample: int
-    api: Api
-    body: dict[str, Any]
-
-    @cached_property
-    def digest(self) -> str:
-        """Key of the answer in the response log: model, endpoint kind, messages, sampling settings, sample."""
-        return tables.digest({"api": self.api, "body": self.body, "sample": self.sample})
 
 
 def load_source(path: Path) -> PromptSource:

@@ -6,20 +6,22 @@ Retries, back-off, Retry-After and time-outs are the `openai` client's own.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import httpx2  # what the openai client is built on
 import openai
 from pydantic import BaseModel, ValidationError
 from tqdm import tqdm
 
-from stages.common.params import Describe
-from stages.describe.log import LogWriter, Reply
-from stages.describe.prompts import Api, Request
+from stages.common.errors import UserError
+from stages.common.requests import Api, Asked
+from stages.common.responses import LogWriter, Reply
 
 GIVE_UP_AFTER = 20
 """Requests that fail one after the other, each with all its retries, before the endpoint counts as down."""
@@ -35,6 +37,19 @@ _HOPELESS = {
 """Answers after which asking on makes no sense."""
 
 
+class Asking(Protocol):
+    """How requests are sent: this many at once, for so many seconds each, with so many retries by the client."""
+
+    @property
+    def concurrency(self) -> int: ...
+
+    @property
+    def timeout(self) -> float: ...
+
+    @property
+    def max_retries(self) -> int: ...
+
+
 class Unusable(Exception):
     """A reply that arrived and cannot be used; its text is the reason, `usage` what it cost where that is known."""
 
@@ -47,7 +62,7 @@ class Unusable(Exception):
 class Failure:
     """A request that got no usable answer: the reason, and what the server said."""
 
-    request: Request
+    request: Asked
     reason: str
     detail: str = ""
 
@@ -102,6 +117,37 @@ def read_reply(content: bytes) -> Reply:
     if answer is None:
         raise Unusable("refused" if choice.message and choice.message.refusal else "no text", usage)
     return Reply(answer, choice.finish_reason, usage)
+
+
+def api_key(missing: str, variable: str = "OPENAI_API_KEY", url: str | None = None) -> str:
+    """The key from the environment, with the address checked as well: the client would only retry a wrong one.
+
+    Args:
+        missing: the whole message for when there is no key.
+        url: the endpoint's address, where it is not that of OPENAI_BASE_URL.
+
+    Raises:
+        UserError: no key, one that cannot be sent, or an address that is none.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise UserError(missing)
+    if not key.isascii() or not key.isprintable():
+        raise UserError(f"{variable} has characters that cannot be sent; copy the key again")
+    address = url or os.environ.get("OPENAI_BASE_URL", "").strip()
+    if address and not _is_address(address):
+        raise UserError(
+            f"{'base_url' if url else 'OPENAI_BASE_URL'} must be an address such as http://localhost:8000/v1"
+        )
+    return key
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 80) > 0
+    except ValueError:
+        return False
 
 
 def scrub(text: str, key: str) -> str:
@@ -160,19 +206,24 @@ class _HttpClient(openai.DefaultAsyncHttpxClient):
             raise httpx2.ReadTimeout("") from None  # which the client knows, and retries
 
 
-def ask_all(requests: Sequence[Request], settings: Describe, key: str, log: LogWriter) -> Outcome:
+def ask_all(
+    requests: Sequence[Asked], settings: Asking, key: str, log: LogWriter, base_url: str | None = None
+) -> Outcome:
     """Ask for every request and append each answer to `log` as it arrives, in no fixed order.
 
-    Failures are collected, not raised; what `log` raises is.
+    Failures are collected, not raised; what `log` raises is. Without `base_url` it is that of OPENAI_BASE_URL.
     """
-    return asyncio.run(_ask_all(requests, settings, key, log))
+    return asyncio.run(_ask_all(requests, settings, key, log, base_url))
 
 
-async def _ask_all(requests: Sequence[Request], settings: Describe, key: str, log: LogWriter) -> Outcome:
+async def _ask_all(
+    requests: Sequence[Asked], settings: Asking, key: str, log: LogWriter, base_url: str | None
+) -> Outcome:
     outcome = Outcome()
     waiting = iter(requests)
     client = openai.AsyncOpenAI(
         api_key=key,
+        base_url=base_url,
         timeout=settings.timeout,
         max_retries=settings.max_retries,
         http_client=_HttpClient(settings.timeout),
@@ -196,7 +247,7 @@ class _Asker:
     progress: tqdm
     failed_in_a_row: int = 0
 
-    async def work(self, waiting: Iterator[Request]) -> None:
+    async def work(self, waiting: Iterator[Asked]) -> None:
         """Take requests from the shared iterator until it is empty or asking on makes no sense."""
         for request in waiting:
             await self._ask(request)
@@ -204,14 +255,14 @@ class _Asker:
             if self.outcome.gave_up is not None:
                 return
 
-    async def _ask(self, request: Request) -> None:
+    async def _ask(self, request: Asked) -> None:
         try:
             reply = read_reply(await _send(self.client, request.api, request.body))
         except Unusable as reason:
             self.failed_in_a_row = 0  # the endpoint is up
             self.outcome.failures.append(Failure(request, str(reason)))
             if reason.usage:
-                self.log.add_unusable(request.digest, request.body["model"], str(reason), reason.usage)
+                self.log.add_unusable(request.digest, request.model, str(reason), reason.usage)
         except openai.OpenAIError as error:
             self._fail(request, error)
         else:
@@ -219,7 +270,7 @@ class _Asker:
             self.outcome.received += 1
             self.log.add_answer(request, without_key(reply, self.key))
 
-    def _fail(self, request: Request, error: openai.OpenAIError) -> None:
+    def _fail(self, request: Asked, error: openai.OpenAIError) -> None:
         reason, detail = explain(error, self.key)
         self.outcome.failures.append(Failure(request, reason, detail))
         if reason == "content filter":  # the request's fault and not the endpoint's
@@ -240,11 +291,11 @@ async def _send(client: openai.AsyncOpenAI, api: Api, body: dict[str, Any]) -> b
     return (await completions.create(model=body["model"], prompt=body["prompt"], extra_body=body)).content
 
 
-def summarise(failures: Sequence[Failure]) -> str:
+def summarise(failures: Sequence[Failure], kind: str = "class") -> str:
     """`2 x HTTP 500 (class 'x': overloaded), 1 x content filter (class 'y')`, most frequent first."""
     parts = []
     for reason, count in Counter(failure.reason for failure in failures).most_common():
         first = next(failure for failure in failures if failure.reason == reason)
         detail = f": {first.detail}" if first.detail else ""
-        parts.append(f"{count} x {reason} (class '{first.request.name}'{detail})")
+        parts.append(f"{count} x {reason} ({kind} '{first.request.name}'{detail})")
     return ", ".join(parts)

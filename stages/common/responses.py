@@ -22,7 +22,7 @@ from typing import Any
 
 from stages.common import tables
 from stages.common.errors import UserError, warn
-from stages.describe.prompts import Request
+from stages.common.requests import Asked
 
 HEADER = {"log": "responses", "format": 1}
 """First line of a log, so that one without answers is no empty file."""
@@ -195,10 +195,9 @@ class LogWriter:
     def _ends_with_line_feed(self) -> bool:
         return os.pread(self._descriptor, 1, self.records.size - 1) == b"\n"
 
-    def add_answer(self, request: Request, reply: Reply, *, sync: bool = True) -> None:
+    def add_answer(self, request: Asked, reply: Reply, *, sync: bool = True) -> None:
         """Append an answer; unless `sync` is false it is on the disk when this returns."""
-        about = {"class": request.name, "sample": request.sample, "prompt": request.prompt}
-        self.add_answer_to(request.digest, request.body["model"], reply, about, sync=sync)
+        self.add_answer_to(request.digest, request.model, reply, request.about, sync=sync)
 
     def add_answer_to(
         self, digest: str, model: str, reply: Reply, about: dict[str, Any] | None = None, *, sync: bool = True
