@@ -1,0 +1,23 @@
+"""A LLaVA-architecture checkpoint of random weights, for tests: made in less than a second, served by its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stages.finer.toy_model import Size, build_model, build_processor, build_tokenizer, save_checkpoint
+
+TINY = Size(image=32, patch=16, vision_width=16, vision_layers=3, text_width=32, text_layers=2, head=16, vocabulary=400)
+"""Four image tokens an image; the tower's second-to-last layer is its second."""
+
+TEXTS = (
+    "Which visible attributes does the bird in the image have? red crown; white belly; long tail",
+    'What is the exact name of the finch in the image? Reply with "Answer:" and the name alone. Answer: finch',
+)
+
+
+def make_tiny_llava(folder: Path, seed: int = 0, size: Size = TINY) -> Path:
+    """A folder that `transformers` loads and `transformers serve` serves; every seed its own weights."""
+    tokenizer = build_tokenizer(TEXTS, size.vocabulary, size.context)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(folder, build_model(tokenizer, size, seed), build_processor(tokenizer, size))
+    return folder
