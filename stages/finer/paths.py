@@ -26,6 +26,11 @@ def texts(dataset: str) -> Path:
     return DESCRIPTIONS / dataset / "concepts.jsonl"
 
 
+def concept_responses(dataset: str) -> Path:
+    """The log of the language model's answers about concepts."""
+    return FINER / "concepts" / f"{dataset}.jsonl"
+
+
 def responses(lvlm: str, dataset: str) -> Path:
     return FINER / "responses" / lvlm / f"{dataset}.jsonl"
 

@@ -1,0 +1,37 @@
+"""The classes of a data set with their labels at the three granularities, from `classes.parquet`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.common import paths
+from stages.common.tables import read_table
+
+
+@dataclass(frozen=True)
+class ClassLabels:
+    """A class: its name, every name by which it is right (the first is `name`), and what it is a kind of."""
+
+    name: str
+    fine: list[str]
+    coarse: list[str]
+    superordinate: str | None
+
+    @property
+    def kind(self) -> str | None:
+        """The nearest label above, where one is known."""
+        above = [label for label in self.coarse if label not in self.fine]
+        return above[0] if above else self.superordinate
+
+
+def read_classes(dataset: str) -> list[ClassLabels]:
+    """The classes by label; a table that was written before `fine` was a column knows the names alone.
+
+    Raises:
+        UserError: the table is missing or not of its format.
+    """
+    table, _ = read_table(paths.classes(dataset), "classes")
+    return [
+        ClassLabels(row["name"], row.get("fine") or [row["name"]], row.get("coarse") or [], row.get("superordinate"))
+        for row in table.to_pylist()
+    ]

@@ -1,0 +1,84 @@
+"""Encyclopedic texts of concepts, as the user gives them: JSON Lines of `name` and `text`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages.common.errors import UserError, nearest, warn
+from stages.common.names import spelling
+
+WANTED = ("description", "design")
+"""Headings of the section that says what a concept looks like (FINER, section 3), in the words of Wikipedia."""
+
+_WIKI = re.compile(r"^(={2,6})\s*(.+?)\s*\1$")
+_MARKDOWN = re.compile(r"^(#{1,6})\s+(.+?)\s*#*$")
+_BARE = re.compile(r"^[A-Z][\w'’-]*(?: [\w'’-]+){0,3}:?$")
+_BARE_LEVEL = 7
+
+
+def read_texts(path: Path, names: Sequence[str]) -> dict[str, str]:
+    """Class name -> text, of the classes that the file has; without a file, none.
+
+    Raises:
+        UserError: a line that is not `{"name": ..., "text": ...}`, or two of one class.
+    """
+    if not path.exists():
+        return {}
+    class_of = {spelling(name): name for name in names}
+    texts: dict[str, str] = {}
+    unknown = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            name, text = record["name"], record["text"]
+            right = isinstance(name, str) and isinstance(text, str)
+        except (ValueError, KeyError, TypeError):
+            right = False
+        if not right:
+            raise UserError(f'{path}, line {number}: expected {{"name": "...", "text": "..."}}; mend the line')
+        known = class_of.get(spelling(name))
+        if known is None:
+            unknown.append(f"'{name}'{nearest(name, list(names))}")
+        elif known in texts:
+            raise UserError(f"{path}, line {number}: a second text of '{known}'; keep one")
+        else:
+            texts[known] = text
+    if unknown:
+        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+        warn(f"{path}: {len(unknown)} texts are of no class and not used: {', '.join(unknown[:10])}{more}")
+    return texts
+
+
+def excerpt(text: str, words: int) -> str:
+    """The first `words` words of the section headed Description or Design, or of the whole text without one."""
+    return " ".join((_section(text) or text).split()[:words])
+
+
+def _section(text: str) -> str:
+    """The text under the first wanted heading, with its subsections; empty where there is none."""
+    level, kept = 0, []
+    before = ""
+    for line in text.splitlines():
+        found = _heading(line.strip(), first_of_paragraph=not before.strip())
+        before = line
+        if level:
+            if found and found[0] <= level:
+                break
+            kept += [] if found else [line]
+        elif found and found[1].casefold() in WANTED:
+            level = found[0]
+    return "\n".join(kept).strip()
+
+
+def _heading(line: str, *, first_of_paragraph: bool) -> tuple[int, str] | None:
+    """Level and title of a heading: wiki's, Markdown's, or a line of a few words that begins a paragraph."""
+    if match := _WIKI.match(line) or _MARKDOWN.match(line):
+        return len(match[1]), match[2]
+    if first_of_paragraph and _BARE.match(line):
+        return _BARE_LEVEL, line.removesuffix(":")
+    return None

@@ -1,0 +1,169 @@
+"""concepts: what is visible of each class, `descriptions/<dataset>/attributes.json` and, as a source for `refine`,
+`descriptions/<dataset>/finer.json`.
+
+A file of attributes that is there and that this stage did not write is used as it is. Otherwise a language model is
+asked (FINER, arXiv 2402.16315, section 3), with the concept's text where `descriptions/<dataset>/concepts.jsonl` has
+one; every answer is logged, so that none is paid twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.common import paths as common_paths
+from stages.common import tables
+from stages.common.endpoint import api_key, ask_all, summarise
+from stages.common.errors import UserError, run
+from stages.common.finer_params import Concepts
+from stages.common.requests import Request
+from stages.common.responses import LogWriter, Records, ensure_log, read_log, sha256
+from stages.finer import paths
+from stages.finer.attributes import Attributes, Concept, attributes_json, match_concepts, read_attributes
+from stages.finer.classes import ClassLabels, read_classes
+from stages.finer.cli import FinerJob, parse_finer_job
+from stages.finer.concept_answers import NoAttributes, concept_request, parse_attributes
+from stages.finer.concept_texts import excerpt, read_texts
+
+COMMON_NAMES = "inaturalist"
+"""The reader whose classes have a common name beside the binomial: FINER asks about both."""
+
+
+def main() -> None:
+    job = parse_finer_job("finer.concepts", __doc__, "dataset")
+    print(make_concepts(job))
+
+
+def make_concepts(job: FinerJob) -> str:
+    """Make, or check, the attributes of a data set's classes; the line to print.
+
+    Raises:
+        UserError: a file there that is not of its format or lacks a class, no API key, or answers that could not be
+            got or hold no attributes.
+    """
+    target, log = paths.attributes(job.dataset), paths.concept_responses(job.dataset)
+    classes = read_classes(job.dataset)
+    records = read_log(log)
+    ensure_log(log)
+    own = target.exists() and sha256(target.read_bytes()) in records.wrote
+    if target.exists() and not own:
+        said = f"{target}: used as it is"
+    else:
+        said = _ask_and_write(job, classes, target, log, records)
+    concepts = match_concepts(target, read_attributes(target), [c.name for c in classes], [c.fine for c in classes])
+    described = {
+        entry.name: [*concept.binomial.required, *concept.binomial.likely]
+        for entry, concept in zip(classes, concepts, strict=True)
+    }
+    without = [entry.name for entry, concept in zip(classes, concepts, strict=True) if not concept.binomial.required]
+    if without:
+        raise UserError(
+            f"{target} has no required attributes of {len(without)} classes: {', '.join(without[:10])}; add them, or "
+            "move the file away to have it made anew"
+        )
+    tables.write_json(common_paths.descriptions(job.dataset, "finer"), described)
+    required = sum(len(concept.binomial.required) for concept in concepts)
+    return f"{said}; {required} required, {sum(map(len, described.values())) - required} likely attributes of {len(classes)} classes"
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A concept under one of its names, and the requests for it: the next is sent where an answer holds nothing."""
+
+    label: int
+    common: bool
+    request: Request
+
+
+def _ask_and_write(job: FinerJob, classes: Sequence[ClassLabels], target: Path, log: Path, records: Records) -> str:
+    texts_path = paths.texts(job.dataset)
+    texts = read_texts(texts_path, [entry.name for entry in classes])
+    questions = _questions(job, classes, texts)
+    missing = [q.request for q in questions if q.request.digest not in records.answers]
+    if missing:
+        records = _ask(missing, job, target, log)
+    found, dropped = _parse(questions, records, target, log)
+    concepts = [
+        Concept(
+            label,
+            entry.name,
+            found[label, False],
+            common_name=entry.fine[1] if (label, True) in found else None,
+            common=found.get((label, True)),
+        )
+        for label, entry in enumerate(classes)
+    ]
+    content = attributes_json(concepts).encode()
+    if not target.exists() or target.read_bytes() != content:
+        with LogWriter(log) as writer:
+            writer.add_wrote(target, content)
+        with tables.replacing(target) as temporary:
+            temporary.write_bytes(content)
+    lost = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common()) or "none"
+    return (
+        f"{target}: from {len(questions)} answers, {len(missing)} of them asked for now, with texts of "
+        f"{len(texts)} of {len(classes)} concepts ({texts_path}); dropped: {lost}"
+    )
+
+
+def _questions(job: FinerJob, classes: Sequence[ClassLabels], texts: dict[str, str]) -> list[_Question]:
+    settings: Concepts = job.finer.concepts
+    both = job.params.datasets[job.dataset].reader == COMMON_NAMES
+    questions = []
+    for label, entry in enumerate(classes):
+        text = excerpt(texts.get(entry.name, ""), settings.words)
+        for number, name in enumerate(entry.fine[: 2 if both else 1]):
+            questions.append(_Question(label, number > 0, concept_request(name, entry.kind, text, settings)))
+    return questions
+
+
+def _ask(missing: list[Request], job: FinerJob, target: Path, log: Path) -> Records:
+    """Get an answer to each of `missing` into the log; what the log then holds."""
+    key = api_key(
+        f"{target} is missing or out of date, and there is no key to ask a language model with: put a published file "
+        "there, set OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint than OpenAI's), or take "
+        f"'{job.dataset}' out of finer.datasets in params.yaml"
+    )
+    with LogWriter(log) as writer:
+        wanted = [request for request in missing if request.digest not in writer.records.answers]
+        print(f"{target}: asking {job.finer.concepts.model} about {len(wanted)} concepts", flush=True)
+        outcome = ask_all(wanted, job.params.describe, key, writer)
+        if outcome.failures:
+            gave_up = f"{outcome.gave_up}, so asking stopped: " if outcome.gave_up else ""
+            raise UserError(
+                f"{target} is not written, {len(wanted) - outcome.received} of {len(wanted)} answers are missing: "
+                f"{gave_up}{summarise(outcome.failures, 'concept')}; the {outcome.received} received are kept in "
+                f"{log}, and a rerun asks only for the rest"
+            )
+        return writer.records
+
+
+def _parse(
+    questions: Sequence[_Question], records: Records, target: Path, log: Path
+) -> tuple[dict[tuple[int, bool], Attributes], Counter[str]]:
+    """Attributes by (label, whether of the common name), and what was dropped."""
+    found: dict[tuple[int, bool], Attributes] = {}
+    dropped: Counter[str] = Counter()
+    empty = []
+    for question in questions:
+        try:
+            attributes, lost = parse_attributes(records.answers[question.request.digest].answer)
+        except NoAttributes:
+            empty.append(question.request.name)
+            continue
+        found[question.label, question.common] = attributes
+        dropped += lost
+    if empty:
+        raise UserError(
+            f"{target} is not written: {len(empty)} of {len(questions)} answers in {log} hold no required attribute "
+            f"({', '.join(repr(name) for name in empty[:10])}); change finer.concepts in params.yaml (structured, "
+            "model), or give these concepts texts"
+        )
+    return found, dropped
+
+
+if __name__ == "__main__":
+    run(main)
