@@ -87,9 +87,7 @@ _MARKS = re.compile(r"\*\*|__|`")
 _NONE = re.compile(
     r"(?:none|n/?a|nothing|no(?:ne)? (?:attributes|required|likely|others?)\b.*|not specified|unknown)", re.IGNORECASE
 )
-_UNIT = r"(?:[ck]?m|mm|inch(?:es)?|ft|feet|foot|k?g|lbs?|pounds?|oz|ounces?|tons?|tonnes?|(?:centi|milli)?met(?:re|er)s?)"
-    r"(?:[mck]?m|in|inch(?:es)?|ft|feet|foot|k?g|lbs?|pounds?|oz|ounces?|tons?|tonnes?|(?:centi|milli)?met(?:re|er)s?)"
-)
+_UNIT = r"(?:mm|[ck]?m|inch(?:es)?|ft|feet|foot|k?g|lbs?|pounds?|oz|ounces?|tons?|tonnes?|\w*met(?:re|er)s?)"
 _MEASURE = re.compile(rf"\b(?:\d[\d.,–-]*\s*{_UNIT}|weigh(?:s|ing|t)|wingspan|body mass)\b", re.IGNORECASE)
 
 

@@ -8,7 +8,6 @@ one; every answer is logged, so that none is paid twice.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,7 +65,8 @@ def make_concepts(job: FinerJob) -> str:
         )
     tables.write_json(common_paths.descriptions(job.dataset, "finer"), described)
     required = sum(len(concept.binomial.required) for concept in concepts)
-    return f"{said}; {required} required, {sum(map(len, described.values())) - required} likely attributes of {len(classes)} classes"
+    likely = sum(len(concept.binomial.likely) for concept in concepts)
+    return f"{said}; {required} required and {likely} likely attributes of {len(classes)} classes"
 
 
 @dataclass(frozen=True)
