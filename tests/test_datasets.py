@@ -25,9 +25,10 @@ from scipy.io import savemat  # type: ignore[import-untyped]
 from stages.common.errors import UserError
 from stages.common.params import Columns
 from stages.ingest import torchvision_readers
-from stages.ingest.__main__ import check_listing, own_names, template_texts
+from stages.ingest.__main__ import CLASSES, check_listing, classes_table, own_fine, own_names, template_texts
 from stages.ingest.datasets import READERS, Listing, Request
 from stages.ingest.folders import imagenet_ids, imagenet_names
+from stages.ingest.lists import bird_group
 
 
 def picture(colour: str = "teal", kind: str = "JPEG") -> bytes:
@@ -216,7 +217,7 @@ LAYOUTS: Mapping[str, Layout] = {  # key -> maker, split -> {file: class}, super
             "all": {"a.jpg": "Black footed Albatross", "b.jpg": "Ovenbird", "c.jpg": "Ovenbird"},
         },
         "bird",
-        None,
+        {"Black footed Albatross": ["Albatross"], "Ovenbird": []},
         "train_test_split.txt",
     ),
     "nabirds": (
@@ -420,6 +421,86 @@ def test_lists_that_do_not_agree(file: str, text: str, match: str, tmp_path: Pat
         read("cub", tmp_path, "all")
 
 
+# Names by which a class is right, and what it belongs to
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("Black footed Albatross", ["Albatross"]),
+        ("Red-winged Blackbird", ["Blackbird"]),
+        ("Great Grey Shrike", ["Shrike"]),
+        ("Whip poor Will", ["Nightjar"]),
+        ("Ovenbird", []),
+    ],
+)
+def test_group_is_the_last_word_of_a_bird_s_name(name: str, group: list[str]) -> None:
+    assert bird_group(name) == group
+
+
+def test_aircraft_is_called_by_variant_and_family(tmp_path: Path) -> None:
+    aircraft(tmp_path)
+    listing = read("aircraft", tmp_path)
+    assert listing.fine == [["707-320", "Boeing 707"], ["A300B4", "A300"]]
+
+
+WORM, GRASS = (
+    "00000_Animalia_Annelida_Clitellata_Haplotaxida_Lumbricidae_Lumbricus_terrestris",
+    "00001_Plantae_Tracheophyta_Liliopsida_Poales_Poaceae_Poa_annua",
+)
+
+
+def category(folder: str, supercategory: str, common_name: str | None) -> dict[str, Any]:
+    return {"image_dir_name": folder, "supercategory": supercategory, "common_name": common_name, "name": "as above"}
+
+
+@pytest.mark.parametrize("file", ["val.json", "train_mini.json", "train.json"])
+def test_inaturalist_with_annotations(file: str, tmp_path: Path) -> None:
+    inaturalist(tmp_path)
+    assert read("inaturalist", tmp_path).fine is None
+    # In an order of its own, and one species without a common name.
+    categories = [category(GRASS, "Plants", None), category(WORM, "Animalia", "Common Earthworm")]
+    (tmp_path / file).write_text(json.dumps({"images": [], "categories": categories}))
+    listing = read("inaturalist", tmp_path)
+    assert listing.names == ["Lumbricus terrestris", "Poa annua"]
+    assert listing.fine == [["Lumbricus terrestris", "Common Earthworm"], ["Poa annua"]]
+    assert listing.superordinate == ["Animalia", "Plants"]
+    rows = classes_table(listing).to_pylist()
+    assert [row["superordinate"] for row in rows] == ["Animalia", "Plants"]
+    assert [row["fine"] for row in rows] == [["Lumbricus terrestris", "Common Earthworm"], None]
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("{", r"val\.json' is not iNaturalist's annotations, .*; fetch it again"),
+        ('{"categories": [{"image_dir_name": "x"}]}', "is not iNaturalist's annotations, .*supercategory"),
+        ('["categories"]', "is not iNaturalist's annotations"),
+        (json.dumps({"categories": [category(WORM, "Animalia", "")]}), rf"no category of the folders {GRASS}; put"),
+    ],
+)
+def test_inaturalist_annotations_refused(text: str, match: str, tmp_path: Path) -> None:
+    inaturalist(tmp_path)
+    (tmp_path / "val.json").write_text(text)
+    with pytest.raises(UserError, match=match):
+        read("inaturalist", tmp_path)
+
+
+def test_own_names_stand_before_those_found() -> None:
+    assert own_fine(["Tyto alba"], None) is None
+    assert own_fine(["Tyto alba", "wren"], [["barn owl", "Barn_Owl", "tyto  alba"], ["wren"]]) == [
+        ["Tyto alba", "barn owl"],
+        ["wren"],
+    ]
+
+
+def test_class_of_one_name_has_no_fine_labels() -> None:
+    table = classes_table(Listing([("a.jpg", 0)], ["owl", "wren"], "bird"))
+    assert table.schema == CLASSES
+    assert table["fine"].to_pylist() == [None, None]
+    assert table["superordinate"].to_pylist() == ["bird", "bird"]
+
+
 # ImageNet and its relatives
 
 
@@ -518,6 +599,20 @@ def test_manifest_refused(text: str | None, match: str, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "table.csv").write_text(text)
     with pytest.raises(UserError, match=match):
+        read("manifest", tmp_path, manifest="table.csv")
+
+
+def test_manifest_says_what_a_class_belongs_to(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    path = tmp_path / "table.csv"
+    path.write_text("image,label,superordinate\na.jpg,wren,bird\nb.jpg,oak,tree\nc.jpg,oak,\n")
+    listing = read("manifest", tmp_path, manifest="table.csv")
+    assert dict(zip(listing.names, listing.superordinate or [], strict=True)) == {"oak": "tree", "wren": "bird"}
+    path.write_text("image,label,superordinate\na.jpg,wren,bird\nb.jpg,oak,tree\nc.jpg,oak,plant\n")
+    with pytest.raises(UserError, match="superordinate says 'plant' and 'tree' of the class 'oak'; say one thing"):
+        read("manifest", tmp_path, manifest="table.csv")
+    path.write_text("image,label,superordinate\na.jpg,wren,bird\nb.jpg,oak,\n")
+    with pytest.raises(UserError, match="superordinate says nothing of the class 'oak'"):
         read("manifest", tmp_path, manifest="table.csv")
 
 

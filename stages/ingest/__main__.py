@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pyarrow as pa
@@ -29,7 +30,13 @@ IMAGES = pa.schema(
     }
 )
 CLASSES = pa.schema(
-    {"label": pa.int32(), "name": pa.string(), "superordinate": pa.string(), "coarse": pa.list_(pa.string())}
+    {
+        "label": pa.int32(),
+        "name": pa.string(),
+        "superordinate": pa.string(),
+        "coarse": pa.list_(pa.string()),
+        "fine": pa.list_(pa.string()),
+    }
 )
 SKIPPED = pa.schema({"image_id": pa.string(), "reason": pa.string()})
 
@@ -76,7 +83,8 @@ def read_listing(key: str, entry: Dataset, reader: Reader, download: bool) -> Li
         if not reader.get:
             raise
         raise UserError(f"{error}; expected in the root: {source}") from None
-    return replace(listing, names=own_names(key, listing.names, entry.names))
+    names = own_names(key, listing.names, entry.names)
+    return replace(listing, names=names, fine=own_fine(names, listing.fine))
 
 
 def own_names(key: str, found: list[str], given: Mapping[str, str] | Sequence[str] | None) -> list[str]:
@@ -97,6 +105,19 @@ def own_names(key: str, found: list[str], given: Mapping[str, str] | Sequence[st
         raise UserError(f"datasets.{key}.names: no class is called '{unknown[0]}'{nearest(unknown[0], found)}")
     wanted = {spelling(name): name_given for name, name_given in given.items()}
     return [wanted.get(spelling(name), name) for name in found]
+
+
+def own_fine(names: Sequence[str], found: Sequence[Sequence[str]] | None) -> list[list[str]] | None:
+    """The names by which each class is right: the one it has here, then those found, each once in whatever spelling."""
+    if found is None:
+        return None
+    fine = []
+    for name, others in zip(names, found, strict=True):
+        forms: dict[str, str] = {}
+        for form in (name, *others):
+            forms.setdefault(spelling(form), form)
+        fine.append(list(forms.values()))
+    return fine
 
 
 def template_texts(templates: str | list[str]) -> list[str]:
@@ -152,8 +173,15 @@ def skipped_table(probes: Mapping[str, Probe]) -> pa.Table:
 def classes_table(listing: Listing) -> pa.Table:
     """One row a class, by label."""
     count = len(listing.names)
-    coarse: Sequence[list[str] | None] = listing.coarse or [None] * count
-    return pa.table([list(range(count)), listing.names, [listing.superordinate] * count, coarse], schema=CLASSES)
+    above = listing.superordinate
+    columns: dict[str, Sequence[Any]] = {
+        "label": list(range(count)),
+        "name": listing.names,
+        "superordinate": above if isinstance(above, list) else [above] * count,
+        "coarse": listing.coarse or [None] * count,
+        "fine": [names if len(names) > 1 else None for names in listing.fine or [[]] * count],
+    }
+    return pa.table(columns, schema=CLASSES)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.resources import files as package_files
@@ -160,16 +161,20 @@ def read_imagenet_subset(request: Request) -> Listing:
     return replace(listing, names=imagenet_names(listing.names))
 
 
+# iNaturalist: the folders' names hold the taxonomy, and the annotations beside them what people call the species.
+
 TAXONOMY = ("kingdom", "phylum", "class", "order", "family", "genus")
 
 
 def read_inaturalist(request: Request) -> Listing:
     """iNaturalist 2021: `val/` or `train/` of `<number>_<kingdom>_..._<genus>_<epithet>/`.
 
-    Names are scientific; coarse labels go from the genus up to the kingdom.
+    Names are scientific; coarse labels go from the genus up to the kingdom. With `val.json`, `train_mini.json` or
+    `train.json` beside the folders, a species is rightly called by its common name as well, and its superordinate is
+    its supercategory ("Birds"), as in FINER (arXiv 2402.16315).
 
     Raises:
-        UserError: no such folder, or one that is not named so.
+        UserError: no such folder, or one that is not named so; annotations that cannot be read or lack a folder.
     """
     split = chosen_split(request.split, ["val", "train", "train_mini"])
     tried = [request.root / place for place in (split, f"2021_{'valid' if split == 'val' else split}")]
@@ -183,4 +188,42 @@ def read_inaturalist(request: Request) -> Listing:
         raise UserError(f"expected folders '<number>_<{'>_<'.join(TAXONOMY)}>_<epithet>' in '{top}': {_some(odd)}")
     names = [readable(f"{cut[-2]} {cut[-1]}") for cut in pieces]
     coarse = [cut[-2:0:-1] for cut in pieces]
-    return Listing(_images(request.root, top, folders), names, "living being", coarse)
+    listing = Listing(_images(request.root, top, folders), names, "living being", coarse)
+    annotations = next((request.root / file for file in ANNOTATIONS if (request.root / file).is_file()), None)
+    if annotations is None:
+        return listing
+    categories = _categories(annotations, folders)
+    fine = [[name, *filter(None, [category["common_name"]])] for name, category in zip(names, categories, strict=True)]
+    return replace(listing, superordinate=[category["supercategory"] for category in categories], fine=fine)
+
+
+ANNOTATIONS = ("val.json", "train_mini.json", "train.json")
+"""Each has all categories; the smallest first, for that of the training images is more than a gigabyte."""
+
+
+def _categories(path: Path, folders: Sequence[str]) -> list[dict[str, str]]:
+    """`supercategory` and `common_name` (may be empty) of each folder's species.
+
+    Raises:
+        UserError: not iNaturalist's annotations, or without one of the folders.
+    """
+    try:
+        found = {
+            str(category["image_dir_name"]): {
+                "supercategory": str(category["supercategory"]),
+                "common_name": str(category.get("common_name") or "").strip(),
+            }
+            for category in json.loads(path.read_text(encoding="utf-8"))["categories"]
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"'{path}' is not iNaturalist's annotations, with `categories` of image_dir_name, common_name and "
+            f"supercategory ({type(error).__name__}: {error}); fetch it again, or remove it to go without common names"
+        ) from None
+    strangers = [folder for folder in folders if folder not in found]
+    if strangers:
+        raise UserError(
+            f"'{path}' has no category of the folders {_some(strangers)}; put the annotations there that belong to "
+            "the images, or remove them to go without common names"
+        )
+    return [found[folder] for folder in folders]

@@ -27,8 +27,11 @@ class Listing:
     images: list[tuple[str, int]]
     """(image_id, label); an image_id is a POSIX path relative to the root."""
     names: list[str]
-    superordinate: str | None = None
+    superordinate: str | list[str] | None = None
+    """Of all classes, or of each."""
     coarse: list[list[str]] | None = None
+    fine: list[list[str]] | None = None
+    """Of each class, every name by which it is right; the first is that of `names`."""
     root: Path | None = None
     """Where the images are, if not under the data set's root: archives are unpacked."""
 

@@ -121,14 +121,27 @@ def _cornell(
     return base, prefixed(request.root, base / "images", files), used, names
 
 
+NIGHTJARS = {"Chuck will Widow": "Nightjar", "Whip poor Will": "Nightjar"}
+"""CUB's names of several words that end in no group."""
+
+
+def bird_group(name: str) -> list[str]:
+    """The group that a bird's name ends with, its last word: of "Red-winged Blackbird" it is "Blackbird".
+
+    A name of one word ("Ovenbird") tells no group.
+    """
+    words = name.split()
+    return [NIGHTJARS.get(name, words[-1])] if len(words) > 1 else []
+
+
 def read_cub(request: Request) -> Listing:
-    """CUB-200-2011 (Wah et al., 2011). A class is `001.Black_footed_Albatross`.
+    """CUB-200-2011 (Wah et al., 2011). A class is `001.Black_footed_Albatross`; coarse is the last word of its name.
 
     Raises:
         UserError: a list is missing, malformed, or does not agree with the others.
     """
     _, images, _, names = _cornell(request, "CUB_200_2011", lambda name: readable(name.split(".", 1)[-1]))
-    return Listing(images, names, "bird")
+    return Listing(images, names, "bird", [bird_group(name) for name in names])
 
 
 def read_nabirds(request: Request) -> Listing:

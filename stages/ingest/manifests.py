@@ -10,7 +10,9 @@ import polars as pl
 from stages.common.errors import UserError, nearest
 from stages.ingest.listing import Listing, Request, safe_id
 
-EXAMPLE = "a table with the columns image (path relative to the root), label, and if wanted split and coarse"
+EXAMPLE = (
+    "a table with the columns image (path relative to the root), label, and if wanted split, superordinate and coarse"
+)
 
 
 def class_order(labels: Iterable[str]) -> list[str]:
@@ -27,7 +29,8 @@ def read_manifest(request: Request) -> Listing:
     Classes are those of all rows, whatever the split.
 
     Raises:
-        UserError: no such file or column, a row without image or label, or no rows of the split.
+        UserError: no such file or column, a row without image or label, no rows of the split, or not one superordinate
+            a class.
     """
     if request.manifest is None:
         raise UserError("the reader 'manifest' needs the key `manifest`: a CSV or Parquet file, relative to the root")
@@ -49,13 +52,14 @@ def read_manifest(request: Request) -> Listing:
     names = class_order(table[label])
     label_of = {name: place for place, name in enumerate(names)}
     coarse = _coarse(table, label, names, columns.coarse, path)
+    superordinate = _superordinate(table, label, names, path)
     if request.split:
         splits = sorted(set(table[split].cast(pl.String).drop_nulls()))
         table = table.filter(pl.col(split).cast(pl.String) == request.split)
         if not len(table):
             raise UserError(f"'{path}' has no rows of the split '{request.split}'; there are: {', '.join(splits)}")
     images = [(safe_id(name, path), label_of[key]) for name, key in zip(table[image], table[label], strict=True)]
-    return Listing(images, names, coarse=coarse)
+    return Listing(images, names, superordinate, coarse)
 
 
 def _read(path: Path) -> pl.DataFrame:
@@ -84,8 +88,29 @@ def _coarse(
         if column:
             raise UserError(f"'{path}' has no column '{column}'; it has: {', '.join(table.columns)}")
         return None
-    coarse_of: dict[str, set[str]] = {name: set() for name in names}
-    for name, coarse in zip(table[label], table[column or "coarse"].cast(pl.String), strict=True):
-        if coarse is not None:
-            coarse_of[name].add(coarse)
-    return [sorted(coarse_of[name]) for name in names]
+    return _said_of(table, label, names, column or "coarse")
+
+
+def _superordinate(table: pl.DataFrame, label: str, names: list[str], path: Path) -> list[str] | None:
+    """What the rows' column `superordinate`, where there is one, says of each class.
+
+    Raises:
+        UserError: of a class, nothing or several things.
+    """
+    if "superordinate" not in table.columns:
+        return None
+    found = _said_of(table, label, names, "superordinate")
+    for name, said in zip(names, found, strict=True):
+        if len(said) != 1:
+            what = f"'{said[0]}' and '{said[1]}'" if said else "nothing"
+            raise UserError(f"'{path}': the column superordinate says {what} of the class '{name}'; say one thing")
+    return [said[0] for said in found]
+
+
+def _said_of(table: pl.DataFrame, label: str, names: list[str], column: str) -> list[list[str]]:
+    """Of each class, the values of a column in its rows, each once."""
+    said: dict[str, set[str]] = {name: set() for name in names}
+    for name, value in zip(table[label], table[column].cast(pl.String), strict=True):
+        if value is not None:
+            said[name].add(value)
+    return [sorted(said[name]) for name in names]

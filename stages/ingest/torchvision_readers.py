@@ -72,6 +72,8 @@ def _below(root: Path, files: list[Any], labels: list[int]) -> list[tuple[str, i
 def read_aircraft(request: Request) -> Listing:
     """FGVC-Aircraft (Maji et al., 2013): 100 variants; coarse is family and manufacturer.
 
+    An aircraft is rightly called by its variant and by its family, as in FINER (arXiv 2402.16315).
+
     Raises:
         UserError: files are missing.
     """
@@ -86,7 +88,8 @@ def read_aircraft(request: Request) -> Listing:
         above[variant] = [found[1].classes[family], found[2].classes[manufacturer]]
     images = _below(request.root, variants._image_files, variants._labels)
     coarse = [above.get(label, []) for label in range(len(variants.classes))]
-    return Listing(images, variants.classes, "aircraft", coarse)
+    fine = [[variant, *families[:1]] for variant, families in zip(variants.classes, coarse, strict=True)]
+    return Listing(images, variants.classes, "aircraft", coarse, fine)
 
 
 BODIES = ("SUV", "Sedan", "Coupe", "Convertible", "Hatchback", "Wagon", "Minivan", "Van", "Cab")
