@@ -10,7 +10,7 @@ from typing import Any
 
 from stages.common.errors import UserError, nearest, warn
 from stages.common.names import spelling
-from stages.common.tables import write_json
+from stages.common.tables import write_text
 
 SHAPE = "[{id, name, attr_binomial: {required: [...], likely: [...]}}, ...]"
 SHOWN = 10
@@ -35,9 +35,14 @@ class Concept:
     common: Attributes | None = None
 
 
+def attributes_json(concepts: Iterable[Concept]) -> str:
+    """The file's text."""
+    return json.dumps([_entry(concept) for concept in concepts], indent=2, ensure_ascii=False) + "\n"
+
+
 def write_attributes(path: Path, concepts: Iterable[Concept]) -> None:
     """Write the file, whole or not at all."""
-    write_json(path, [_entry(concept) for concept in concepts])
+    write_text(path, attributes_json(concepts))
 
 
 def _entry(concept: Concept) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The classes of a data set with their labels at three granularities, from `classes.parquet`."""
+"""The classes of a data set with their labels at the three granularities, from `classes.parquet`."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ from stages.common.tables import read_table
 
 
 @dataclass(frozen=True)
-class FinerClass:
-    """A class; its label is its place in the list."""
+class ClassLabels:
+    """A class: its name, every name by which it is right (the first is `name`), and what it is a kind of."""
 
     name: str
-    superordinate: str | None
-    coarse: list[str]
-    """May be empty."""
     fine: list[str]
-    """Every name by which it is right, the first being `name`."""
+    coarse: list[str]
+    superordinate: str | None
+
+    @property
+    def kind(self) -> str | None:
+        """The nearest label above, where one is known."""
+        above = [label for label in self.coarse if label not in self.fine]
+        return above[0] if above else self.superordinate
 
 
-def read_classes(dataset: str) -> list[FinerClass]:
-    """The classes in order of their labels. In a table without the column `fine`, an older one, each has its name alone.
+def read_classes(dataset: str) -> list[ClassLabels]:
+    """The classes by label; a table that was written before `fine` was a column knows the names alone.
 
     Raises:
-        UserError: as `read_table`.
+        UserError: the table is missing or not of its format.
     """
     table, _ = read_table(paths.classes(dataset), "classes")
     return [
-        FinerClass(row["name"], row["superordinate"], row["coarse"] or [], row.get("fine") or [row["name"]])
-        for row in table.sort_by("label").to_pylist()
+        ClassLabels(row["name"], row.get("fine") or [row["name"]], row.get("coarse") or [], row.get("superordinate"))
+        for row in table.to_pylist()
     ]

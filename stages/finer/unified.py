@@ -53,7 +53,7 @@ def read_unified(path: Path, names: Sequence[Sequence[str]]) -> list[Sample]:
     """The lines of a unified file, checked.
 
     Args:
-        names: of each class of the data set, every name by which it is right (`FinerClass.fine`). Of a line's fine
+        names: of each class of the data set, every name by which it is right (`ClassLabels.fine`). Of a line's fine
             labels one at least must be among them, in whatever spelling, and none may be another class's own name.
 
     Raises:

@@ -12,7 +12,7 @@ from stages.common import paths
 from stages.common.errors import UserError, run, warn
 from stages.common.names import spelling
 from stages.common.tables import read_table
-from stages.finer.classes import FinerClass, read_classes
+from stages.finer.classes import ClassLabels, read_classes
 from stages.finer.cli import parse_finer_job
 from stages.finer.paths import TEST, TRAIN, unified
 from stages.finer.unified import Labels, Sample, read_unified, write_unified
@@ -40,13 +40,13 @@ def split_of(seed: int, dataset: str, image_ids: Sequence[str], labels: Sequence
     return splits
 
 
-def coarse_labels(found: FinerClass) -> list[str]:
+def coarse_labels(found: ClassLabels) -> list[str]:
     """A class's coarse labels, without those that are fine ones: an aircraft is rightly called by its family."""
     fine = {spelling(form) for form in found.fine}
     return [label for label in dict.fromkeys(found.coarse) if spelling(label) not in fine]
 
 
-def check_classes(dataset: str, classes: Sequence[FinerClass]) -> None:
+def check_classes(dataset: str, classes: Sequence[ClassLabels]) -> None:
     """Refuse classes without superordinate; warn of those without coarse labels.
 
     Raises:
@@ -68,7 +68,7 @@ def check_classes(dataset: str, classes: Sequence[FinerClass]) -> None:
 
 
 def build_samples(
-    dataset: str, root: str, images: Iterable[tuple[str, int]], classes: Sequence[FinerClass]
+    dataset: str, root: str, images: Iterable[tuple[str, int]], classes: Sequence[ClassLabels]
 ) -> list[Sample]:
     """One sample an image; `idx` is the image's row in `images.parquet`.
 
@@ -86,7 +86,7 @@ def build_samples(
     return samples
 
 
-def read_published(dataset: str, path: Path, root: str, classes: Sequence[FinerClass]) -> list[Sample]:
+def read_published(dataset: str, path: Path, root: str, classes: Sequence[ClassLabels]) -> list[Sample]:
     """A published unified file with our metadata; image paths are relative to the project's root or the data set's.
 
     Raises:
@@ -111,9 +111,7 @@ def read_published(dataset: str, path: Path, root: str, classes: Sequence[FinerC
         )
     without = sum(not sample.coarse for sample in samples)
     if without:
-        warn(
-            f"{path}: {without} of {len(samples)} images have no coarse labels; coarse questions about them are left out"
-        )
+        warn(f"{path}: {without} of {len(samples)} images have no coarse labels; coarse questions of them are left out")
     return sorted(samples, key=lambda sample: sample.idx)
 
 
