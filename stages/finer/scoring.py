@@ -100,15 +100,17 @@ def empty_golds(golds: Sequence[str]) -> int:
     return sum(not normalise(gold) for gold in golds)
 
 
-def accepted_golds(granularity: str, superordinate: str, coarse: Sequence[str], fine: Sequence[str]) -> list[str]:
-    """The golds of a question: those of its level and of every finer one.
+def accepted_golds(
+    granularity: str, superordinate: str | None, coarse: Sequence[str], fine: Sequence[str]
+) -> list[str]:
+    """The golds of a question: those of its level and of every finer one; None is no gold, "" is one.
 
     Raises:
         ValueError: an unknown granularity.
     """
     match granularity:
         case "superordinate":
-            return [superordinate, *coarse, *fine]
+            return [*([] if superordinate is None else [superordinate]), *coarse, *fine]
         case "coarse":
             return [*coarse, *fine]
         case "fine":

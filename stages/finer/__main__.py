@@ -1,0 +1,23 @@
+"""Print the tables of the FINER benchmark: what was asked of every LVLM and what came of it."""
+
+from __future__ import annotations
+
+import argparse
+
+from stages.common.errors import run
+from stages.common.params import load_params
+from stages.finer.report import say_where
+from stages.finer.results import read_results
+from stages.finer.tables import plain
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m stages.finer", description=__doc__).parse_args()
+    print(plain(read_results(load_params())))
+    say_where()
+    print("\ndvc plots show     plots and pictures in the browser")
+    print("dvc metrics show   every figure")
+
+
+if __name__ == "__main__":
+    run(main)

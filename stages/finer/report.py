@@ -1,0 +1,76 @@
+"""report: `metrics.json` and the probe's figures -> `data/finer/report`: tables, the plots' data, pictures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from stages.common.errors import run
+from stages.common.params import load_params
+from stages.common.tables import write_json, write_text
+from stages.finer import paths, plots, tables
+from stages.finer.results import Results, read_results
+
+SPREAD = "95 % intervals by resampled classes"
+EM = "exact match (%)"
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m stages.finer.report", description=__doc__).parse_args()
+    results = read_results(load_params())
+    write_report(results)
+    print(tables.plain(results))
+    say_where()
+
+
+def write_report(results: Results) -> None:
+    """Write `table.md`, `granularity.json`, `tuning.json`, `gap.json`, `attrseek.json`, `probe.json` and `pictures/`.
+
+    Every file of plot data is written, empty where there is nothing to draw: DVC wants them to be there.
+    """
+    write_text(paths.REPORT / "table.md", tables.markdown(results))
+    write_json(paths.REPORT / "granularity.json", plots.granularity_rows(results))
+    write_json(paths.REPORT / "tuning.json", plots.tuning_rows(results))
+    write_json(paths.REPORT / "gap.json", plots.gap_rows(results))
+    write_json(paths.REPORT / "attrseek.json", plots.attrseek_rows(results))
+    write_json(paths.REPORT / "probe.json", plots.probe_rows(results))
+    write_pictures(results, paths.REPORT / "pictures")
+
+
+def write_pictures(results: Results, folder: Path) -> None:
+    """Write `<dataset>-<plot>.png` for every plot that has something to show; earlier pictures go."""
+    # Drawing needs a library that takes seconds to load; the tables do without.
+    from stages.finer import pictures
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    drawn = (
+        ("granularity", plots.granularity_rows(results), "exact match by granularity and prompting", False),
+        ("tuning", plots.tuning_rows(results), "classes in the mixture and held out, fine level", False),
+        ("gap", plots.gap_rows(results), "modality gap: text only minus image only", True),
+        ("attrseek", plots.attrseek_rows(results), "ATTRSEEK minus plain", True),
+    )
+    for name, rows, title, difference in drawn:
+        for dataset in dict.fromkeys(str(row["dataset"]) for row in rows):
+            mine = [row for row in rows if row["dataset"] == dataset]
+            axis = "points of exact match" if difference else EM
+            figure = pictures.intervals(mine, results.lvlms, f"{dataset}: {title}", SPREAD, axis, difference)
+            pictures.save(figure, folder / f"{dataset}-{name}.png")
+    probes = plots.probe_rows(results)
+    for dataset in dict.fromkeys(str(row["dataset"]) for row in probes):
+        figure = pictures.probe([row for row in probes if row["dataset"] == dataset], f"{dataset}: linear probe")
+        pictures.save(figure, folder / f"{dataset}-probe.png")
+
+
+def say_where() -> None:
+    """Print where the files of the report are."""
+    if not (paths.REPORT / "table.md").exists():
+        return
+    drawn = len(list((paths.REPORT / "pictures").glob("*.png")))
+    print(f"\ntable     {paths.REPORT / 'table.md'}")
+    print(f"pictures  {paths.REPORT / 'pictures'} ({drawn})")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,248 @@
+"""score: `data/finer/answers/<lvlm>/<dataset>.parquet` -> `data/finer/scores.parquet` and `metrics.json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from tqdm import tqdm
+
+from stages.common.encoders import Encoder, load_encoder
+from stages.common.errors import UserError, run, warn
+from stages.common.names import spelling
+from stages.common.params import Params, load_params
+from stages.common.tables import Meta, make_meta, read_table, write_json, write_table
+from stages.finer import paths, scoring
+from stages.finer.answers import ANSWERS
+from stages.finer.attributes import Concept, match_concepts, read_attributes
+from stages.finer.classes import ClassLabels, read_classes
+from stages.finer.cli import check_finer
+from stages.finer.generation import Encode, asked_for_attributes, collect, generation_figures
+from stages.finer.metrics import GENERATION, Draws, Figures, metrics_of
+
+SCORES = pa.schema(
+    {
+        "lvlm": pa.string(),
+        "dataset": pa.string(),
+        "idx": pa.int64(),
+        "label": pa.int32(),
+        "granularity": pa.string(),
+        "prompting": pa.string(),
+        "input": pa.string(),
+        "extracted": pa.string(),  # the answer that was scored, or null
+        "em": pa.float32(),  # 0 to 1, null where the answer is missing
+        "f1": pa.float32(),
+        "strict_em": pa.float32(),  # null also where every gold is empty
+        "strict_f1": pa.float32(),
+        "missing": pa.string(),  # why there is no answer, or null
+        "empty": pa.bool_(),  # an answer with no answer in it: scored as it is, and counted
+        "cut": pa.bool_(),  # the answer reached max_tokens
+    }
+)
+KEY = ["idx", "granularity", "prompting", "input"]
+"""What a question is known by, within an LVLM and a data set."""
+NO_REASON = "no reason given"
+EMBED_BATCH = 64
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m stages.finer.score", description=__doc__).parse_args()
+    params = load_params()
+    check_finer(params)
+    lvlms, datasets = [*params.finer.endpoints, *params.finer.served], list(params.finer.datasets)
+    held_out, encode = read_held_out(paths.MIXTURE / "held_out.json"), _encoder(params)
+    tables: list[pa.Table] = []
+    metrics: Figures = {lvlm: {} for lvlm in lvlms}
+    models: Meta = {lvlm: {} for lvlm in lvlms}
+    for dataset in datasets:
+        known = Known(dataset, held_out)
+        for lvlm in (lvlm for lvlm in lvlms if _has_answers(lvlm, dataset)):
+            answers, meta = read_answers(paths.answers(lvlm, dataset), lvlm, dataset)
+            scores = score_answers(answers, lvlm, dataset)
+            draws = Draws(params.seed, params.finer.score.resamples, lvlm, dataset)
+            metrics[lvlm][dataset] = figures_of(answers, scores, known, draws, encode)
+            models[lvlm][dataset] = meta.get("model")
+            tables.append(scores)
+            print(summary(lvlm, dataset, scores), flush=True)
+    if not tables:
+        raise UserError("no LVLM of params.yaml has answers; run `dvc repro stages/finer/dvc.yaml`")
+    asked = {"lvlms": lvlms, "datasets": datasets}
+    write_table(paths.SCORES, pa.concat_tables(tables), make_meta("scores", "finer", parameters=asked, model=models))
+    write_json(paths.METRICS, {lvlm: own for lvlm, own in metrics.items() if own})
+
+
+def _has_answers(lvlm: str, dataset: str) -> bool:
+    path = paths.answers(lvlm, dataset)
+    if not path.exists():
+        warn(f"{path} is missing: {lvlm} is left out of {dataset}; ask it, or fetch it with `dvc pull {path}`")
+    return path.exists()
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a data set whichever LVLM is asked; read when it is first wanted."""
+
+    dataset: str
+    mixture: dict[str, list[str]] | None
+    """Data set -> classes held out; None where there is no mixture."""
+
+    @cached_property
+    def classes(self) -> list[ClassLabels]:
+        return read_classes(self.dataset)
+
+    @cached_property
+    def concepts(self) -> list[Concept]:
+        """By label."""
+        file = paths.attributes(self.dataset)
+        names, fine = [known.name for known in self.classes], [known.fine for known in self.classes]
+        return match_concepts(file, read_attributes(file), names, fine)
+
+    @cached_property
+    def held_out(self) -> set[int] | None:
+        """Labels of the classes held out; None where the mixture says nothing of the data set. Unknown names warn."""
+        if self.mixture is None or self.dataset not in self.mixture:
+            return None
+        wanted = {spelling(name): name for name in self.mixture[self.dataset]}
+        found = {label: spelling(known.name) for label, known in enumerate(self.classes)}
+        unknown = sorted(set(wanted) - set(found.values()))
+        if unknown:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            warn(f"{paths.MIXTURE / 'held_out.json'}: {self.dataset} has no class '{wanted[unknown[0]]}'{more}")
+        return {label for label, name in found.items() if name in wanted}
+
+
+def figures_of(answers: pa.Table, scores: pa.Table, known: Known, draws: Draws, encode: Encode) -> Figures:
+    """All figures of one LVLM and data set.
+
+    Raises:
+        UserError: attribute lists are to be compared and no attribute file, or a package, is there.
+    """
+    figures = metrics_of(pl.DataFrame(scores), draws, known.held_out)
+    lists = pl.DataFrame(answers.select(["label", "granularity", "prompting", "input", "attributes"]))
+    if len(asked_for_attributes(lists)):
+        file = paths.attributes(known.dataset)
+        figures[GENERATION] = generation_figures(collect(lists, known.concepts, str(file)), encode, draws)
+    return figures
+
+
+def read_answers(path: Path, lvlm: str, dataset: str) -> tuple[pa.Table, Meta]:
+    """A table of answers, checked to be that of `lvlm` on `dataset`, each question once.
+
+    Raises:
+        UserError: missing, not whole, of another LVLM or data set, of other columns, or with a question twice.
+    """
+    table, meta = read_table(path, "answers")
+    made_by = (meta.get("model") or {}).get("lvlm", lvlm), meta.get("dataset")
+    if made_by != (lvlm, dataset):
+        raise UserError(f"{path} holds answers of {made_by[0]} on {made_by[1]}; delete it and run `dvc repro`")
+    try:
+        table = table.select(ANSWERS.names).cast(ANSWERS)
+    except (KeyError, pa.ArrowInvalid, ValueError) as error:
+        raise UserError(f"{path} is no table of answers ({str(error).splitlines()[0]}); delete it, ask again") from None
+    twice = pl.DataFrame(table.select(KEY)).group_by(KEY).len().filter(pl.col("len") > 1).sort(KEY)
+    if len(twice):
+        idx, *form, times = twice.row(0)
+        raise UserError(f"{path} has question {idx} ({', '.join(form)}) {times} times; delete it and ask again")
+    return table, meta
+
+
+def score_answers(answers: pa.Table, lvlm: str, dataset: str) -> pa.Table:
+    """The scores of one LVLM on one data set, a row a question in the order of the answers.
+
+    Raises:
+        UserError: a question whose golds are none at all.
+    """
+    columns: dict[str, list] = {name: [] for name in SCORES.names if name not in answers.column_names}
+    columns["missing"] = []
+    refused: set[str] = set()
+    with tqdm(total=len(answers), desc=f"score {lvlm} {dataset}", unit="answer", disable=None) as bar:
+        for row in (row for batch in answers.to_batches(1 << 14) for row in batch.to_pylist()):
+            golds = scoring.accepted_golds(row["granularity"], row["superordinate"], row["coarse"], row["fine"])
+            if not golds:
+                raise UserError(f"{dataset}: image idx {row['idx']} has no {row['granularity']} label to be scored by")
+            if scoring.empty_golds(golds):
+                refused.add(f"{row['idx']} ({row['granularity']})")
+            scored = score_row(row["answer"], golds)
+            for name, value in scored.items():
+                columns[name].append(value)
+            columns["missing"].append((row["missing"] or NO_REASON) if row["answer"] is None else None)
+            columns["cut"].append(row["finish_reason"] == "length")
+            bar.update()
+    if refused:
+        some = ", ".join(sorted(refused)[:3])
+        warn(
+            f"{dataset}: {len(refused)} questions have a gold label without a word in it (idx {some}); the published "
+            "exact match counts every answer to them as right, the strict one leaves such a label out"
+        )
+    columns["lvlm"], columns["dataset"] = [lvlm] * len(answers), [dataset] * len(answers)
+    made = {name: columns.get(name, answers[name] if name in answers.column_names else None) for name in SCORES.names}
+    return pa.table(made, schema=SCORES)
+
+
+def score_row(answer: str | None, golds: Sequence[str]) -> dict[str, str | float | bool | None]:
+    """What one answer is worth: nulls where it is missing, strict nulls where every gold is empty."""
+    if answer is None:
+        return dict.fromkeys(("extracted", "em", "f1", "strict_em", "strict_f1")) | {"empty": False}
+    said = scoring.extract_answer(answer)
+    strict = scoring.empty_golds(golds) < len(golds)
+    return {
+        "extracted": said,
+        "em": scoring.exact_match(said, golds),
+        "f1": scoring.f1(said, golds),
+        "strict_em": scoring.strict_exact_match(said, golds) if strict else None,
+        "strict_f1": scoring.strict_f1(said, golds) if strict else None,
+        "empty": scoring.is_empty(said),
+    }
+
+
+def summary(lvlm: str, dataset: str, scores: pa.Table) -> str:
+    """How many questions were answered, and what became of the rest, in one line."""
+    reasons = Counter(reason for reason in scores["missing"].to_pylist() if reason is not None)
+    missing = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    empty, cut = (sum(scores[name].to_pylist()) for name in ("empty", "cut"))
+    return (
+        f"score {lvlm} {dataset}: {len(scores)} questions, {reasons.total()} without an answer"
+        f"{f' ({missing})' if missing else ''}, {empty} answers with no answer in them, {cut} cut at max_tokens"
+    )
+
+
+def read_held_out(path: Path) -> dict[str, list[str]] | None:
+    """`held_out.json`, or None where there is no mixture.
+
+    Raises:
+        UserError: the file is something else.
+    """
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {str(dataset): [str(name) for name in names] for dataset, names in found.items()}
+    except (ValueError, AttributeError, TypeError):
+        raise UserError(
+            f"{path} is not {{data set: [class name, ...]}}; run `python -m stages.finer.mixture`"
+        ) from None
+
+
+def _encoder(params: Params) -> Encode:
+    """Embeds with the text tower of `finer.encoder`, loaded when it is first wanted."""
+
+    @cache
+    def load() -> Encoder:
+        return load_encoder(params.finer.encoder, params)
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        return load().encode_texts(texts, EMBED_BATCH, "attributes").numpy()
+
+    return encode
+
+
+if __name__ == "__main__":
+    run(main)
