@@ -1,0 +1,159 @@
+"""Conversations of the mixture (FINER, arXiv 2402.16315, section 5), and their two forms: LLaVA's JSON, chat messages.
+
+LLaVA's form is the one from which the other is made, so that the image stands in both where it was put.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stages.common.errors import UserError
+from stages.finer.phrasings import QUESTIONS
+from stages.finer.unified import Sample
+
+IMAGE = "<image>"
+ROLES = {"human": "user", "gpt": "assistant"}
+SHAPE = '[{"id", "image", "conversations": [{"from": "human" or "gpt", "value"}, ...]}, ...]'
+
+PART = pa.struct({"type": pa.string(), "text": pa.string()})
+"""{"type": "image", "text": null} or {"type": "text", "text": ...}."""
+
+CHAT = pa.schema(
+    {
+        "id": pa.string(),
+        "images": pa.list_(pa.string()),  # paths, in the order of the parts that they stand for
+        "messages": pa.list_(pa.struct({"role": pa.string(), "content": pa.list_(PART)})),
+    }
+)
+
+Entry = dict[str, Any]
+"""One conversation in LLaVA's form."""
+
+
+def attribute_conversation(name: str, sample: Sample, required: Sequence[str], rng: np.random.Generator) -> Entry:
+    """Three turns: what kind it is, its visible attributes, and given these its name.
+
+    Without a coarse label the first turn is left out, and the superordinate is told instead. Where there are several,
+    one is drawn and kept through the conversation.
+
+    Args:
+        name: the conversation's id.
+        required: the concept's required attributes.
+    """
+    turns = []
+    told = _above(sample, rng)
+    if sample.coarse:
+        turns.append((_question("coarse", sample.superordinate, rng), _answer(told)))
+    turns.append((_question("attributes", told, rng), "; ".join(required)))
+    turns.append((_question("fine", told, rng), _answer(sample.fine[0])))
+    return _entry(name, sample.img_path, turns, rng)
+
+
+def direct_conversation(name: str, sample: Sample, rng: np.random.Generator) -> Entry:
+    """The baseline's single turn: the name at once."""
+    told = _above(sample, rng)
+    return _entry(name, sample.img_path, [(_question("direct", told, rng), _answer(sample.fine[0]))], rng)
+
+
+def _above(sample: Sample, rng: np.random.Generator) -> str:
+    """The label above the fine one, as the benchmark's questions tell it."""
+    return sample.coarse[int(rng.integers(len(sample.coarse)))] if sample.coarse else sample.superordinate
+
+
+def _question(slot: str, told: str, rng: np.random.Generator) -> str:
+    options = QUESTIONS[slot]
+    return options[int(rng.integers(len(options)))].replace("{told}", told)
+
+
+def _answer(label: str) -> str:
+    return f"Answer: {label}"
+
+
+def _entry(name: str, image: str, turns: Sequence[tuple[str, str]], rng: np.random.Generator) -> Entry:
+    """In LLaVA's form, the image first or last in the first question with equal chance."""
+    (question, answer), *rest = turns
+    question = f"{IMAGE}\n{question}" if rng.random() < 0.5 else f"{question}\n{IMAGE}"
+    said = [text for turn in ((question, answer), *rest) for text in turn]
+    roles = ("human", "gpt") * len(turns)
+    conversation = [{"from": role, "value": text} for role, text in zip(roles, said, strict=True)]
+    return {"id": name, "image": image, "conversations": conversation}
+
+
+def chat_row(entry: Entry) -> dict[str, Any]:
+    """A row of CHAT: image tokens become parts of their own, where they stand."""
+    messages = [{"role": ROLES[turn["from"]], "content": _parts(turn["value"])} for turn in entry["conversations"]]
+    return {"id": str(entry.get("id", "")), "images": images_of(entry), "messages": messages}
+
+
+def _parts(value: str) -> list[dict[str, str | None]]:
+    parts: list[dict[str, str | None]] = []
+    for place, text in enumerate(value.split(IMAGE)):
+        if place:
+            parts.append({"type": "image", "text": None})
+        # LLaVA puts a line break between token and text, which no part needs.
+        if text.strip():
+            parts.append({"type": "text", "text": text.strip()})
+    return parts
+
+
+def images_of(entry: Entry) -> list[str]:
+    """The images of a conversation; some are of text alone."""
+    image = entry.get("image")
+    if image is None:
+        return []
+    return list(image) if isinstance(image, list) else [image]
+
+
+def read_mix(path: Path) -> list[Entry]:
+    """A mix in LLaVA's form, checked; image paths are relative to the project's root.
+
+    Raises:
+        UserError: no such file, an entry that is not of the form, or whose image tokens are not as many as its images,
+            or images that are not there.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"finer.mixture.append '{path}' does not exist; give a LLaVA mix or null") from None
+    except ValueError as error:
+        raise UserError(f"finer.mixture.append '{path}' is not valid JSON ({error})") from None
+    if not isinstance(entries, list):
+        raise UserError(f"finer.mixture.append '{path}' must hold {SHAPE}")
+    for place, entry in enumerate(entries):
+        problem = _problem(entry)
+        if problem:
+            raise UserError(f"finer.mixture.append '{path}', entry {place + 1}: {problem}; the file must hold {SHAPE}")
+    images = dict.fromkeys(image for entry in entries for image in images_of(entry))
+    missing = [image for image in images if not Path(image).is_file()]
+    if missing:
+        raise UserError(
+            f"finer.mixture.append '{path}': {len(missing)} of {len(images)} images are not there, such as "
+            f"'{missing[0]}'; paths are relative to the project's folder"
+        )
+    return entries
+
+
+def _problem(entry: Any) -> str:
+    """What is wrong with an entry of a mix, or an empty text."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("conversations"), list) or not entry["conversations"]:
+        return "no `conversations`"
+    for turn in entry["conversations"]:
+        if not isinstance(turn, dict) or turn.get("from") not in ROLES or not isinstance(turn.get("value"), str):
+            return f"a turn must be {{from: human or gpt, value: text}}, not {str(turn)[:80]!r}"
+    image = entry.get("image")
+    if not (image is None or isinstance(image, str) or (isinstance(image, list) and all(map(_is_text, image)))):
+        return f"`image` must be a path, not {image!r}"
+    tokens = sum(turn["value"].count(IMAGE) for turn in entry["conversations"])
+    if tokens != len(images_of(entry)):
+        return f"{tokens} image tokens ({IMAGE}) for {len(images_of(entry))} images"
+    return ""
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)

@@ -1,0 +1,166 @@
+"""finer.mixture: training images, labels and attributes -> conversations to tune an LVLM on, `data/finer/mixture/`.
+
+FINER (arXiv 2402.16315, section 5): `attributes` has three turns an image, `direct` is the single-turn baseline on the
+same images. Each is written as LLaVA's JSON and as a Parquet table of chat messages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from stages.common.errors import UserError, run, warn
+from stages.common.finer_params import Finer
+from stages.common.seeding import generator
+from stages.common.tables import make_meta, write_json, write_table
+from stages.finer import paths
+from stages.finer.attributes import match_concepts, read_attributes
+from stages.finer.classes import ClassLabels, read_classes
+from stages.finer.cli import parse_finer_job
+from stages.finer.conversations import CHAT, Entry, attribute_conversation, chat_row, direct_conversation, read_mix
+from stages.finer.unified import Labels, Sample, read_unified
+
+ATTRIBUTES, DIRECT = "attributes", "direct"
+HELD_OUT = "held_out.json"
+
+
+def held_out_classes(seed: int, dataset: str, names: Sequence[str], share: float) -> list[str]:
+    """The classes that no conversation is made of, drawn by name, in the order of `names`.
+
+    Their share is rounded, half up; it is one class at least, and leaves one at least, where there are two or more.
+    """
+    if share == 0 or len(names) < 2:
+        return []
+    count = min(max(math.floor(share * len(names) + 0.5), 1), len(names) - 1)
+    drawn = sorted(names, key=lambda name: (generator(seed, "held-out", dataset, name).random(), name))[:count]
+    return [name for name in names if name in set(drawn)]
+
+
+def groups_of(classes: Sequence[ClassLabels]) -> list[str]:
+    """What the conversations are spread over: classes, or (iNaturalist) superordinates where those differ."""
+    if len({found.superordinate for found in classes}) > 1:
+        return [found.superordinate or "" for found in classes]
+    return [found.name for found in classes]
+
+
+def choose(
+    seed: int, dataset: str, samples: Iterable[tuple[Sample, int]], groups: Sequence[str], per_dataset: int
+) -> list[tuple[Sample, int]]:
+    """(sample, label): at most `per_dataset` divided by the number of groups, and one at least, of each group.
+
+    Drawn by image, so that neither order nor other images decide; in order of `idx`.
+    """
+    limit = max(1, per_dataset // len(set(groups)))
+    ranked: dict[str, list[tuple[float, int, Sample, int]]] = {}
+    for sample, label in samples:
+        rank = generator(seed, "chosen", dataset, image_key(sample)).random()
+        ranked.setdefault(groups[label], []).append((rank, sample.idx, sample, label))
+    chosen = [row for rows in ranked.values() for row in sorted(rows, key=lambda row: row[:2])[:limit]]
+    return [(sample, label) for _, _, sample, label in sorted(chosen, key=lambda row: row[1])]
+
+
+def image_key(sample: Sample) -> str:
+    """What random numbers about an image depend on."""
+    return str(sample.metadata.get("image_id", sample.img_path))
+
+
+def dataset_conversations(
+    seed: int,
+    dataset: str,
+    classes: Sequence[ClassLabels],
+    samples: Sequence[Sample],
+    required: Sequence[Sequence[str]],
+    held_out: Sequence[str],
+    per_dataset: int,
+) -> dict[str, list[Entry]]:
+    """A data set's conversations, by kind; both kinds are of the same images.
+
+    Args:
+        samples: those to train on.
+        required: of each class, its required attributes.
+
+    Raises:
+        UserError: a class that is talked about has no required attributes.
+    """
+    labels = Labels([found.fine for found in classes])
+    labelled = [(sample, next(iter(labels.find(sample.fine)))) for sample in samples]
+    labelled = [(sample, label) for sample, label in labelled if classes[label].name not in set(held_out)]
+    bare = sorted({classes[label].name for _, label in labelled if not required[label]})
+    if bare:
+        more = f" and {len(bare) - 10} more" if len(bare) > 10 else ""
+        raise UserError(
+            f"{paths.attributes(dataset)} has no required attributes of {len(bare)} classes: {', '.join(bare[:10])}"
+            f"{more}; add them, or remove the file to have it made anew"
+        )
+    entries: dict[str, list[Entry]] = {ATTRIBUTES: [], DIRECT: []}
+    for sample, label in choose(seed, dataset, labelled, groups_of(classes), per_dataset):
+        name, key = f"{dataset}-{sample.idx}", image_key(sample)
+        rng = generator(seed, ATTRIBUTES, dataset, key)
+        entries[ATTRIBUTES].append(attribute_conversation(name, sample, required[label], rng))
+        entries[DIRECT].append(direct_conversation(name, sample, generator(seed, DIRECT, dataset, key)))
+    return entries
+
+
+def shuffled(seed: int, kind: str, entries: Sequence[Entry]) -> list[Entry]:
+    return [entries[place] for place in generator(seed, "shuffled", kind).permutation(len(entries))]
+
+
+def collect(seed: int, finer: Finer) -> tuple[dict[str, list[Entry]], dict[str, list[str]]]:
+    """The conversations of every data set that is not left out, by kind; and the classes that none is made of.
+
+    Raises:
+        UserError: files that are missing or do not fit; nothing to talk about.
+    """
+    settings = finer.mixture
+    entries: dict[str, list[Entry]] = {ATTRIBUTES: [], DIRECT: []}
+    held_out: dict[str, list[str]] = {}
+    for dataset in finer.datasets:
+        classes = read_classes(dataset)
+        names, fine = [found.name for found in classes], [found.fine for found in classes]
+        if dataset == settings.leave_out:
+            held_out[dataset] = names
+            continue
+        held_out[dataset] = held_out_classes(seed, dataset, names, settings.held_out_classes)
+        path = paths.attributes(dataset)
+        concepts = match_concepts(path, read_attributes(path), names, fine)
+        samples = read_unified(paths.unified(dataset, paths.TRAIN), fine)
+        required = [concept.binomial.required for concept in concepts]
+        found = dataset_conversations(
+            seed, dataset, classes, samples, required, held_out[dataset], settings.per_dataset
+        )
+        if not found[ATTRIBUTES]:
+            warn(f"finer.mixture: no conversation is made of {dataset}, which has no images to train on")
+        for kind, some in found.items():
+            entries[kind] += some
+    if not entries[ATTRIBUTES]:
+        raise UserError(
+            "finer.mixture: there is nothing to make conversations of; name more under finer.datasets, with a "
+            "train_share above 0, or leave_out: null"
+        )
+    return entries, held_out
+
+
+def main() -> None:
+    job = parse_finer_job("finer.mixture", __doc__)
+    seed, settings = job.params.seed, job.finer.mixture
+    entries, held_out = collect(seed, job.finer)
+    made = len(entries[ATTRIBUTES])
+    appended = read_mix(Path(settings.append)) if settings.append is not None else []
+    made_by = {"seed": seed, "datasets": list(job.finer.datasets), **settings.model_dump()}
+    for kind, own in entries.items():
+        mixed = shuffled(seed, kind, [*own, *appended])
+        write_json(paths.MIXTURE / f"{kind}.json", mixed)
+        table = pa.Table.from_pylist([chat_row(entry) for entry in mixed], schema=CHAT)
+        meta = make_meta("mixture", "finer", parameters={"kind": kind, **made_by})
+        write_table(paths.MIXTURE / f"{kind}.parquet", table, meta)
+    write_json(paths.MIXTURE / HELD_OUT, held_out)
+    added = f" and {len(appended)} of {settings.append}" if settings.append is not None else ""
+    count = sum(map(len, held_out.values()))
+    print(f"finer.mixture: {made} conversations{added}, {count} classes held out")
+
+
+if __name__ == "__main__":
+    run(main)
