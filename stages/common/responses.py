@@ -76,7 +76,7 @@ class Records:
     wrote: set[str] = field(default_factory=set)
     tokens: dict[str, Tokens] = field(default_factory=dict)  # by model, of every reply that was paid
     batches: dict[str, Batch] = field(default_factory=dict)  # by id
-    unusable: set[tuple[str, str]] = field(default_factory=set)  # request, batch
+    unusable: dict[tuple[str, str], str] = field(default_factory=dict)  # (request, batch) -> reason
     unreadable: int = 0
     whole_bytes: int = 0
     size: int = 0
@@ -128,7 +128,7 @@ def _add(records: Records, line: bytes) -> bool:
             records.wrote.add(record["wrote"])
         elif "unusable" in record:
             records.pay(record["model"], record["usage"])
-            records.unusable.add((record["request"], record["batch"]))
+            records.unusable[record["request"], record["batch"]] = record["unusable"]
         elif "ended" in record:
             records.batches[record["batch"]] = replace(records.batches[record["batch"]], ended=record["ended"])
         elif "batch" in record:
@@ -212,7 +212,7 @@ class LogWriter:
         """Append what a reply without an answer cost, once where it is read from a batch; it is asked for again."""
         if batch and (digest, batch) in self.records.unusable:
             return
-        self.records.unusable.add((digest, batch))
+        self.records.unusable[digest, batch] = reason
         self.records.pay(model, usage)
         about = {"request": digest, "model": model, "usage": usage, "batch": batch}
         self._append({"unusable": reason} | about, sync=not batch)

@@ -1,0 +1,299 @@
+"""ask: the benchmark's questions to one LVLM, `data/finer/answers/<lvlm>/<dataset>.parquet`.
+
+An LVLM is an OpenAI-compatible chat endpoint, or a checkpoint that `transformers serve` serves meanwhile. Every answer
+is logged as it arrives, keyed by what was asked, so that an interrupted run continues and nothing is paid twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from stages.common.endpoint import Failure, Outcome, api_key, ask_all, summarise
+from stages.common.errors import UserError, run
+from stages.common.finer_params import Ask
+from stages.common.responses import LogWriter, Records, Reply, read_log
+from stages.common.tables import Meta, make_meta, write_table
+from stages.finer import paths
+from stages.finer.answers import ANSWERS
+from stages.finer.attributes import match_concepts, read_attributes
+from stages.finer.classes import read_classes
+from stages.finer.cli import FinerJob, parse_finer_job
+from stages.finer.questions import ChatRequest, Lvlm, Question, Turn, build_questions
+from stages.finer.serve import checkpoint_hash, serving
+from stages.finer.unified import Labels, read_unified
+
+REFUSED = ("refused", "content filter", "no text")
+"""What a model or its filter says to an image or a question; asked again it would say the same."""
+
+TRIED_FIRST = 4
+"""Images that are asked about before all the others, to find out whether the endpoint takes any."""
+
+REFUSED_BY_SERVER = ("HTTP 400", "HTTP 413", "HTTP 415", "HTTP 422")
+"""The same from the server: it does not take this request, whoever else it serves."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where an LVLM is reached."""
+
+    url: str | None
+    key: str
+
+
+def main() -> None:
+    job = parse_finer_job("finer.ask", __doc__, "lvlm")
+    questions = {dataset: dataset_questions(job, dataset) for dataset in job.finer.datasets}
+    lvlm = find_lvlm(job)
+    folder = paths.answers(job.lvlm, "x").parent
+    for stale in folder.glob("*.parquet"):
+        if stale.stem not in questions:
+            stale.unlink()
+    waiting = any(_open(own, lvlm, read_log(paths.responses(job.lvlm, dataset))) for dataset, own in questions.items())
+    with _connection(job, lvlm) if waiting else nullcontext() as connection:
+        for dataset, own in questions.items():
+            print(ask_dataset(job, lvlm, dataset, own, connection), flush=True)
+
+
+def find_lvlm(job: FinerJob) -> Lvlm:
+    """Whom to ask.
+
+    Raises:
+        UserError: a checkpoint that is not there.
+    """
+    ask = job.finer.ask
+    settings = {"temperature": ask.temperature, "max_tokens": ask.max_tokens, "seed": job.params.seed}
+    if job.lvlm in job.finer.endpoints:
+        return Lvlm(job.lvlm, job.finer.endpoints[job.lvlm].model, None, settings)
+    folder = Path(job.finer.served[job.lvlm])
+    return Lvlm(job.lvlm, str(folder.resolve()), checkpoint_hash(folder), settings)
+
+
+def dataset_questions(job: FinerJob, dataset: str) -> list[Question]:
+    """Every question about a data set, in order.
+
+    Raises:
+        UserError: an input that is missing or wrong.
+    """
+    classes = read_classes(dataset)
+    fine = [entry.fine for entry in classes]
+    samples = read_unified(paths.unified(dataset, paths.TEST), fine)
+    if not samples:
+        raise UserError(
+            f"{paths.unified(dataset, paths.TEST)} holds no image; lower finer.datasets.{dataset}.train_share"
+        )
+    target = paths.attributes(dataset)
+    concepts = match_concepts(target, read_attributes(target), [entry.name for entry in classes], fine)
+    known = Labels(fine)
+    labels = [next(iter(known.find(sample.fine))) for sample in samples]
+    return build_questions(samples, labels, concepts, job.finer.ask, job.params.seed, dataset)
+
+
+def ask_dataset(
+    job: FinerJob, lvlm: Lvlm, dataset: str, questions: Sequence[Question], connection: Connection | None
+) -> str:
+    """Have a data set's questions answered and write its table; the line to print.
+
+    Args:
+        connection: None where the log holds every answer.
+
+    Raises:
+        UserError: no key, no endpoint, one that sees no images, or answers that could not be got; what was received
+            stays in the log.
+    """
+    log = paths.responses(job.lvlm, dataset)
+    records, asked = read_log(log), 0
+    refused = refused_before(records)
+    if connection is not None:
+        with LogWriter(log) as writer:
+            asker = _Asker(lvlm, job.finer.ask, connection, writer)
+            asker.check_sight(questions)
+            asker.ask([question.first(lvlm) for question in questions])
+            asker.ask([request for q in questions if (request := _second(q, lvlm, writer.records))])
+            records, refused, asked = writer.records, asker.refused, asker.received
+    table = answers_table(questions, lvlm, records, refused)
+    path = paths.answers(job.lvlm, dataset)
+    write_table(path, table, answers_meta(job, lvlm, dataset))
+    missing = Counter(reason for reason in table["missing"].to_pylist() if reason)
+    lost = ", ".join(f"{count} {reason}" for reason, count in missing.most_common())
+    return (
+        f"{path}: {len(questions)} questions about {len({q.sample.idx for q in questions})} images, {asked} asked for "
+        f"now; missing: {lost or 'none'}"
+    )
+
+
+def _second(question: Question, lvlm: Lvlm, records: Records) -> ChatRequest | None:
+    """ATTRSEEK's second request, once the first is answered."""
+    if question.seek is None:
+        return None
+    reply = records.answers.get(question.first(lvlm).digest)
+    return question.second(lvlm, reply.answer) if reply else None
+
+
+def refused_before(records: Records) -> dict[str, str]:
+    """Requests by digest that were refused by the model, which was paid for, and why."""
+    return {digest: reason for (digest, _), reason in records.unusable.items() if reason in REFUSED}
+
+
+def _open(questions: Sequence[Question], lvlm: Lvlm, records: Records) -> bool:
+    """Whether any answer is still to be got."""
+    settled = records.answers.keys() | refused_before(records).keys()
+    for question in questions:
+        second = _second(question, lvlm, records)
+        if question.first(lvlm).digest not in settled or (second and second.digest not in settled):
+            return True
+    return False
+
+
+@contextmanager
+def _connection(job: FinerJob, lvlm: Lvlm) -> Iterator[Connection]:
+    if job.lvlm in job.finer.served:
+        folder = Path(job.finer.served[job.lvlm])
+        with serving(folder, paths.responses(job.lvlm, "x").parent / "server.log") as url:
+            yield Connection(url, "none")
+        return
+    endpoint = job.finer.endpoints[job.lvlm]
+    missing = (
+        f"there is no key to ask '{job.lvlm}' with: set {endpoint.api_key_env} (any word for a server without keys), "
+        f"or take '{job.lvlm}' out of finer.endpoints in params.yaml"
+    )
+    yield Connection(endpoint.base_url, api_key(missing, endpoint.api_key_env, endpoint.base_url))
+
+
+@dataclass
+class _Asker:
+    """One connection to an LVLM, with what it refused so far."""
+
+    lvlm: Lvlm
+    settings: Ask
+    connection: Connection
+    log: LogWriter
+    received: int = 0
+
+    def __post_init__(self) -> None:
+        self.refused = refused_before(self.log.records)
+
+    def ask(self, requests: Sequence[ChatRequest]) -> None:
+        """Get an answer to each of `requests` into the log, or note that it is refused.
+
+        Raises:
+            UserError: answers that are missing for another reason, or an endpoint that takes no image at all.
+        """
+        settled = self.log.records.answers.keys() | self.refused.keys()
+        wanted = list({request.digest: request for request in requests if request.digest not in settled}.values())
+        if not wanted:
+            return
+        outcome = ask_all(wanted, self.settings, self.connection.key, self.log, self.connection.url)
+        self.received += outcome.received
+        self._check_images(requests, outcome.failures)
+        self._check_endpoint(outcome, requests, len(wanted))
+        for failure in outcome.failures:
+            said = f": {failure.detail}" if failure.detail else ""
+            self.refused[failure.request.digest] = f"{failure.reason}{said}"
+
+    def _check_images(self, requests: Sequence[ChatRequest], failures: Sequence[Failure]) -> None:
+        """Refuse an endpoint that never took an image and now refused some."""
+        shown = {request.digest for request in requests if request.turns[0].picture}
+        refused = [f for f in failures if f.reason in REFUSED_BY_SERVER and f.request.digest in shown]
+        if refused and not shown & self.log.records.answers.keys():
+            raise UserError(
+                f"'{self.lvlm.key}' refuses every image ({summarise(refused, 'image')}): does the model take images? "
+                f"If it does, look at finer.ask in params.yaml; what was received is kept in {self.log.path}"
+            )
+
+    def _check_endpoint(self, outcome: Outcome, requests: Sequence[ChatRequest], wanted: int) -> None:
+        """Refuse to go on where answers failed for another reason than what was asked."""
+        lost = [f for f in outcome.failures if f.reason not in (*REFUSED, *REFUSED_BY_SERVER)]
+        if lost or outcome.gave_up:
+            gave_up = f"{outcome.gave_up}, so asking stopped: " if outcome.gave_up else ""
+            answered = {bool(r.turns[0].picture) for r in requests if r.digest in self.log.records.answers}
+            sight = " (only questions without an image were answered: does the model take images?)"
+            why = summarise(lost or outcome.failures, "image") + (sight if answered == {False} else "")
+            raise UserError(
+                f"{wanted - outcome.received} of {wanted} answers of '{self.lvlm.key}' are missing: {gave_up}"
+                f"{why}; the {outcome.received} received are kept in "
+                f"{self.log.path}, and a rerun asks only for the rest"
+            )
+
+    def check_sight(self, questions: Sequence[Question]) -> None:
+        """Refuse an endpoint that drops images without a word: with its image a question must take more tokens.
+
+        Costs one answer of one token, once a log. Endpoints that count no tokens are let pass with a line.
+
+        Raises:
+            UserError: as above.
+        """
+        by_image = {q.sample.idx: q.first(self.lvlm) for q in reversed(questions) if q.given != "text"}
+        if not by_image:
+            return
+        tried = list(by_image.values())[-TRIED_FIRST:][::-1]
+        seeing = tried[0]
+        words = Turn("user", seeing.turns[0].text)
+        blind = replace(seeing, settings={**seeing.settings, "max_tokens": 1}, turns=(words,))
+        self.ask([*tried, blind])
+        answers = self.log.records.answers
+        counts = [_prompt_tokens(answers.get(request.digest)) for request in (seeing, blind)]
+        if counts[0] is None or counts[1] is None:
+            print(f"'{self.lvlm.key}' counts no tokens: whether it sees the images cannot be checked", flush=True)
+        elif counts[0] <= counts[1]:
+            raise UserError(
+                f"'{self.lvlm.key}' does not see images: a question took {counts[0]} tokens with its image and "
+                f"{counts[1]} without; serve a vision-language model, or correct finer.endpoints in params.yaml"
+            )
+
+
+def _prompt_tokens(reply: Reply | None) -> int | None:
+    return reply.usage.get("prompt_tokens") if reply else None
+
+
+def answers_table(questions: Sequence[Question], lvlm: Lvlm, records: Records, refused: dict[str, str]) -> pa.Table:
+    """One row a question; `refused` says by digest why an answer is missing."""
+    rows = []
+    for question in questions:
+        first = question.first(lvlm)
+        reply = records.answers.get(first.digest)
+        lost = first.digest
+        seen = None
+        if question.seek is not None and reply is not None:
+            seen, second = reply.answer, question.second(lvlm, reply.answer)
+            reply, lost = records.answers.get(second.digest), second.digest
+        sample = question.sample
+        rows.append(
+            {
+                "idx": sample.idx,
+                "image_id": question.image_id,
+                "label": question.label,
+                "superordinate": sample.superordinate,
+                "coarse": sample.coarse,
+                "fine": sample.fine,
+                "granularity": question.granularity,
+                "prompting": question.prompting,
+                "input": question.given,
+                "told": question.told,
+                "question": question.text,
+                "attributes": seen,
+                "answer": reply.answer if reply else None,
+                "finish_reason": reply.finish_reason if reply else None,
+                "missing": None if reply else refused[lost],
+            }
+        )
+    return pa.Table.from_pylist(rows, ANSWERS)
+
+
+def answers_meta(job: FinerJob, lvlm: Lvlm, dataset: str) -> Meta:
+    """What made the answers. A served checkpoint goes by its hash: its folder is another on each machine."""
+    model = {"lvlm": lvlm.key, "name": lvlm.key if lvlm.weights else lvlm.model, "weights": lvlm.weights}
+    parameters = {"seed": job.params.seed, **job.finer.ask.model_dump(include=ASKED)}
+    return make_meta("answers", dataset, parameters=parameters, model=model)
+
+
+ASKED = {"granularities", "prompting", "inputs", "images_per_class", "temperature", "max_tokens"}
+
+
+if __name__ == "__main__":
+    run(main)
