@@ -78,14 +78,15 @@ def intervals(rows: Sequence[Row], lvlms: Sequence[str], title: str, below: str,
     return figure
 
 
-def probe(rows: Sequence[Row], title: str) -> Figure:
+def probe(rows: Sequence[Row], lvlms: Sequence[str], title: str) -> Figure:
     """Accuracy of the probes of one data set before and after the projector: a line a model, faint points the runs."""
     models = list(dict.fromkeys(str(row["model"]) for row in rows))
+    known = list(dict.fromkeys([*lvlms, *models]))
     wide, height = 1.1 * PANEL, 1.9
     figure = Figure(figsize=(wide, height))
     axes = figure.add_axes((0, 0, 1, 1))
     for model in models:
-        colour, marker = _style(model, models)
+        colour, marker = _style(model, known)
         means = []
         for place, side in enumerate(("before", "after")):
             runs = [float(row["accuracy"]) for row in rows if (row["model"], row["side"]) == (model, side)]
@@ -103,7 +104,7 @@ def probe(rows: Sequence[Row], title: str) -> Figure:
     count = len({row["run"] for row in rows})
     _annotate(axes, title, (0, 1), (0, 22), color=INK, fontsize=11, fontweight="bold")
     _annotate(axes, f"lines: means of {count} runs; dotted: chance", (0, 1), (0, 8), color=MUTED, fontsize=8.5)
-    _legend(axes, models, models, str(rows[0].get("note", "")), height, wide, under=0.5)
+    _legend(axes, models, known, str(rows[0].get("note", "")), height, wide, under=0.5)
     return figure
 
 
@@ -155,7 +156,7 @@ def _legend(
         text.set_parse_math(False)
     if note:
         down = -72 * (under + 0.2 * len(shown) + 0.05)
-        lines = fill(note, max(40, int(wide * 15)))
+        lines = fill(note, max(40, int(wide * 17)))
         _annotate(axes, lines, (0, 0), (0, down), color=MUTED, fontsize=8, fontstyle="italic", va="top")
 
 

@@ -48,7 +48,7 @@ def write_pictures(results: Results, folder: Path) -> None:
     drawn = (
         ("granularity", plots.granularity_rows(results), "exact match by granularity and prompting", False),
         ("tuning", plots.tuning_rows(results), "classes in the mixture and held out, fine level", False),
-        ("gap", plots.gap_rows(results), "modality gap: text only minus image only", True),
+        ("gap", plots.gap_rows(results), "modality gap, text only minus image only", True),
         ("attrseek", plots.attrseek_rows(results), "ATTRSEEK minus plain", True),
     )
     for name, rows, title, difference in drawn:
@@ -59,7 +59,8 @@ def write_pictures(results: Results, folder: Path) -> None:
             pictures.save(figure, folder / f"{dataset}-{name}.png")
     probes = plots.probe_rows(results)
     for dataset in dict.fromkeys(str(row["dataset"]) for row in probes):
-        figure = pictures.probe([row for row in probes if row["dataset"] == dataset], f"{dataset}: linear probe")
+        mine = [row for row in probes if row["dataset"] == dataset]
+        figure = pictures.probe(mine, results.lvlms, f"{dataset}: linear probe")
         pictures.save(figure, folder / f"{dataset}-probe.png")
 
 

@@ -31,8 +31,8 @@ LEFT = {"prompting", "granularity", "classes", LVLM, "data set", "model"}
 
 SCORES_KEY = (
     "In percent, [low, high]: 95 % interval by resampled classes, too narrow where these are few. EM and F1: the "
-    "published rules, over the questions that have an answer; strict EM: whole words. missing: no answer, in no mean; empty: an answer with no answer in "
-    "it, scored as it stands; cut: reached max_tokens."
+    "published rules, over the questions that have an answer; strict EM: whole words. missing: no answer, in no mean; "
+    "empty: an answer with no answer in it, scored as it stands; cut: reached max_tokens."
 )
 DIFFERENCE_KEY = (
     "Points of percent over the same images; both sides' EM are over these pairs. left out: an answer is missing on "
