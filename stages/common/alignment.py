@@ -28,6 +28,21 @@ def softmax_by_group(values: np.ndarray, groups: np.ndarray, count: int) -> np.n
     return powers / np.bincount(groups, weights=powers, minlength=count)[groups]
 
 
+def class_vectors(embeddings: np.ndarray, weights: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """sum_j v_j T_j of each class: [N, D] embeddings with [N] weights and labels -> [C, D].
+
+    Every class must have a text.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    return np.stack([weights[own] @ embeddings[own] for own in by_class])
+
+
+def text_weights(label_similarity: np.ndarray, labels: np.ndarray, classes: int, text_scale: float) -> np.ndarray:
+    """v = softmax(exp(text_scale) * cos(T_j, label prompt)) within each class (WCA, equation 6): [N] float64."""
+    return softmax_by_group(np.exp(text_scale) * label_similarity, labels, classes)
+
+
 def draw_places(seed: int, image_ids: Sequence[str], runs: int, views: int) -> np.ndarray:
     """Uniform numbers that choose each run's views: [B, runs, views] float64 in [0, 1), seeded by (seed, image_id).
 

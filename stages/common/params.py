@@ -216,6 +216,11 @@ class Params(Section):
                     )
         return self
 
+    def read_sources(self) -> dict[str, str]:
+        """Every source that `refine` reads, and what it holds; that of `stages/finer` where it is asked for."""
+        finer = {FINER_SOURCE: "descriptors"} if FINER_SOURCE in self.refined_sources() else {}
+        return {**self.sources, **finer}
+
     def refined_sources(self) -> list[str]:
         """The sources of sentences whose union description refinement works on, in order."""
         if self.refine.sources != "all":

@@ -60,6 +60,11 @@ def metrics(dataset: str, model: str) -> Path:
     return DATA / dataset / model / "metrics.json"
 
 
+def attrseek(dataset: str, model: str) -> Path:
+    """Folder of the method `attrseek`, which `stages/finer` scores."""
+    return DATA / dataset / model / "attrseek"
+
+
 def report(dataset: str, model: str) -> Path:
     """Folder of tables, plot data and pictures."""
     return DATA / dataset / model / "report"

@@ -175,6 +175,14 @@ def read_table(path: Path, artifact: str, columns: Sequence[str] | None = None) 
     return file.read(columns=list(columns) if columns is not None else None), meta
 
 
+MODEL_IDENTITY = ("name", "pretrained", "weights", "activation", "image_size", "preprocess")
+
+
+def model_identity(meta: Meta) -> Meta:
+    """What must agree between texts and views; the precision of the image tower may differ."""
+    return {key: meta["model"][key] for key in MODEL_IDENTITY}
+
+
 def require_same(key: str, mine: tuple[Path, Any], theirs: tuple[Path, Any], mend: str) -> None:
     """Refuse two artifacts that do not belong together.
 

@@ -100,7 +100,7 @@ def parse_attributes(answer: str) -> tuple[Attributes, Counter[str]]:
     Raises:
         NoAttributes: neither JSON of the schema, nor a heading with a required attribute under it.
     """
-    text = _THINKING.sub("", answer).strip()
+    text = without_thinking(answer).strip()
     found = _from_json(text) or _from_lists(text)
     dropped: Counter[str] = Counter()
     required = _clean(found.required, set(), dropped)
@@ -108,6 +108,16 @@ def parse_attributes(answer: str) -> tuple[Attributes, Counter[str]]:
     if not required:
         raise NoAttributes("no required attribute in it")
     return Attributes(required, likely), dropped
+
+
+def without_thinking(answer: str) -> str:
+    """The answer without what a reasoning model thought before it."""
+    return _THINKING.sub("", answer)
+
+
+def clean_attributes(items: list[str]) -> list[str]:
+    """Items of a list without bullets, Markdown, "none" and repetitions."""
+    return _clean(items, set(), Counter())
 
 
 def _from_json(text: str) -> _Sorted | None:

@@ -43,7 +43,7 @@ def collect_texts(job: Job, names: Sequence[str], templates: Sequence[str], alia
             yield LABEL, label, prompt
         for label, name in enumerate(names):
             yield from ((TEMPLATE, label, template.format(name=name)) for template in templates)
-        for source, kind in job.params.sources.items():
+        for source, kind in job.params.read_sources().items():
             path = paths.descriptions(job.dataset, source)
             for label, texts in enumerate(match_classes(path, read_descriptions(path), names, aliases)):
                 if kind == "descriptors":
@@ -127,7 +127,7 @@ def main() -> None:
     table = texts_table(texts, embeddings, sources, job.params.refine)
     parameters = {
         "seed": job.params.seed,
-        "sources": job.params.sources,
+        "sources": job.params.read_sources(),
         "refined": sources,
         **job.params.refine.model_dump(exclude={"sources", "batch_size"}),
     }

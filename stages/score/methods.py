@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.common.alignment import normalized, softmax_by_group
+from stages.common import alignment
+from stages.common.alignment import normalized, text_weights
 from stages.common.errors import UserError
 from stages.common.params import Score
 from stages.common.tables import embedding_rows
@@ -79,9 +80,7 @@ def class_vectors(
 
 
 def _class_vectors(path: Path, texts: pa.Table, method: Method, classes: int, score: Score) -> np.ndarray:
-    """Weighted: sum_j v_j T_j with v = softmax(exp(text_scale) * cos(T_j, label prompt)), WCA's equation 6, normalised
-    if `score.normalize`.
-    """
+    """Weighted: by the texts' cosine to the label prompt (WCA, equation 6), normalised if `score.normalize`."""
     chosen = texts["kept"] if method.texts == KEPT else pc.equal(texts["source"], method.texts)
     rows = texts.filter(pc.fill_null(chosen, False))
     labels = rows["label"].to_numpy()
@@ -90,11 +89,9 @@ def _class_vectors(path: Path, texts: pa.Table, method: Method, classes: int, sc
     if without:
         raise UserError(f"{path} has no texts of '{method.texts}' for labels {without[:10]}; run `dvc repro refine`")
     if method.combine == "weighted":
-        weights = softmax_by_group(np.exp(score.text_scale) * rows["label_similarity"].to_numpy(), labels, classes)
+        weights = text_weights(rows["label_similarity"].to_numpy(), labels, classes, score.text_scale)
     else:
         weights = 1.0 / counts[labels]
-    embeddings = embedding_rows(rows["embedding"])
-    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
-    vectors = np.stack([weights[own] @ embeddings[own] for own in by_class])
+    vectors = alignment.class_vectors(embedding_rows(rows["embedding"]), weights, labels, classes)
     unit = method.combine == "normalized mean" or (method.combine == "weighted" and score.normalize)
     return (normalized(vectors) if unit else vectors).astype(np.float32)

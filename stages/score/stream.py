@@ -10,10 +10,17 @@ import numpy as np
 
 from stages.common.errors import UserError
 from stages.common.overlap import read_ahead
-from stages.common.tables import Meta, digest, embedding_rows, open_parquet, read_meta, read_table, require_same
+from stages.common.tables import (
+    Meta,
+    digest,
+    embedding_rows,
+    model_identity,
+    open_parquet,
+    read_meta,
+    read_table,
+    require_same,
+)
 from stages.score.methods import ALL, REFINED
-
-MODEL_IDENTITY = ("name", "pretrained", "weights", "activation", "image_size", "preprocess")
 
 
 @dataclass(frozen=True)
@@ -28,11 +35,6 @@ class ViewBatch:
     """[B, P] float32, cosine to the whole image, zero where padded."""
     pools: dict[str, np.ndarray]
     """Name of a pool -> [B, P] bool."""
-
-
-def model_identity(meta: Meta) -> Meta:
-    """What must agree between texts and views; the precision of the image tower may differ."""
-    return {key: meta["model"][key] for key in MODEL_IDENTITY}
 
 
 def find_shards(

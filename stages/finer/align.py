@@ -1,0 +1,214 @@
+"""align: the method `attrseek`, a row beside `bifta`: the attributes that an LVLM sees in an image, embedded and
+aligned with the descriptions of the classes as crops are.
+
+An image's attributes are its views: weighted by their cosine to the whole image, summed, and compared with the weighted
+sum of each class's refined descriptions (arXiv 2406.02915, 2601.20419). They are those of ATTRSEEK's first turn at the
+superordinate level (arXiv 2402.16315), where the question tells nothing of the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from stages.common import alignment, tables
+from stages.common import paths as common_paths
+from stages.common.encoders import load_encoder
+from stages.common.errors import UserError, run
+from stages.common.params import Score
+from stages.finer import paths
+from stages.finer.cli import FinerJob, parse_finer_job
+from stages.finer.seen import split_attributes
+
+PREDICTIONS = pa.schema(
+    {
+        "image_id": pa.string(),
+        "label": pa.int32(),
+        "method": pa.string(),
+        "run": pa.int32(),
+        "predicted": pa.int32(),
+        "score": pa.float32(),
+        "margin": pa.float32(),
+    }
+)
+"""As those of the other methods."""
+
+TOP = 5
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The images of which an LVLM named attributes, and the number of those of which it did not."""
+
+    lvlm: str
+    image_ids: list[str]
+    labels: np.ndarray
+    """[B] int32."""
+    attributes: list[list[str]]
+    without: int
+
+
+def main() -> None:
+    job = parse_finer_job("finer.align", __doc__, "dataset")
+    for line in align_dataset(job, job.finer.encoder):
+        print(line)
+
+
+def align_dataset(job: FinerJob, model: str) -> list[str]:
+    """Score `attrseek` for every LVLM that was asked; the lines to print.
+
+    Raises:
+        UserError: artifacts that are missing or of another model.
+    """
+    texts_path = common_paths.texts(job.dataset, model)
+    texts, meta = tables.read_table(texts_path, "texts")
+    classes = tables.read_table(common_paths.classes(job.dataset), "classes", ["label"])[0].num_rows
+    encoder = load_encoder(model, job.params)
+    mine = tables.model_identity({"model": encoder.meta})
+    tables.require_same("model", (texts_path, tables.model_identity(meta)), (paths.FINER, mine), "run `dvc repro`")
+    vectors = description_vectors(texts, classes, job.params.score)
+    wholes = whole_images(job.dataset, model, mine)
+    rows, metrics, lines = [], {}, []
+    for lvlm in (*job.finer.endpoints, *job.finer.served):
+        seen = read_seen(job, lvlm)
+        method = f"attrseek ({lvlm})"
+        if not seen.image_ids:
+            lines.append(f"no row for {method}: it wants ATTRSEEK's answers at the superordinate level (finer.ask)")
+            continue
+        phrases = list(dict.fromkeys(text for own in seen.attributes for text in own))
+        embedded = encoder.encode_texts(phrases, job.params.refine.batch_size, "attributes").numpy()
+        place = {phrase: number for number, phrase in enumerate(phrases)}
+        views = [embedded[[place[text] for text in own]] for own in seen.attributes]
+        strange = [image_id for image_id in seen.image_ids if image_id not in wholes]
+        if strange:
+            raise UserError(
+                f"{paths.answers(lvlm, job.dataset)} has images that are not in {common_paths.images(job.dataset)}, such "
+                f"as '{strange[0]}'; the unified file must be of the same images for the row attrseek"
+            )
+        whole = np.stack([wholes[image_id] for image_id in seen.image_ids])
+        scores = align(views, whole, vectors, job.params.score)
+        rows.append(_predictions(method, seen, scores))
+        metrics[method] = _metrics(seen, scores)
+        lines.append(
+            f"{method} on {job.dataset}: top-1 {metrics[method]['top1']:.2f} of {len(seen.image_ids)} images; "
+            f"{seen.without} images without attributes are not scored"
+        )
+    folder = common_paths.attrseek(job.dataset, model)
+    parameters = {"seed": job.params.seed, **job.params.score.model_dump()}
+    table = pa.concat_tables(rows) if rows else PREDICTIONS.empty_table()
+    made = tables.make_meta("predictions", job.dataset, parameters=parameters, model=encoder.meta)
+    tables.write_table(folder / "predictions.parquet", table, made)
+    tables.write_json(folder / "metrics.json", metrics)
+    return lines
+
+
+def read_seen(job: FinerJob, lvlm: str) -> Seen:
+    """The attributes that an LVLM named of each image, asked about an unnamed thing."""
+    path = paths.answers(lvlm, job.dataset)
+    table, _ = tables.read_table(path, "answers")
+    rows = pl.DataFrame(pl.from_arrow(table)).filter(
+        (pl.col("granularity") == "superordinate") & (pl.col("prompting") == "attrseek") & (pl.col("input") == "image")
+    )
+    lists = [split_attributes(text) if text is not None else [] for text in rows["attributes"]]
+    named = [place for place, own in enumerate(lists) if own]
+    return Seen(
+        lvlm,
+        rows["image_id"].gather(named).to_list(),
+        rows["label"].gather(named).to_numpy(),
+        [lists[place] for place in named],
+        len(lists) - len(named),
+    )
+
+
+def description_vectors(texts: pa.Table, classes: int, score: Score) -> np.ndarray:
+    """sum_j v_j T_j over each class's kept descriptions, as `bifta` has it: [C, D] float32."""
+    kept = texts.filter(pc.fill_null(texts["kept"], False))
+    labels = kept["label"].to_numpy()
+    if len(np.unique(labels)) != classes:
+        raise UserError("there are classes without kept descriptions; run `dvc repro refine`")
+    weights = alignment.text_weights(kept["label_similarity"].to_numpy(), labels, classes, score.text_scale)
+    vectors = alignment.class_vectors(tables.embedding_rows(kept["embedding"]), weights, labels, classes)
+    return (alignment.normalized(vectors) if score.normalize else vectors).astype(np.float32)
+
+
+def whole_images(dataset: str, model: str, identity: tables.Meta) -> dict[str, np.ndarray]:
+    """image_id -> embedding of the whole image, [D] float32.
+
+    Raises:
+        UserError: no shards, or shards of another model.
+    """
+    folder = common_paths.views(dataset, model)
+    shards = sorted(folder.glob("part-*.parquet"))
+    if not shards:
+        raise UserError(f"no shards in {folder}; make them with `dvc repro embed`, or fetch them with `dvc pull`")
+    found: dict[str, np.ndarray] = {}
+    for shard in shards:
+        meta = tables.read_meta(shard, "views")
+        mend = "run `dvc repro embed`"
+        tables.require_same("model", (shard, tables.model_identity(meta)), (paths.FINER, identity), mend)
+        whole = pq.read_table(shard, columns=["image_id", "embedding"], filters=[("candidate", "=", -1)])
+        embeddings = tables.embedding_rows(whole["embedding"]).astype(np.float32)
+        found.update(zip(whole["image_id"].to_pylist(), embeddings, strict=True))
+    return found
+
+
+def align(views: Sequence[np.ndarray], whole: np.ndarray, classes: np.ndarray, score: Score) -> np.ndarray:
+    """score(x, y) = <sum_i w_i A_i, sum_j v_j T_j> with w = softmax(exp(image_scale) * cos(A_i, whole image)).
+
+    Args:
+        views: of each of B images, its attributes' embeddings, [P_b, D] float32 of unit norm.
+        whole: [B, D] float32, of the images.
+        classes: [C, D] float32.
+
+    Returns:
+        [B, C] float32.
+    """
+    scores = []
+    for start in range(0, len(views), BATCH):
+        part = views[start : start + BATCH]
+        padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(own) for own in part], batch_first=True)
+        pool = torch.arange(padded.shape[1])[None] < torch.tensor([len(own) for own in part])[:, None]
+        image = torch.nn.functional.normalize(torch.from_numpy(whole[start : start + BATCH]), dim=-1)
+        similarity = torch.einsum("bpd,bd->bp", padded, image)
+        weights = alignment.pool_weights(pool, similarity, score.image_scale, None)
+        vectors = alignment.image_vectors(weights, padded, score.normalize)[:, 0]
+        scores.append((vectors @ torch.from_numpy(classes).T).numpy())
+    return np.concatenate(scores)
+
+
+def _predictions(method: str, seen: Seen, scores: np.ndarray) -> pa.Table:
+    two = -np.sort(-scores, axis=1)[:, :2]
+    columns = {
+        "image_id": seen.image_ids,
+        "label": seen.labels,
+        "method": [method] * len(seen.image_ids),
+        "run": np.zeros(len(scores), dtype=np.int32),
+        "predicted": scores.argmax(axis=1).astype(np.int32),
+        "score": two[:, 0],
+        "margin": two[:, 0] - two[:, -1],
+    }
+    return pa.table(columns, schema=PREDICTIONS)
+
+
+def _metrics(seen: Seen, scores: np.ndarray) -> dict[str, float | int]:
+    """As those of the other methods: percent."""
+    rank = (scores > scores[np.arange(len(scores)), seen.labels][:, None]).sum(axis=1)
+    return {
+        "top1": round(100 * float((scores.argmax(axis=1) == seen.labels).mean()), 4),
+        "top5": round(100 * float((rank < TOP).mean()), 4),
+        "std": 0.0,
+        "images": len(scores),
+        "runs": 1,
+    }
+
+
+if __name__ == "__main__":
+    run(main)
