@@ -5,11 +5,8 @@ Everything is what `transformers` loads and serves by the folder's path; nothing
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -140,22 +137,3 @@ def build_model(tokenizer: PreTrainedTokenizerFast, size: Size, seed: int) -> Ll
         pad_token_id=tokenizer.pad_token_id,
     )
     return model.eval()
-
-
-def save_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder aside by `write` and rename it, so that a folder that exists is whole; an old one is replaced."""
-    aside, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
-    for left in (aside, old):
-        shutil.rmtree(left, ignore_errors=True)
-    aside.mkdir(parents=True)
-    write(aside)
-    if folder.exists():
-        folder.rename(old)
-    aside.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def save_checkpoint(folder: Path, model: Any, processor: Any) -> None:
-    """Model, generation settings, processor and chat template, in the layout that `transformers` loads."""
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)

@@ -1,0 +1,111 @@
+"""Loading and saving checkpoints of the LLaVA architecture: a vision tower, a projector and a language model."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stages.common.errors import UserError
+from stages.finer.optional import need
+
+ARCHITECTURES = ("llava", "llava_next")
+"""`model_type` of what is known to have one tower, one projector and one language model under these names."""
+
+TOWER, PROJECTOR, LANGUAGE_MODEL = "vision_tower", "multi_modal_projector", "language_model"
+
+
+@dataclass(frozen=True)
+class Llava:
+    """A `LlavaForConditionalGeneration` (or LLaVA-NeXT's) and its processor, which holds tokenizer and template."""
+
+    model: Any
+    processor: Any
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+
+def load_llava(name: str, device: torch.device, dtype: torch.dtype, for_what: str) -> Llava:
+    """Load a checkpoint by its folder, or by its name on the Hugging Face hub.
+
+    Raises:
+        UserError: `transformers` is missing, or there is no such checkpoint, it is not whole, or not of the
+            LLaVA architecture.
+    """
+    transformers = need("transformers", for_what)
+    folder = Path(name)
+    if not folder.is_dir() and (folder.is_absolute() or len(folder.parts) != 2 or name.startswith((".", "data"))):
+        raise UserError(f"{for_what}: no model folder {name}; make it with `dvc repro`, or name one that exists")
+    quietly = _quiet(transformers)
+    try:
+        config = transformers.AutoConfig.from_pretrained(name)
+        if config.model_type not in ARCHITECTURES:
+            raise UserError(
+                f"{for_what}: {name} is a model of type '{config.model_type}', not of the LLaVA architecture; "
+                f"known are {', '.join(ARCHITECTURES)}"
+            )
+        processor = transformers.AutoProcessor.from_pretrained(name)
+        model = transformers.AutoModelForImageTextToText.from_pretrained(name, dtype=dtype)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{for_what}: {name} cannot be loaded as a checkpoint of transformers ({reason})") from None
+    finally:
+        quietly()
+    return Llava(model.to(device).eval(), processor)
+
+
+def _quiet(transformers: Any) -> Callable[[], None]:
+    """Turn off the library's bars where there is no terminal; returns what turns them on again."""
+    bars = transformers.utils.logging
+    if os.isatty(2) or not bars.is_progress_bar_enabled():
+        return lambda: None
+    bars.disable_progress_bar()
+    return bars.enable_progress_bar
+
+
+def save_whole(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder aside by `write` and rename it, so that a folder that exists is whole; an old one is replaced."""
+    aside, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
+    for left in (aside, old):
+        shutil.rmtree(left, ignore_errors=True)
+    aside.mkdir(parents=True)
+    write(aside)
+    if folder.exists():
+        folder.rename(old)
+    aside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def save_checkpoint(folder: Path, model: Any, processor: Any) -> None:
+    """Model, generation settings, processor and chat template, in the layout that `transformers` loads and serves.
+
+    Sampling is on in the generation settings: a server obeys a request's temperature only then, and at temperature 0
+    it turns sampling off by itself.
+    """
+    quietly = _quiet(need("transformers", "saving a checkpoint"))
+    model.generation_config.do_sample = True
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    quietly()
+
+
+def weights_digest(name: str) -> str:
+    """BLAKE2b-64 of a checkpoint folder's configuration and weights; of a hub name, the name."""
+    digest = hashlib.blake2b(digest_size=8)
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".jinja", ".safetensors", ".model"):
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
