@@ -140,21 +140,25 @@ def match_concepts(
     for name, others in zip(names, fine, strict=True):
         found = next((concept_of[form] for form in map(spelling, (name, *others)) if form in concept_of), None)
         if found is None:
-            missing.append(f"'{name}'{nearest(name, [concept.name for concept in concepts])}")
+            missing.append(name)
         else:
             matched.append(found)
     if missing:
+        known = [concept.name for concept in concepts]
+        some = [f"'{name}'{nearest(name, known)}" for name in missing[:SHOWN]]  # the nearest takes its time
         raise UserError(
-            f"{path} has no concept of {len(missing)} of {len(names)} classes: {_some(missing)}; add them, or remove "
-            "the file to have all asked for"
+            f"{path} has no concept of {len(missing)} of {len(names)} classes: {_some(some, len(missing))}; add them, "
+            "or remove the file to have all asked for"
         )
     used = {spelling(concept.name) for concept in matched}
     unknown = [f"'{concept.name}'" for concept in concepts if spelling(concept.name) not in used]
     if unknown:
-        warn(f"{path}: {len(unknown)} concepts are no class of the data set and are left out: {_some(unknown)}")
+        them = _some(unknown, len(unknown))
+        warn(f"{path}: {len(unknown)} concepts are no class of the data set and are left out: {them}")
     return matched
 
 
-def _some(items: Sequence[str]) -> str:
-    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+def _some(items: Sequence[str], count: int) -> str:
+    """The first of `count` items."""
+    more = f" and {count - SHOWN} more" if count > SHOWN else ""
     return ", ".join(items[:SHOWN]) + more

@@ -1,0 +1,416 @@
+"""FINER's data: unified files, concept-attribute files, the split, the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import Call, Project
+from finer_project import NAMES, make_labelled, read_lines
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.common.errors import UserError
+from stages.common.params import load_params
+from stages.finer.attributes import Attributes, Concept, match_concepts, read_attributes, write_attributes
+from stages.finer.classes import ClassLabels, read_classes
+from stages.finer.cli import check_finer
+from stages.finer.unified import Sample, read_unified, write_unified
+from stages.finer.unify import build_samples, check_classes, coarse_labels, split_of
+
+CLASS_NAMES = [["707-320", "Boeing 707"], ["707-420", "Boeing 707"], ["A300B4", "A300"]]
+
+
+def line(**changes: Any) -> dict[str, Any]:
+    """A right line of a unified file, changed; a value of `...` leaves the key out."""
+    right = {
+        "idx": 0,
+        "basic-level-lbl": "aircraft",
+        "coarse-level-lbl": ["Boeing"],
+        "fine-level-lbl": ["707-320", "Boeing 707"],
+        "img_path": "a.jpg",
+        "metadata": {},
+    }
+    return {key: value for key, value in {**right, **changes}.items() if value is not ...}
+
+
+def unified_file(path: Path, *lines: Any) -> Path:
+    path.write_text("".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in lines))
+    return path
+
+
+# Unified files
+
+
+LABELS = st.text(min_size=1).filter(lambda text: bool(text.strip()) and text.isprintable())
+
+
+@given(st.lists(st.tuples(LABELS, st.lists(LABELS, max_size=3)), max_size=5))
+def test_unified_file_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
+    path = tmp_path_factory.mktemp("unified") / "u.jsonl"
+    samples = [
+        Sample(idx, above, coarse, ["A300B4"], f"{idx}.jpg", {"image_id": above})
+        for idx, (above, coarse) in enumerate(rows)
+    ]
+    write_unified(path, samples)
+    assert read_unified(path, CLASS_NAMES) == samples
+
+
+def test_published_keys_and_multi_word_labels(tmp_path: Path) -> None:
+    path = tmp_path / "u.jsonl"
+    metadata = {"dataset": "x", "image_id": "a.jpg", "label": 0}
+    write_unified(path, [Sample(7, "ray-finned fish", ["moray eel", "eel\u2028s"], ["A300"], "r/a.jpg", metadata)])
+    assert json.loads(path.read_text()) == {
+        "idx": 7,
+        "basic-level-lbl": "ray-finned fish",
+        "coarse-level-lbl": ["moray eel", "eel\u2028s"],
+        "fine-level-lbl": ["A300"],
+        "img_path": "r/a.jpg",
+        "metadata": metadata,
+    }
+    # A line separator inside of a label is no end of the line.
+    assert read_unified(path, CLASS_NAMES)[0].coarse == ["moray eel", "eel\u2028s"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "match"),
+    [
+        (["{"], r"u\.jsonl, line 1: not JSON \(.*\); mend the file"),
+        (["", line(), "[1]"], "line 3: not a JSON object with the keys idx, basic-level-lbl"),
+        ([line(**{"coarse-level-lbl": ...})], "line 1: no 'coarse-level-lbl'; a line has the keys"),
+        ([line(img_path=...)], "line 1: no 'img_path'"),
+        ([line(img_path="")], "line 1: 'img_path' must be the path of an image, not \"\""),
+        ([line(idx="3")], "'idx' must be a whole number of at least 0, not \"3\""),
+        ([line(idx=True)], "'idx' must be a whole number of at least 0, not true"),
+        ([line(idx=-1)], "'idx' must be a whole number"),
+        ([line(**{"basic-level-lbl": ["bird"]})], "'basic-level-lbl' must be a label, not"),
+        ([line(**{"coarse-level-lbl": "Boeing"})], "'coarse-level-lbl' must be a list of labels, not \"Boeing\""),
+        ([line(**{"coarse-level-lbl": [" "]})], "'coarse-level-lbl' must be a list of labels"),
+        ([line(**{"fine-level-lbl": []})], "'fine-level-lbl' must be a list of at least one label"),
+        ([line(metadata=[1])], "'metadata' must be an object"),
+        ([line(idx=4), line(idx=5), line(idx=4)], "line 3: idx 4 is that of line 1 as well; mend"),
+        ([line(), line(), line()], "line 2: idx 0 is that of line 1 as well; 2 lines repeat one; mend"),
+        (
+            [line(), line(idx=1, **{"fine-level-lbl": ["A300 B3"]})],
+            r"line 2: the fine label 'A300 B3' is no class of the data set \(did you mean 'A300B4'\?\); mend",
+        ),
+        (
+            [line(idx=i, **{"fine-level-lbl": ["DC-3"]}) for i in range(3)],
+            "line 1: the fine label 'DC-3' is no class of the data set; 3 lines have such labels; mend",
+        ),
+        (
+            [line(**{"fine-level-lbl": ["707-320", "A300B4"]})],
+            "could be the class '707-320' or 'A300B4'",
+        ),
+        # The family alone does not say which variant it is.
+        ([line(**{"fine-level-lbl": ["Boeing 707"]})], "could be the class '707-320' or '707-420'"),
+    ],
+)
+def test_unified_file_refused(lines: list, match: str, tmp_path: Path) -> None:
+    path = unified_file(tmp_path / "u.jsonl", *lines)
+    with pytest.raises(UserError, match=match) as refused:
+        read_unified(path, CLASS_NAMES)
+    assert "\n" not in str(refused.value)
+
+
+def test_unified_file_missing_or_in_another_encoding(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"u\.jsonl is missing; make it with `dvc repro stages/finer/dvc\.yaml`"):
+        read_unified(tmp_path / "u.jsonl", CLASS_NAMES)
+    (tmp_path / "u.jsonl").write_bytes(b'{"idx": "\xe9"}')
+    with pytest.raises(UserError, match="not in UTF-8"):
+        read_unified(tmp_path / "u.jsonl", CLASS_NAMES)
+
+
+def test_labels_match_in_any_spelling_and_others_beside_them_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [line(**{"fine-level-lbl": ["boeing_707", "707 320"]}), line(idx=1, metadata=...)]
+    assert len(read_unified(unified_file(tmp_path / "u.jsonl", *rows), CLASS_NAMES)) == 2
+    assert capsys.readouterr().err == ""
+    rows.append(line(idx=2, **{"fine-level-lbl": ["A300B4", "the bus", "the other bus"]}))
+    assert len(read_unified(unified_file(tmp_path / "u.jsonl", *rows), CLASS_NAMES)) == 3
+    warned = capsys.readouterr().err
+    assert "2 fine labels stand beside a class's own and are unknown to the data set, such as 'the bus'" in warned
+    assert len(warned.splitlines()) == 1
+
+
+# The split
+
+
+IMAGES = st.lists(st.tuples(st.text(), st.integers(0, 4)), unique_by=lambda pair: pair[0], max_size=40)
+
+
+@given(IMAGES, st.integers(0, 9), st.floats(0, 0.99), st.randoms(use_true_random=False))
+def test_split_has_its_share_of_each_class_whatever_the_order(images: list, seed: int, share: float, rnd: Any) -> None:
+    def split(rows: list) -> dict[str, str]:
+        ids = [image_id for image_id, _ in rows]
+        return dict(zip(ids, split_of(seed, "x", ids, [label for _, label in rows], share), strict=True))
+
+    found = split(images)
+    assert set(found.values()) <= {"train", "test"}
+    for label in range(5):
+        members = [image_id for image_id, other in images if other == label]
+        trained = sum(found[image_id] == "train" for image_id in members)
+        assert trained == math.floor(share * len(members) + 1e-9)
+        # An image's split depends on its own class alone.
+        alone = split([(image_id, label) for image_id in members])
+        assert alone == {image_id: found[image_id] for image_id in members}
+    shuffled = list(images)
+    rnd.shuffle(shuffled)
+    assert split(shuffled) == found
+
+
+def test_split_by_hand() -> None:
+    ids = [f"{number}.jpg" for number in range(100)]
+    counts = {share: split_of(0, "x", ids, [0] * 100, share).count("train") for share in (0.0, 0.29, 0.5, 0.999)}
+    assert counts == {0.0: 0, 0.29: 29, 0.5: 50, 0.999: 99}
+    assert split_of(0, "x", ids, [0] * 100, 0.5) != split_of(1, "x", ids, [0] * 100, 0.5)
+    assert split_of(0, "x", ids, [0] * 100, 0.5) != split_of(0, "y", ids, [0] * 100, 0.5)
+    small, large = (split_of(0, "x", ids, [0] * 100, share) for share in (0.3, 0.6))
+    assert all(b == "train" for a, b in zip(small, large, strict=True) if a == "train"), "a larger share adds images"
+
+
+# Classes
+
+
+def test_coarse_labels_are_those_that_are_not_fine_ones() -> None:
+    family = ClassLabels("707-320", ["707-320", "Boeing 707"], ["boeing_707", "Boeing", "Boeing"], "aircraft")
+    assert coarse_labels(family) == ["Boeing"]
+    (sample,) = build_samples("x", "some/root", [("a/b.jpg", 0)], [family])
+    metadata = {"dataset": "x", "image_id": "a/b.jpg", "label": 0}
+    assert sample == Sample(0, "aircraft", ["Boeing"], ["707-320", "Boeing 707"], "some/root/a/b.jpg", metadata)
+
+
+def test_classes_without_superordinate_are_refused_and_without_coarse_labels_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    known, bare = ClassLabels("owl", ["owl"], ["raptor"], "bird"), ClassLabels("wren", ["wren"], [], None)
+    with pytest.raises(UserError, match=r"1 of 2 classes have no superordinate, such as 'wren'; give a manifest"):
+        check_classes("x", [known, bare])
+    check_classes("x", [known])
+    assert capsys.readouterr().err == ""
+    check_classes("x", [known, ClassLabels("Ovenbird", ["Ovenbird"], ["ovenbird"], "bird")])
+    assert "1 of 2 classes have no coarse labels, such as 'Ovenbird'; coarse" in capsys.readouterr().err
+
+
+@pytest.fixture
+def labelled(project: Project, call: Call, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with labels at three granularities, ingested."""
+    make_labelled(project)
+    monkeypatch.chdir(project.folder)
+    assert call("ingest", "--dataset", "toy").code == 0
+    return project
+
+
+TRAIN, TEST = (Path(f"data/finer/unified/unified-toy-{split}-combined.jsonl") for split in ("train", "test"))
+
+
+def test_stage_writes_both_splits(labelled: Project, call: Call) -> None:
+    done = call("finer.unify", "--dataset", "toy")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == "finer.unify toy: 3 images to train on, 6 to be asked about, 3 classes\n"
+    train, test = read_lines(TRAIN), read_lines(TEST)
+    images = pl.read_parquet("data/toy/images.parquet")
+    assert sorted(row["idx"] for row in [*train, *test]) == list(range(9))
+    for rows in (train, test):
+        assert [row["idx"] for row in rows] == sorted(row["idx"] for row in rows)
+        for row in rows:
+            found = images.row(row["idx"], named=True)
+            assert row["metadata"] == {"dataset": "toy", "image_id": found["image_id"], "label": found["label"]}
+            assert row["fine-level-lbl"] == [NAMES[found["label"]]]
+            assert row["basic-level-lbl"] == "bird"
+            assert row["coarse-level-lbl"] == ["wader" if found["label"] == 0 else "finch"]
+            assert Path(row["img_path"]).is_file()
+    before = TRAIN.read_bytes(), TEST.read_bytes()
+    assert call("finer.unify", "--dataset", "toy").code == 0
+    assert (TRAIN.read_bytes(), TEST.read_bytes()) == before
+    labelled.edit(lambda params: params.update(seed=5))
+    call("finer.unify", "--dataset", "toy")
+    assert TRAIN.read_bytes() != before[0]
+
+
+def test_table_of_classes_without_the_column_fine(labelled: Project) -> None:
+    path = Path("data/toy/classes.parquet")
+    table = pq.read_table(path)
+    assert [entry.fine for entry in read_classes("toy")] == [[name] for name in NAMES]
+    pq.write_table(table.drop_columns(["fine"]), path)
+    assert [entry.fine for entry in read_classes("toy")] == [[name] for name in NAMES]
+    fine = pa.array([["Grey_Heron", "Ardea cinerea"], None, None], pa.list_(pa.string()))
+    pq.write_table(table.set_column(4, "fine", fine), path)
+    assert read_classes("toy")[0].fine == ["Grey_Heron", "Ardea cinerea"]
+
+
+def test_published_file_in_place_of_one_built(labelled: Project, call: Call) -> None:
+    rows = [
+        line(idx=12, **{"fine-level-lbl": ["grey heron"], "coarse-level-lbl": ["Wader"]}, img_path="Grey_Heron/0.jpg"),
+        line(idx=3, **{"fine-level-lbl": ["Blue Tavo"]}, img_path="toy-images/blue tavo/1.jpg", metadata={"who": "me"}),
+    ]
+    unified_file(Path("published.jsonl"), *rows)
+    labelled.edit(lambda params: params["finer"]["datasets"]["toy"].update(unified="published.jsonl"))
+    done = call("finer.unify", "--dataset", "toy")
+    assert (done.code, done.err) == (0, "")
+    assert TRAIN.read_bytes() == b""
+    first, second = read_lines(TEST)
+    assert (first["idx"], first["img_path"]) == (3, "toy-images/blue tavo/1.jpg")
+    assert first["metadata"] == {"who": "me", "dataset": "toy", "image_id": "blue tavo/1.jpg", "label": 1}
+    assert second["img_path"] == "toy-images/Grey_Heron/0.jpg"
+    assert second["fine-level-lbl"] == ["grey heron"]
+    assert second["metadata"]["label"] == 0
+    unified_file(Path("published.jsonl"), *rows, line(idx=5, **{"fine-level-lbl": ["blue tavo"]}, img_path="no.jpg"))
+    done = call("finer.unify", "--dataset", "toy")
+    assert done.err == (
+        "error: published.jsonl: 1 images are not there, such as 'no.jpg'; img_path is looked for in the project's "
+        "folder and in 'toy-images'\n"
+    )
+
+
+def test_data_set_without_superordinate_is_one_line(
+    project: Project, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.edit(lambda params: params["finer"].update(datasets={"toy": {"train_share": 0.5}}, encoder="tiny"))
+    monkeypatch.chdir(project.folder)
+    assert call("ingest", "--dataset", "toy").code == 0
+    done = call("finer.unify", "--dataset", "toy")
+    assert done.code == 1
+    assert done.err.startswith("error: datasets.toy: 3 of 3 classes have no superordinate, such as 'Grey Heron'; give")
+    assert len(done.err.splitlines()) == 1
+    assert not TRAIN.exists()
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"datasets": {"toys": {}}}, "finer.datasets names 'toys', which is not under datasets .did you mean 'toy'"),
+        ({"encoder": "huge"}, "finer.encoder names 'huge', which is not under models; there are: tiny"),
+        ({"mixture.leave_out": "tiny"}, "finer.mixture.leave_out names 'tiny', which is not under finer.datasets"),
+        ({"endpoints": {"toy": {"model": "x"}}}, "'toy' is under finer.endpoints and finer.served; rename one"),
+    ],
+)
+def test_section_that_names_what_is_not_there(
+    change: dict[str, Any], match: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_labelled(project)
+    monkeypatch.chdir(project.folder)
+    check_finer(load_params())
+
+    def edit(params: dict[str, Any]) -> None:
+        for key, value in change.items():
+            *sections, last = key.split(".")
+            section = params["finer"]
+            for name in sections:
+                section = section[name]
+            section[last] = value
+
+    project.edit(edit)
+    with pytest.raises(UserError, match=match):
+        check_finer(load_params())
+
+
+def test_data_set_that_takes_no_part(labelled: Project, call: Call) -> None:
+    labelled.edit(lambda params: params["datasets"].update(other={"reader": "folder", "root": "toy-images"}))
+    done = call("finer.unify", "--dataset", "other")
+    assert done.err == "error: params.yaml has no 'other' under finer.datasets; there are: toy\n"
+
+
+# Concept-attribute files
+
+
+def attributes_file(path: Path, entries: Any) -> Path:
+    path.write_text(json.dumps(entries))
+    return path
+
+
+def entry(name: str, **more: Any) -> dict[str, Any]:
+    return {"id": 4, "name": name, "attr_binomial": {"required": ["red crown"], "likely": []}, **more}
+
+
+def test_attributes_are_read_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    concepts = [
+        Concept(0, "Tyto alba", Attributes(["heart-shaped face"], ["white"]), "Barn Owl", Attributes(["face"], [])),
+        Concept(1, "wren", Attributes(["short tail"], [])),
+    ]
+    write_attributes(path, concepts)
+    assert read_attributes(path) == concepts
+    assert list(json.loads(path.read_text())[0]) == ["id", "name", "common_name", "attr_binomial", "attr_common"]
+    assert list(json.loads(path.read_text())[1]) == ["id", "name", "attr_binomial"]
+
+
+def test_published_attributes_without_id(tmp_path: Path) -> None:
+    bare = entry("owl")
+    del bare["id"]
+    assert [one.id for one in read_attributes(attributes_file(tmp_path / "a.json", [entry("wren"), bare]))] == [4, 1]
+
+
+@pytest.mark.parametrize(
+    ("entries", "match"),
+    [
+        ({"owl": []}, r"a\.json must hold \[\{id, name, attr_binomial"),
+        (["owl"], "entry 1: not an object"),
+        ([{"attr_binomial": {}}], "entry 1: no `name`"),
+        ([entry("owl", id="7")], r"entry 1 \('owl'\): `id` must be a whole number, not '7'"),
+        ([{"name": "owl"}], r"entry 1 \('owl'\): no `attr_binomial`"),
+        ([entry("owl", attr_binomial=["red"])], "`attr_binomial` must be {required"),
+        (
+            [entry("owl", attr_binomial={"required": ["red"]})],
+            r"`attr_binomial`\.likely must be a list of texts, not None",
+        ),
+        (
+            [entry("owl", attr_common={"required": "x", "likely": []})],
+            r"`attr_common`\.required must be a list of texts",
+        ),
+        ([entry("owl", common_name=3)], "`common_name` must be a name"),
+        (
+            [entry("barn owl"), entry("Barn_Owl")],
+            "entries 1 and 2 are of one concept, 'barn owl' and 'Barn_Owl'; keep one",
+        ),
+    ],
+)
+def test_attributes_refused(entries: Any, match: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=match):
+        read_attributes(attributes_file(tmp_path / "a.json", entries))
+
+
+def test_attributes_missing_or_broken(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.json is missing; put a published file there or run"):
+        read_attributes(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text("[")
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_attributes(tmp_path / "a.json")
+
+
+def concept(number: int, name: str, common_name: str | None = None) -> Concept:
+    return Concept(number, name, Attributes([f"of {name}"], []), common_name)
+
+
+def test_concepts_match_by_any_name_the_class_s_own_first(capsys: pytest.CaptureFixture[str]) -> None:
+    names, fine = ["707-320", "707-420", "A300B4"], CLASS_NAMES
+    concepts = [concept(0, "boeing_707"), concept(1, "707 420"), concept(2, "A300B4")]
+    assert [one.id for one in match_concepts(Path("a.json"), concepts, names, fine)] == [0, 1, 2]
+    assert capsys.readouterr().err == ""
+    birds = [concept(0, "Strix aluco"), concept(1, "Tyto alba", "Barn owl")]
+    (matched,) = match_concepts(Path("a.json"), birds, ["barn owl"], [["barn owl"]])
+    assert matched.id == 1
+    assert capsys.readouterr().err == (
+        "warning: a.json: 1 concepts are no class of the data set and are left out: 'Strix aluco'\n"
+    )
+
+
+def test_concepts_that_are_missing_are_counted_and_ten_named() -> None:
+    names = [f"bird {number:02d}" for number in range(14)]
+    with pytest.raises(UserError) as refused:
+        match_concepts(Path("a.json"), [concept(0, "bird 03")], names, [[name] for name in names])
+    text = str(refused.value)
+    assert text.startswith("a.json has no concept of 13 of 14 classes: 'bird 00' (did you mean 'bird 03'?), 'bird 01'")
+    assert "'bird 10'" in text
+    assert "'bird 11'" not in text
+    assert text.endswith("and 3 more; add them, or remove the file to have all asked for")
