@@ -3,18 +3,25 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-WITH_RAY := $(VENV)/.installed-ray
+WITH_FINER := $(VENV)/.installed-finer
+WITH_ALL := $(VENV)/.installed-all
 # The stages' commands say `python`: that of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test lint bench bench-gpu
+.PHONY: repro finer test lint bench bench-gpu
 
 repro: $(READY)
 	@python -m stages.common.check
 	dvc repro
 	@python -m stages.report
 
-test: $(WITH_RAY)
+# The FINER benchmark, with a toy model that is built, tuned, served and asked on this machine.
+finer: $(WITH_FINER)
+	@python -m stages.common.check
+	dvc repro stages/finer/dvc.yaml
+	@python -m stages.finer
+
+test: $(WITH_ALL)
 	python -m pytest -n 2 --dist loadgroup
 
 lint: $(READY)
@@ -33,14 +40,18 @@ bench-gpu: $(READY)
 
 define install
 $(PYTHON) -m venv $(VENV)
-$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
+$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$(filter %.txt,$^))
 endef
 
 $(READY): requirements.txt
 	$(install)
 	@touch $@
 
-# requirements-ray.txt names requirements.txt, so that one installation is both.
-$(WITH_RAY): requirements-ray.txt requirements.txt
+# The others name requirements.txt, so that one installation is all.
+$(WITH_FINER): requirements-finer.txt requirements.txt
 	$(install)
 	@touch $(READY) $@
+
+$(WITH_ALL): requirements-ray.txt requirements-finer.txt requirements.txt
+	$(install)
+	@touch $(READY) $(WITH_FINER) $@

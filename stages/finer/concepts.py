@@ -21,7 +21,7 @@ from stages.common.finer_params import Concepts
 from stages.common.requests import Request
 from stages.common.responses import LogWriter, Records, ensure_log, read_log, sha256
 from stages.finer import paths
-from stages.finer.attributes import Attributes, Concept, attributes_json, match_concepts, read_attributes
+from stages.finer.attributes import Attributes, Concept, attributes_json, match_concepts, read_attributes, write_attributes
 from stages.finer.classes import ClassLabels, read_classes
 from stages.finer.cli import FinerJob, parse_finer_job
 from stages.finer.concept_answers import NoAttributes, concept_request, parse_attributes
@@ -63,6 +63,7 @@ def make_concepts(job: FinerJob) -> str:
             f"{target} has no required attributes of {len(without)} classes: {', '.join(without[:10])}; add them, or "
             "move the file away to have it made anew"
         )
+    write_attributes(paths.attributes_by_class(job.dataset), concepts)
     tables.write_json(common_paths.descriptions(job.dataset, "finer"), described)
     required = sum(len(concept.binomial.required) for concept in concepts)
     likely = sum(len(concept.binomial.likely) for concept in concepts)

@@ -21,6 +21,11 @@ def attributes(dataset: str) -> Path:
     return DESCRIPTIONS / dataset / "attributes.json"
 
 
+def attributes_by_class(dataset: str) -> Path:
+    """What the stages behind `concepts` read: a concept each class, in order."""
+    return FINER / "attributes" / f"{dataset}.json"
+
+
 def texts(dataset: str) -> Path:
     """What the user gives of each concept: JSON Lines of `name` and `text`."""
     return DESCRIPTIONS / dataset / "concepts.jsonl"
