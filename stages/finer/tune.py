@@ -1,4 +1,4 @@
-"""tune: a mixture -> LoRA on a LLaVA-architecture model -> `data/finer/models/tuned`, merged, as plain as the model was.
+"""tune: LoRA on a LLaVA-architecture model, by a mixture -> `data/finer/models/tuned`, merged: a plain checkpoint.
 
 The trainer is that of `transformers`. An interrupted run continues from its last whole checkpoint.
 """
