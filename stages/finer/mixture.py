@@ -22,6 +22,7 @@ from stages.finer.classes import ClassLabels, read_classes
 from stages.finer.cli import parse_finer_job
 from stages.finer.conversations import CHAT, Entry, attribute_conversation, chat_row, direct_conversation, read_mix
 from stages.finer.unified import Labels, Sample, read_unified
+from stages.finer.unify import rank
 
 ATTRIBUTES, DIRECT = "attributes", "direct"
 HELD_OUT = "held_out.json"
@@ -54,10 +55,10 @@ def choose(
     Drawn by image, so that neither order nor other images decide; in order of `idx`.
     """
     limit = max(1, per_dataset // len(set(groups)))
-    ranked: dict[str, list[tuple[float, int, Sample, int]]] = {}
+    ranked: dict[str, list[tuple[bytes, int, Sample, int]]] = {}
     for sample, label in samples:
-        rank = generator(seed, "chosen", dataset, image_key(sample)).random()
-        ranked.setdefault(groups[label], []).append((rank, sample.idx, sample, label))
+        place = rank(seed, "chosen", dataset, image_key(sample))
+        ranked.setdefault(groups[label], []).append((place, sample.idx, sample, label))
     chosen = [row for rows in ranked.values() for row in sorted(rows, key=lambda row: row[:2])[:limit]]
     return [(sample, label) for _, _, sample, label in sorted(chosen, key=lambda row: row[1])]
 

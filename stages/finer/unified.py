@@ -72,6 +72,7 @@ class Labels:
     def __init__(self, names: Sequence[Sequence[str]]) -> None:
         self._own: dict[str, int] = {}
         self._other: dict[str, set[int]] = {}
+        self._found: dict[tuple[str, ...], set[int]] = {}
         for label, forms in enumerate(names):
             self._own.setdefault(spelling(forms[0]), label)
             for form in forms:
@@ -82,8 +83,12 @@ class Labels:
 
         Aircraft's family is right of several variants, of which the label beside it names one.
         """
-        own = {self._own[form] for form in map(spelling, fine) if form in self._own}
-        return own or {label for form in map(spelling, fine) for label in self._other.get(form, ())}
+        key = tuple(fine)  # many images have the same labels
+        if key not in self._found:
+            forms = [spelling(form) for form in fine]
+            own = {self._own[form] for form in forms if form in self._own}
+            self._found[key] = own or {label for form in forms for label in self._other.get(form, ())}
+        return self._found[key]
 
     def knows(self, form: str) -> bool:
         return spelling(form) in self._other

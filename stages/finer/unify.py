@@ -18,22 +18,23 @@ from stages.finer.paths import TEST, TRAIN, unified
 from stages.finer.unified import Labels, Sample, read_unified, write_unified
 
 
+def rank(seed: int, *names: str) -> bytes:
+    """A place in an order that is drawn by `seed`; depends on it and the names alone, and costs less than a generator."""
+    return hashlib.blake2b("\0".join((str(seed), *names)).encode(), digest_size=8).digest()
+
+
 def split_of(seed: int, dataset: str, image_ids: Sequence[str], labels: Sequence[int], share: float) -> list[str]:
     """TRAIN or TEST of each image.
 
     Of each class, the images in the order of a hash of (seed, data set, image_id), the first floor(share * n) are for
     training: whatever the order and the other classes.
     """
-
-    def rank(image_id: str) -> tuple[bytes, str]:
-        return hashlib.blake2b(f"{seed} {dataset} {image_id}".encode(), digest_size=8).digest(), image_id
-
     places: dict[int, list[int]] = {}
     for place, label in enumerate(labels):
         places.setdefault(label, []).append(place)
     splits = [TEST] * len(image_ids)
     for members in places.values():
-        members.sort(key=lambda place: rank(image_ids[place]))
+        members.sort(key=lambda place: (rank(seed, dataset, image_ids[place]), image_ids[place]))
         # 0.29 * 100 is a little less than 29.
         for place in members[: math.floor(share * len(members) + 1e-9)]:
             splits[place] = TRAIN
