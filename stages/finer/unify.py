@@ -19,7 +19,7 @@ from stages.finer.unified import Labels, Sample, read_unified, write_unified
 
 
 def rank(seed: int, *names: str) -> bytes:
-    """A place in an order that is drawn by `seed`; depends on it and the names alone, and costs less than a generator."""
+    """A place in an order drawn by `seed`; depends on it and the names alone, and costs less than a generator."""
     return hashlib.blake2b("\0".join((str(seed), *names)).encode(), digest_size=8).digest()
 
 
