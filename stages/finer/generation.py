@@ -115,7 +115,8 @@ def rouge_l(generated: Sequence[str], references: Sequence[str]) -> list[float]:
     """
     scorer = need("rouge_score.rouge_scorer", PURPOSE).RougeScorer(["rougeL"], use_stemmer=False)
     return [
-        scorer.score(reference, text)["rougeL"].fmeasure for text, reference in zip(generated, references, strict=True)
+        float(scorer.score(reference, text)["rougeL"].fmeasure)
+        for text, reference in zip(generated, references, strict=True)
     ]
 
 

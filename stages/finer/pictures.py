@@ -68,6 +68,8 @@ def intervals(rows: Sequence[Row], lvlms: Sequence[str], title: str, below: str,
         _annotate(axes, panel, (0.5, 1), (0, 5), color=INK, fontsize=9, ha="center")
         if difference:
             axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
+        else:
+            axes.set_xticks(range(0, 101, 20))
         if place:
             axes.tick_params(labelleft=False)
     first = figure.axes[0]
