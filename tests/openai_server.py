@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import struct
@@ -41,7 +42,7 @@ class Endpoint:
     `answer` makes an answer of a prompt. `fault` is asked for each request, with its prompt and how often that prompt
     was asked before; the failure it names is injected. `delay` is in seconds. `batch_fault` is asked for each request
     about files and batches, with its method, path and how often that was asked for before; "lost" does what was asked
-    for and hangs up, "half" sends half of the answer.
+    for and hangs up, "half" sends half of the answer. An image counts `image_tokens` tokens.
     """
 
     def __init__(self) -> None:
@@ -50,6 +51,7 @@ class Endpoint:
         self.batch_fault: Callable[[str, str, int], Fault | None] = lambda method, path, before: None
         self.batches = Batches(self._in_batch)
         self.delay = 0.0
+        self.image_tokens = 100
         self.asked: Counter[str] = Counter()
         self.paid: Counter[str] = Counter()
         self.bodies: list[Body] = []
@@ -68,7 +70,7 @@ class Endpoint:
         self._server.server_close()
 
     def _in_batch(self, body: Body, chat: bool) -> tuple[int, Body] | None:
-        prompt = body["messages"][-1]["content"] if chat else body["prompt"]
+        prompt = _prompt(body)
         fault = self.fault(prompt, self.asked[prompt])
         self.asked[prompt] += 1
         if fault == "dropped":
@@ -126,7 +128,7 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
                 return
             body: Body = json.loads(content)
             chat = self.path == "/v1/chat/completions"
-            prompt = body["messages"][-1]["content"] if chat else body["prompt"]
+            prompt = _prompt(body)
             with endpoint.lock:
                 before = endpoint.asked[prompt]
                 endpoint.asked[prompt] += 1
@@ -135,12 +137,13 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
                 endpoint.most_running = max(endpoint.most_running, endpoint.running)
             try:
                 time.sleep(endpoint.delay)
-                self.respond(chat, prompt, endpoint.fault(prompt, before))
+                images = endpoint.image_tokens * _images(body)
+                self.respond(chat, prompt, endpoint.fault(prompt, before), images)
             finally:
                 with endpoint.lock:
                     endpoint.running -= 1
 
-        def respond(self, chat: bool, prompt: str, fault: Fault | None) -> None:
+        def respond(self, chat: bool, prompt: str, fault: Fault | None, images: int = 0) -> None:
             if fault == "reset":
                 # An immediate reset instead of an orderly end.
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -156,7 +159,8 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
                 waits = {"429": "0.05", "429 later": "1.5"}
                 self.send(status, text.encode(), {"Retry-After": waits[fault]} if fault in waits else {})
                 return
-            self.send(200, _completion(chat, endpoint.answer(prompt), fault), {}, 0.05 if fault == "drip" else 0.0)
+            completion = _completion(chat, endpoint.answer(prompt), fault, images)
+            self.send(200, completion, {}, 0.05 if fault == "drip" else 0.0)
             if fault in (None, "cut"):
                 with endpoint.lock:
                     endpoint.paid[prompt] += 1
@@ -175,14 +179,39 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _completion(chat: bool, text: str, fault: Fault | None) -> bytes:
-    content = None if fault in ("no text", "filtered") else text
+def _parts(body: Body) -> list[Body]:
+    """The typed parts of the whole conversation."""
+    return [part for message in body["messages"] for part in message["content"] if isinstance(part, dict)]
+
+
+def _images(body: Body) -> int:
+    return sum(part["type"] == "image_url" for part in _parts(body)) if "messages" in body else 0
+
+
+def _prompt(body: Body) -> str:
+    """What was asked last; of a conversation with images, their digest as well."""
+    if "messages" not in body:
+        return str(body["prompt"])
+    content = body["messages"][-1]["content"]
+    if isinstance(content, str):
+        return content
+    text = "".join(part["text"] for part in content if part["type"] == "text")
+    urls = [part["image_url"]["url"] for part in _parts(body) if part["type"] == "image_url"]
+    return " ".join([text, *(hashlib.sha256(url.encode()).hexdigest()[:8] for url in urls)])
+
+
+def _completion(chat: bool, text: str, fault: Fault | None, images: int = 0) -> bytes:
+    content = None if fault in ("no text", "filtered", "refused") else text
     choice: Body = {
         "index": 0,
         "finish_reason": {"filtered": "content_filter", "cut": "length"}.get(fault or "", "stop"),
     }
-    choice |= {"message": {"role": "assistant", "content": content}} if chat else {"text": content}
-    usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12, "details": {"cached_tokens": 0}}
+    message: Body = {"role": "assistant", "content": content}
+    if fault == "refused":
+        message["refusal"] = "I cannot help with this image."
+    choice |= {"message": message} if chat else {"text": content}
+    usage: Body = {"prompt_tokens": 7 + images, "completion_tokens": 5, "total_tokens": 12 + images}
+    usage["details"] = {"cached_tokens": 0}
     completion = {"id": "x", "choices": [] if fault == "no choices" else [choice], "usage": usage}
     whole = json.dumps(completion, ensure_ascii=False)
     if fault == "truncated":
