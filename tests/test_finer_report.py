@@ -247,8 +247,8 @@ def test_seen_and_held_out_classes_apart(call: Call) -> None:
     assert not any(key.startswith("coarse") and key.count("/") == 3 for key in tuned)
     assert "demo has no class 'no such bird'" in printed
     rows = plots.tuning_rows(read_results(load_params()))
-    assert {row["panel"] for row in rows} == {"seen", "held-out"}
-    assert "low" not in next(row for row in rows if row["panel"] == "held-out")
+    assert {row["classes"] for row in rows} == {"seen", "held-out"}
+    assert "low" not in next(row for row in rows if row["classes"] == "held-out")
 
 
 def test_generated_attributes_are_compared(call: Call) -> None:
@@ -379,16 +379,17 @@ def test_a_real_data_set_has_no_note(results: Results) -> None:
 @pytest.mark.parametrize(
     ("name", "template", "x", "y"),
     [
-        ("granularity", "finer_intervals", "em", "kind"),
-        ("tuning", "finer_intervals", "em", "kind"),
-        ("gap", "finer_differences", "em", "kind"),
-        ("attrseek", "finer_differences", "em", "kind"),
+        ("granularity", "finer_intervals", "em", "prompting"),
+        ("tuning", "finer_intervals", "em", "prompting"),
+        ("gap", "finer_differences", "difference", "prompting"),
+        ("attrseek", "finer_differences", "difference", "granularity"),
         ("probe", "finer_probe", "side", "accuracy"),
     ],
 )
 def test_dvc_draws_the_plots_from_their_data(name: str, template: str, x: str, y: str, results: Results) -> None:
     rows = json.loads((paths.REPORT / f"{name}.json").read_text(encoding="utf-8"))
     assert rows and {row["note"] for row in rows} == {DEMO_NOTE}
+    assert all(x in row and y in row for row in rows)
     rows = [row | {"rev": "workspace"} for row in rows]
     renderer = VegaRenderer(rows, "plot", template=template, template_dir=str(ROOT / ".dvc/plots"), x=x, y=y)
     filled = renderer.partial_html()
@@ -409,7 +410,8 @@ def test_pictures_are_drawn_and_old_ones_go(results: Results) -> None:
 
 def test_pictures_hold_names_notes_and_nothing_that_overlaps(results: Results) -> None:
     rows = plots.granularity_rows(results)
-    figure = pictures.intervals(rows, results.lvlms, "$demo$: exact match", "below", "exact match (%)", False)
+    plot = pictures.Plot("$demo$: exact match", "exact match (%)", "em", "prompting", "granularity")
+    figure = pictures.intervals(rows, results.lvlms, plot)
     pictures.save(figure, Path("picture.png"))
     figure.draw_without_rendering()
     found = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]

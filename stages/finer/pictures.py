@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
 from typing import Any, Literal
@@ -41,43 +42,65 @@ def save(figure: Figure, path: Path, dpi: int = 150) -> None:
         figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None}, **options)
 
 
-def intervals(rows: Sequence[Row], lvlms: Sequence[str], title: str, below: str, axis: str, difference: bool) -> Figure:
+@dataclass(frozen=True)
+class Plot:
+    """Which fields of the rows are drawn, and what is written around them."""
+
+    title: str
+    axis: str
+    """What is measured."""
+    value: str
+    kind: str
+    """A row of the plot each."""
+    panel: str | None = None
+    """A panel each, side by side."""
+    below: str = "95 % intervals by resampled classes"
+    """The second line of the title."""
+
+    @property
+    def difference(self) -> bool:
+        """Values around 0 rather than 0 to 100."""
+        return self.value == "difference"
+
+
+def intervals(rows: Sequence[Row], lvlms: Sequence[str], plot: Plot) -> Figure:
     """Points with intervals of one data set: panels side by side, a row a kind, a lane in it an LVLM.
 
     Args:
         rows: at least one, as `stages.finer.plots` makes them.
         lvlms: all there are: an LVLM has one colour and shape in every picture.
-        title: two lines stand above, this one and `below`.
-        axis: what is measured.
-        difference: values around 0 rather than 0 to 100.
     """
-    panels = list(dict.fromkeys(str(row.get("panel", "")) for row in rows))
-    kinds = list(dict.fromkeys(str(row["kind"]) for row in rows))
+    panels = list(dict.fromkeys(_panel(row, plot) for row in rows))
+    kinds = list(dict.fromkeys(str(row[plot.kind]) for row in rows))
     shown = [lvlm for lvlm in lvlms if any(row["lvlm"] == lvlm for row in rows)]
     height = len(kinds) * (LANE * len(shown) + BETWEEN)
-    wide = PANEL if len(panels) > 1 else 1.6 * PANEL
+    wide = PANEL if plot.panel else 1.6 * PANEL
     total = len(panels) * (wide + APART) - APART
     figure = Figure(figsize=(total, height))
-    limits = _around_zero(rows) if difference else (-4.0, 104.0)
+    limits = _around_zero(rows, plot.value) if plot.difference else (-4.0, 104.0)
     for place, panel in enumerate(panels):
         axes = figure.add_axes((place * (wide + APART) / total, 0, wide / total, 1))
-        mine = [row for row in rows if row.get("panel", "") == panel]
-        _draw(axes, mine, kinds, shown, lvlms)
+        lanes = _Lanes(kinds, shown, lvlms)
+        _draw(axes, [row for row in rows if _panel(row, plot) == panel], plot, lanes)
         axes.set_xlim(*limits)
-        axes.set_xlabel(axis, color=MUTED, fontsize=8.5)
+        axes.set_xlabel(plot.axis, color=MUTED, fontsize=8.5)
         _annotate(axes, panel, (0.5, 1), (0, 5), color=INK, fontsize=9, ha="center")
-        if difference:
+        if plot.difference:
             axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
         else:
             axes.set_xticks(range(0, 101, 20))
         if place:
             axes.tick_params(labelleft=False)
     first = figure.axes[0]
-    raised = 18 if panels != [""] else 2
-    _annotate(first, title, (0, 1), (0, raised + 20), color=INK, fontsize=11, fontweight="bold")
-    _annotate(first, below, (0, 1), (0, raised + 6), color=MUTED, fontsize=8.5)
+    raised = 18 if plot.panel else 2
+    _annotate(first, plot.title, (0, 1), (0, raised + 20), color=INK, fontsize=11, fontweight="bold")
+    _annotate(first, plot.below, (0, 1), (0, raised + 6), color=MUTED, fontsize=8.5)
     _legend(first, shown, lvlms, str(rows[0].get("note", "")), height, total)
     return figure
+
+
+def _panel(row: Row, plot: Plot) -> str:
+    return str(row[plot.panel]) if plot.panel else ""
 
 
 def probe(rows: Sequence[Row], lvlms: Sequence[str], title: str) -> Figure:
@@ -110,19 +133,37 @@ def probe(rows: Sequence[Row], lvlms: Sequence[str], title: str) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, rows: Sequence[Row], kinds: list[str], shown: list[str], lvlms: Sequence[str]) -> None:
-    lane, pitch = LANE, LANE * len(shown) + BETWEEN
-    middles = {kind: (place + 0.5) * pitch for place, kind in enumerate(kinds)}
+@dataclass(frozen=True)
+class _Lanes:
+    """Where points lie: a row a kind, in it a lane an LVLM; in inches from the top."""
+
+    kinds: list[str]
+    shown: list[str]
+    lvlms: Sequence[str]
+
+    @property
+    def pitch(self) -> float:
+        return LANE * len(self.shown) + BETWEEN
+
+    def middle(self, kind: str) -> float:
+        return (self.kinds.index(kind) + 0.5) * self.pitch
+
+    def height(self, kind: str, lvlm: str) -> float:
+        return self.middle(kind) + LANE * (self.shown.index(lvlm) - (len(self.shown) - 1) / 2)
+
+
+def _draw(axes: Axes, rows: Sequence[Row], plot: Plot, lanes: _Lanes) -> None:
     for row in rows:
-        colour, marker = _style(str(row["lvlm"]), lvlms)
-        at = middles[str(row["kind"])] + lane * (shown.index(str(row["lvlm"])) - (len(shown) - 1) / 2)
+        lvlm, kind = str(row["lvlm"]), str(row[plot.kind])
+        colour, marker = _style(lvlm, lanes.lvlms)
+        at = lanes.height(kind, lvlm)
         if "low" in row:
             axes.plot([row["low"], row["high"]], [at, at], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=2)
-        axes.plot([row["em"]], [at], marker, color=colour, markersize=5.5, clip_on=False, zorder=3)
-    for place in range(1, len(kinds)):
-        axes.axhline(place * pitch, color=GRID, linewidth=0.8, zorder=0)
-    axes.set_ylim(len(kinds) * pitch, 0)
-    axes.set_yticks(list(middles.values()), kinds, fontsize=9, parse_math=False)
+        axes.plot([row[plot.value]], [at], marker, color=colour, markersize=5.5, clip_on=False, zorder=3)
+    for place in range(1, len(lanes.kinds)):
+        axes.axhline(place * lanes.pitch, color=GRID, linewidth=0.8, zorder=0)
+    axes.set_ylim(len(lanes.kinds) * lanes.pitch, 0)
+    axes.set_yticks([lanes.middle(kind) for kind in lanes.kinds], lanes.kinds, fontsize=9, parse_math=False)
     _plain(axes, "x")
     axes.tick_params(axis="x", labelsize=8.5, colors=MUTED)
 
@@ -169,9 +210,9 @@ def _style(name: str, names: Sequence[str]) -> tuple[str, str]:
     return STYLES[place % len(STYLES)][0], STYLES[(place + turn) % len(STYLES)][1]
 
 
-def _around_zero(rows: Sequence[Row]) -> tuple[float, float]:
+def _around_zero(rows: Sequence[Row], value: str) -> tuple[float, float]:
     """Limits that hold every interval and zero, with room at the ends."""
-    ends = [float(row.get(end, row["em"])) for row in rows for end in ("low", "high")]
+    ends = [float(row.get(end, row[value])) for row in rows for end in ("low", "high")]
     low, high = min(*ends, 0.0), max(*ends, 0.0)
     room = max(0.08 * (high - low), 2.0)
     return low - room, high + room

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from stages.finer.metrics import ATTRSEEK_GAIN, GAP, GRANULARITIES, HELD_OUT, PROMPTINGS, SEEN, Figures
 from stages.finer.results import Results
@@ -11,25 +11,23 @@ Row = dict[str, str | float | int]
 
 
 def granularity_rows(results: Results) -> list[Row]:
-    """EM by granularity and prompting, shown the image alone."""
-    return _rows(results, ((level, kind, f"{level}/image/{kind}") for level in GRANULARITIES for kind in PROMPTINGS))
+    """EM by `granularity` and `prompting`, shown the image alone."""
+    return _rows(results, "granularity", GRANULARITIES, "{part}/image/{prompting}")
 
 
 def tuning_rows(results: Results) -> list[Row]:
-    """EM at the fine level by prompting, apart for classes in the mixture and held out of it, shown the image alone."""
-    return _rows(
-        results, ((part, kind, f"fine/image/{kind}/{part}") for part in (SEEN, HELD_OUT) for kind in PROMPTINGS)
-    )
+    """EM at the fine level by `prompting`, apart for `classes` in the mixture and held out, shown the image alone."""
+    return _rows(results, "classes", (SEEN, HELD_OUT), "fine/image/{prompting}/{part}")
 
 
 def gap_rows(results: Results) -> list[Row]:
-    """The modality gap in EM by prompting."""
-    return _difference_rows(results, GAP, PROMPTINGS)
+    """The modality gap in EM, `difference`, by `prompting`."""
+    return _difference_rows(results, GAP, "prompting", PROMPTINGS)
 
 
 def attrseek_rows(results: Results) -> list[Row]:
-    """ATTRSEEK minus plain in EM by granularity."""
-    return _difference_rows(results, ATTRSEEK_GAIN, GRANULARITIES)
+    """ATTRSEEK minus plain in EM, `difference`, by `granularity`."""
+    return _difference_rows(results, ATTRSEEK_GAIN, "granularity", GRANULARITIES)
 
 
 def probe_rows(results: Results) -> list[Row]:
@@ -50,31 +48,42 @@ def probe_rows(results: Results) -> list[Row]:
     ]
 
 
-def _rows(results: Results, cells: Iterator[tuple[str, str, str]]) -> list[Row]:
-    """A row a cell and LVLM, from (panel, kind, key of the figures); cells without an answer have none."""
-    wanted = list(cells)
+def _rows(results: Results, name: str, parts: Sequence[str], key: str) -> list[Row]:
+    """A row a data set, part (what `name` calls them), prompting and LVLM; without an answer there is none.
+
+    Args:
+        key: of the figures, with {part} and {prompting} in it.
+    """
     return [
-        {"dataset": dataset, "lvlm": lvlm, "panel": panel, "kind": kind, **_value(own), **_note(results, dataset)}
+        {
+            "dataset": dataset,
+            "lvlm": lvlm,
+            name: part,
+            "prompting": prompting,
+            **_value(own, "em"),
+            **_note(results, dataset),
+        }
         for dataset in results.datasets
-        for panel, kind, key in wanted
+        for part in parts
+        for prompting in PROMPTINGS
         for lvlm, figures in results.of(dataset)
-        if (own := figures.get(key)) and own["em"] is not None
+        if (own := figures.get(key.format(part=part, prompting=prompting))) and own["em"] is not None
     ]
 
 
-def _difference_rows(results: Results, name: str, kinds: Sequence[str]) -> list[Row]:
+def _difference_rows(results: Results, key: str, name: str, parts: Sequence[str]) -> list[Row]:
     return [
-        {"dataset": dataset, "lvlm": lvlm, "kind": kind, **_value(own), **_note(results, dataset)}
+        {"dataset": dataset, "lvlm": lvlm, name: part, **_value(own, "difference"), **_note(results, dataset)}
         for dataset in results.datasets
-        for kind in kinds
+        for part in parts
         for lvlm, figures in results.of(dataset)
-        if (own := figures.get(name, {}).get(kind)) and own["em"] is not None
+        if (own := figures.get(key, {}).get(part)) and own["em"] is not None
     ]
 
 
-def _value(own: Figures) -> Row:
-    """EM and the ends of its interval, which a single class has not."""
-    row: Row = {"em": own["em"]}
+def _value(own: Figures, name: str) -> Row:
+    """EM as `name`, and the ends of its interval, which a single class has not."""
+    row: Row = {name: own["em"]}
     if own["em_low"] is not None:
         row |= {"low": own["em_low"], "high": own["em_high"]}
     return row

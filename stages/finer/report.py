@@ -11,9 +11,6 @@ from stages.common.tables import write_json, write_text
 from stages.finer import paths, plots, tables
 from stages.finer.results import Results, read_results
 
-SPREAD = "95 % intervals by resampled classes"
-EM = "exact match (%)"
-
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m stages.finer.report", description=__doc__).parse_args()
@@ -45,17 +42,19 @@ def write_pictures(results: Results, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
+    em, points = "exact match (%)", "points of exact match"
     drawn = (
-        ("granularity", plots.granularity_rows(results), "exact match by granularity and prompting", False),
-        ("tuning", plots.tuning_rows(results), "classes in the mixture and held out, fine level", False),
-        ("gap", plots.gap_rows(results), "modality gap, text only minus image only", True),
-        ("attrseek", plots.attrseek_rows(results), "ATTRSEEK minus plain", True),
+        ("granularity", plots.granularity_rows, "exact match by granularity and prompting", em, "prompting"),
+        ("tuning", plots.tuning_rows, "classes in the mixture and held out, fine level", em, "prompting"),
+        ("gap", plots.gap_rows, "modality gap, text only minus image only", points, "prompting"),
+        ("attrseek", plots.attrseek_rows, "ATTRSEEK minus plain", points, "granularity"),
     )
-    for name, rows, title, difference in drawn:
+    panels = {"granularity": "granularity", "tuning": "classes"}
+    for name, make, title, axis, kind in drawn:
+        rows, value = make(results), "em" if axis == em else "difference"
         for dataset in dict.fromkeys(str(row["dataset"]) for row in rows):
-            mine = [row for row in rows if row["dataset"] == dataset]
-            axis = "points of exact match" if difference else EM
-            figure = pictures.intervals(mine, results.lvlms, f"{dataset}: {title}", SPREAD, axis, difference)
+            plot = pictures.Plot(f"{dataset}: {title}", axis, value, kind, panels.get(name))
+            figure = pictures.intervals([row for row in rows if row["dataset"] == dataset], results.lvlms, plot)
             pictures.save(figure, folder / f"{dataset}-{name}.png")
     probes = plots.probe_rows(results)
     for dataset in dict.fromkeys(str(row["dataset"]) for row in probes):

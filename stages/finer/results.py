@@ -52,7 +52,7 @@ def read_results(params: Params) -> Results:
     if not _is_nested(metrics):
         raise UserError(f"{paths.METRICS} is not what the score stage writes; run `python -m stages.finer.score`")
     probes = []
-    for path in sorted(paths.PROBE.glob("*.json")):
+    for path in sorted(paths.PROBE.rglob("*.json")):
         probe = _read_json(path, "probe")
         if not isinstance(probe, dict) or any(key not in probe for key in PROBE_KEYS):
             raise UserError(f"{path} is not what the probe stage writes; delete it, or run the stage again")
