@@ -182,8 +182,8 @@ def test_split_by_hand() -> None:
 def test_coarse_labels_are_those_that_are_not_fine_ones() -> None:
     family = ClassLabels("707-320", ["707-320", "Boeing 707"], ["boeing_707", "Boeing", "Boeing"], "aircraft")
     assert coarse_labels(family) == ["Boeing"]
-    (sample,) = build_samples("x", "some/root", [("a/b.jpg", 0)], [family])
-    metadata = {"dataset": "x", "image_id": "a/b.jpg", "label": 0}
+    (sample,) = build_samples("x", "some/root", [("a/b.jpg", 0, "00ff")], [family])
+    metadata = {"dataset": "x", "image_id": "a/b.jpg", "label": 0, "content": "00ff"}
     assert sample == Sample(0, "aircraft", ["Boeing"], ["707-320", "Boeing 707"], "some/root/a/b.jpg", metadata)
 
 
@@ -222,7 +222,7 @@ def test_stage_writes_both_splits(labelled: Project, call: Call) -> None:
         assert [row["idx"] for row in rows] == sorted(row["idx"] for row in rows)
         for row in rows:
             found = images.row(row["idx"], named=True)
-            assert row["metadata"] == {"dataset": "toy", "image_id": found["image_id"], "label": found["label"]}
+            assert row["metadata"] == {"dataset": "toy"} | {key: found[key] for key in ("image_id", "label", "content")}
             assert row["fine-level-lbl"] == [NAMES[found["label"]]]
             assert row["basic-level-lbl"] == "bird"
             assert row["coarse-level-lbl"] == ["wader" if found["label"] == 0 else "finch"]

@@ -30,7 +30,7 @@ class Sample:
     img_path: str
     """Relative to the project's root, or absolute."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """Ours: `dataset`, `image_id`, `label`."""
+    """Ours: `dataset`, `image_id`, `label`, `content` (digest of the file)."""
 
 
 def write_unified(path: Path, samples: Iterable[Sample]) -> None:

@@ -69,19 +69,20 @@ def check_classes(dataset: str, classes: Sequence[ClassLabels]) -> None:
 
 
 def build_samples(
-    dataset: str, root: str, images: Iterable[tuple[str, int]], classes: Sequence[ClassLabels]
+    dataset: str, root: str, images: Iterable[tuple[str, int, str]], classes: Sequence[ClassLabels]
 ) -> list[Sample]:
     """One sample an image; `idx` is the image's row in `images.parquet`.
 
     Args:
         root: folder that image_ids are relative to.
-        images: (image_id, label) in the table's order.
+        images: (image_id, label, digest of the file's bytes) in the table's order. By the digest the stages behind
+            this one notice that an image was replaced.
     """
     samples = []
     coarse = [coarse_labels(found) for found in classes]
-    for idx, (image_id, label) in enumerate(images):
+    for idx, (image_id, label, content) in enumerate(images):
         found = classes[label]
-        metadata = {"dataset": dataset, "image_id": image_id, "label": label}
+        metadata = {"dataset": dataset, "image_id": image_id, "label": label, "content": content}
         path = (Path(root) / image_id).as_posix()
         samples.append(Sample(idx, found.superordinate or "", coarse[label], found.fine, path, metadata))
     return samples
@@ -120,7 +121,7 @@ def main() -> None:
     job = parse_finer_job("finer.unify", __doc__, "dataset")
     benchmark = job.finer.datasets[job.dataset]
     classes = read_classes(job.dataset)
-    table, meta = read_table(paths.images(job.dataset), "images", ["image_id", "label"])
+    table, meta = read_table(paths.images(job.dataset), "images", ["image_id", "label", "content"])
     root: str = meta["parameters"]["root"]
     split: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
     if benchmark.unified is not None:
@@ -128,7 +129,8 @@ def main() -> None:
     else:
         check_classes(job.dataset, classes)
         image_ids, labels = table["image_id"].to_pylist(), table["label"].to_pylist()
-        samples = build_samples(job.dataset, root, zip(image_ids, labels, strict=True), classes)
+        rows = zip(image_ids, labels, table["content"].to_pylist(), strict=True)
+        samples = build_samples(job.dataset, root, rows, classes)
         splits = split_of(job.params.seed, job.dataset, image_ids, labels, benchmark.train_share)
         for sample, name in zip(samples, splits, strict=True):
             split[name].append(sample)
