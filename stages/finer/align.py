@@ -90,8 +90,8 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
         strange = [image_id for image_id in seen.image_ids if image_id not in wholes]
         if strange:
             raise UserError(
-                f"{paths.answers(lvlm, job.dataset)} has images that are not in {common_paths.images(job.dataset)}, such "
-                f"as '{strange[0]}'; the unified file must be of the same images for the row attrseek"
+                f"{paths.answers(lvlm, job.dataset)} has {len(strange)} images that {common_paths.images(job.dataset)} "
+                f"lacks, such as '{strange[0]}'; for the row attrseek the unified file must be of the same images"
             )
         whole = np.stack([wholes[image_id] for image_id in seen.image_ids])
         scores = align(views, whole, vectors, job.params.score)
