@@ -374,6 +374,9 @@ def test_a_real_data_set_has_no_note(results: Results) -> None:
     real = Results(results.metrics, results.probes, frozenset())
     assert DEMO_NOTE not in markdown(real) + plain(real)
     assert not any("note" in row for row in plots.gap_rows(real))
+    mixed = Results({"toy": {**results.metrics["toy"], "pets": results.metrics["toy"]["demo"]}}, [], results.demo)
+    assert plain(mixed).startswith(f"demo: {DEMO_NOTE}")
+    assert [("note" in row, row["dataset"]) for row in plots.gap_rows(mixed)] == [(True, "demo"), (False, "pets")]
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,12 @@ def _differences(
 
 
 def _note(results: Results) -> str:
-    return next(filter(None, map(results.note, results.datasets)), "")
+    """The note of the data sets that need one, which are named where others do not."""
+    noted = [dataset for dataset in results.datasets if results.note(dataset)]
+    if not noted:
+        return ""
+    named = "" if noted == results.datasets else f"{', '.join(noted)}: "
+    return named + results.note(noted[0])
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
