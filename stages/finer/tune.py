@@ -108,7 +108,8 @@ def that_fit(llava: Llava, rows: Sequence[Row]) -> list[Row]:
 
     limit = getattr(llava.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
     sizes: dict[str, int] = {}
-    fit, long = [], []
+    fit: list[Row] = []
+    long: list[Row] = []
     for row in tqdm(rows, desc="checking the mixture", unit="conversation", disable=None):
         for path in row["images"]:
             if path not in sizes:
@@ -231,7 +232,7 @@ def make_trainer(llava: Llava, adapted: Any, rows: Sequence[Row], tune: Tune, se
         log_level="error",
     )
 
-    class MarkWhole(transformers.TrainerCallback):
+    class MarkWhole(transformers.TrainerCallback):  # type: ignore[name-defined]
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             mark_whole(folder / f"checkpoint-{state.global_step}")
 

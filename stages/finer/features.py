@@ -1,0 +1,69 @@
+"""What the language model of a LLaVA is shown of an image: features before and after the projector, mean-pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from stages.common.errors import UserError
+from stages.common.images import UNREADABLE, open_rgb, reason
+from stages.finer.llava import PROJECTOR, Llava
+
+AT_ONCE = 16
+"""Images encoded at once. Those of LLaVA-NeXT one by one: each has its own number of tiles."""
+
+
+def extract(llava: Llava, images: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Features of N images before and after the projector: [N, D] and [N, H] float32.
+
+    What the projector is given is, by the model's own configuration, an earlier layer of the vision tower (LLaVA's
+    second-to-last), without the class token where the model drops it. The mean is over patches, and over tiles where
+    the model cuts images into tiles.
+
+    Raises:
+        UserError: an image that is missing or cannot be read.
+    """
+    at_once = 1 if llava.config.model_type == "llava_next" else AT_ONCE
+    starts = range(0, len(images), at_once)
+    parts = [
+        pooled(llava, [_open(path) for path in images[start : start + at_once]])
+        for start in tqdm(starts, desc="features", unit="batch", disable=None)
+    ]
+    before, after = (np.concatenate(side) for side in zip(*parts, strict=True))
+    return before, after
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return open_rgb(path)
+    except UNREADABLE as error:
+        raise UserError(f"probe: image {path}: {reason(error)}; mend it, or ingest the data set anew") from None
+
+
+def pooled(llava: Llava, images: Sequence[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
+    """As `extract`, of images that are encoded together: what goes into the projector and what comes out of it."""
+    device, dtype = llava.model.device, llava.model.dtype
+    batch = llava.processor.image_processor(list(images), return_tensors="pt")
+    given = {"pixel_values": batch["pixel_values"].to(device, dtype)}
+    if "image_sizes" in batch:
+        given["image_sizes"] = batch["image_sizes"]
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    projector = getattr(llava.model.model, PROJECTOR)
+    hook = projector.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    try:
+        with torch.no_grad():
+            llava.model.get_image_features(**given)
+    finally:
+        hook.remove()
+    (before, after) = seen[0]
+    return _mean(before, len(images)), _mean(after, len(images))
+
+
+def _mean(patches: torch.Tensor, images: int) -> np.ndarray:
+    """[images * tiles, P, D] -> [images, D] float32."""
+    return patches.float().reshape(images, -1, patches.shape[-1]).mean(dim=1).cpu().numpy()
