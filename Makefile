@@ -20,6 +20,7 @@ finer: $(WITH_FINER)
 	@python -m stages.common.check
 	dvc repro stages/finer/dvc.yaml
 	@python -m stages.finer
+	@python -m stages.report
 
 test: $(WITH_ALL)
 	python -m pytest -n 2 --dist loadgroup

@@ -377,12 +377,13 @@ def test_nothing_to_talk_about(two: Project, call: Call) -> None:
     two.edit(lambda params: params["finer"]["mixture"].update(leave_out="more"))
     Path("data/finer/unified/unified-toy-train-combined.jsonl").write_text("")
     done = call("finer.mixture")
-    assert done.code == 1
+    assert done.code == 0
     assert done.err.splitlines()[0] == (
         "warning: finer.mixture: no conversation is made of toy, which has no images to train on"
     )
-    assert "there is nothing to make conversations of" in done.err.splitlines()[1]
-    assert not MIXTURE.exists()
+    assert "there is nothing to make conversations of, so the mixture is empty" in done.err.splitlines()[1]
+    assert json.loads((MIXTURE / "attributes.json").read_text()) == []
+    assert json.loads((MIXTURE / "held_out.json").read_text()) == {}
 
 
 def test_attributes_of_a_class_missing(two: Project, call: Call) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -76,6 +77,8 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
     tables.require_same("model", (texts_path, tables.model_identity(meta)), (paths.FINER, mine), "run `dvc repro`")
     vectors = description_vectors(texts, classes, job.params.score)
     wholes = whole_images(job.dataset, model, mine)
+    predictions = common_paths.predictions(job.dataset, model)
+    tables.read_meta(predictions, "predictions")
     rows, metrics, lines = [], {}, []
     for lvlm in (*job.finer.endpoints, *job.finer.served):
         seen = read_seen(job, lvlm)
@@ -97,9 +100,10 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
         scores = align(views, whole, vectors, job.params.score)
         rows.append(_predictions(method, seen, scores))
         metrics[method] = _metrics(seen, scores)
+        others = ", ".join(f"{name} {top1:.2f}" for name, top1 in others_on(predictions, seen.image_ids))
         lines.append(
-            f"{method} on {job.dataset}: top-1 {metrics[method]['top1']:.2f} of {len(seen.image_ids)} images; "
-            f"{seen.without} images without attributes are not scored"
+            f"{method} on {job.dataset}: top-1 {metrics[method]['top1']:.2f} of {len(seen.image_ids)} images "
+            f"({seen.without} without attributes are not scored); of the same images {others}"
         )
     folder = common_paths.attrseek(job.dataset, model)
     parameters = {"seed": job.params.seed, **job.params.score.model_dump()}
@@ -158,6 +162,18 @@ def whole_images(dataset: str, model: str, identity: tables.Meta) -> dict[str, n
         embeddings = tables.embedding_rows(whole["embedding"]).astype(np.float32)
         found.update(zip(whole["image_id"].to_pylist(), embeddings, strict=True))
     return found
+
+
+def others_on(predictions: Path, image_ids: Sequence[str]) -> list[tuple[str, float]]:
+    """Top-1 in percent of every method of the other pipeline, of these images alone, mean over runs."""
+    right = (
+        pl.scan_parquet(predictions)
+        .filter(pl.col("image_id").is_in(list(image_ids)))
+        .group_by("method", maintain_order=True)
+        .agg(top1=100 * (pl.col("predicted") == pl.col("label")).mean())
+        .collect()
+    )
+    return list(zip(right["method"], right["top1"], strict=True))
 
 
 def align(views: Sequence[np.ndarray], whole: np.ndarray, classes: np.ndarray, score: Score) -> np.ndarray:

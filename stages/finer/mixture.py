@@ -112,8 +112,10 @@ def shuffled(seed: int, kind: str, entries: Sequence[Entry]) -> list[Entry]:
 def collect(seed: int, finer: Finer) -> tuple[dict[str, list[Entry]], dict[str, list[str]]]:
     """The conversations of every data set that is not left out, by kind; and the classes that none is made of.
 
+    Without images to train on both are empty, and a warning says so: a benchmark is complete without tuning.
+
     Raises:
-        UserError: files that are missing or do not fit; nothing to talk about.
+        UserError: files that are missing or do not fit.
     """
     settings = finer.mixture
     entries: dict[str, list[Entry]] = {ATTRIBUTES: [], DIRECT: []}
@@ -137,10 +139,11 @@ def collect(seed: int, finer: Finer) -> tuple[dict[str, list[Entry]], dict[str, 
         for kind, some in found.items():
             entries[kind] += some
     if not entries[ATTRIBUTES]:
-        raise UserError(
-            "finer.mixture: there is nothing to make conversations of; name more under finer.datasets, with a "
-            "train_share above 0, or leave_out: null"
+        warn(
+            "finer.mixture: there is nothing to make conversations of, so the mixture is empty; to tune, name more "
+            "under finer.datasets, with a train_share above 0, or leave_out: null"
         )
+        return entries, {}
     return entries, held_out
 
 

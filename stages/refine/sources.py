@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stages.common.errors import UserError, warn
 from stages.common.names import spelling
+from stages.common.params import FINER_SOURCE
 
 
 def clean(text: str) -> str:
@@ -26,7 +27,10 @@ def read_descriptions(path: Path) -> dict[str, list[str]]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; put a published file there or run `dvc repro describe`") from None
+        stage = "describe"
+        if path.stem == FINER_SOURCE:
+            stage = f"stages/finer/dvc.yaml:concepts@{path.parent.name}"
+        raise UserError(f"{path} is missing; put a published file there or run `dvc repro {stage}`") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error})") from None
     right = isinstance(found, dict) and all(

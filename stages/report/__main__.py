@@ -50,7 +50,8 @@ def _read(dataset: str, model: str, metrics: Path, *, demo: bool) -> Result:
     """Metrics travel with git, predictions with a DVC remote: these may be absent."""
     predictions = paths.predictions(dataset, model)
     meta = tables.read_meta(predictions, "predictions") if predictions.exists() else {}
-    return read_result(dataset, model, metrics, meta, demo=demo)
+    beside = paths.attrseek(dataset, model) / "metrics.json"
+    return read_result(dataset, model, metrics, meta, demo=demo, beside=beside)
 
 
 def _say_where(folder: Path) -> None:

@@ -18,6 +18,9 @@ DEMO_NOTE = (
 WHOLE, ALL_CROPS, REFINED_CROPS = "whole image", "all crops", "refined crops"
 CUPL, UNION = "CuPL sentences", "refined union"
 
+ATTRSEEK = "attrseek"
+"""Begins the names of the methods that `stages/finer` scores, one an LVLM."""
+
 INGREDIENTS: dict[str, tuple[str, str]] = {
     "clip": (WHOLE, "label prompt"),
     "clip-e": (WHOLE, "templates"),
@@ -28,6 +31,7 @@ INGREDIENTS: dict[str, tuple[str, str]] = {
     "bifta-views": (REFINED_CROPS, CUPL),
     "bifta-texts": (ALL_CROPS, UNION),
     "bifta": (REFINED_CROPS, UNION),
+    ATTRSEEK: ("LVLM's attributes", UNION),
 }
 """Which views and which texts a method compares."""
 
@@ -48,11 +52,11 @@ class Row:
 
     @property
     def views(self) -> str:
-        return INGREDIENTS.get(self.method, ("", ""))[0]
+        return INGREDIENTS.get(self.method.split(" ")[0], ("", ""))[0]
 
     @property
     def texts(self) -> str:
-        return INGREDIENTS.get(self.method, ("", ""))[1]
+        return INGREDIENTS.get(self.method.split(" ")[0], ("", ""))[1]
 
     @property
     def spread(self) -> float:
@@ -98,10 +102,13 @@ class Result:
         return lines
 
 
-def read_result(dataset: str, model: str, metrics: Path, predictions: Meta, *, demo: bool) -> Result:
+def read_result(
+    dataset: str, model: str, metrics: Path, predictions: Meta, *, demo: bool, beside: Path | None = None
+) -> Result:
     """Read `metrics.json`.
 
     Args:
+        beside: metrics of further methods of the same shape, which need not be there.
         predictions: the `bifta` object of the predictions, or empty where they are not at hand: then the model's tag
             and weights are not named.
         demo: whether the data set is the embedded demo.
@@ -111,6 +118,8 @@ def read_result(dataset: str, model: str, metrics: Path, predictions: Meta, *, d
     """
     try:
         raw = json.loads(metrics.read_text(encoding="utf-8"))
+        if beside and beside.exists():
+            raw |= json.loads(beside.read_text(encoding="utf-8"))
         rows = [
             Row(method, float(v["top1"]), float(v["top5"]), float(v["std"]), int(v["images"]), int(v["runs"]))
             for method, v in raw.items()
