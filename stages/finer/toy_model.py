@@ -42,11 +42,11 @@ class Size:
 
     image: int = 96
     patch: int = 12
-    vision_width: int = 128
+    vision_width: int = 96
     vision_layers: int = 4
     """Of which the projector sees all but the last, as LLaVA's does."""
-    text_width: int = 128
-    text_layers: int = 4
+    text_width: int = 96
+    text_layers: int = 3
     head: int = 32
     """Width of an attention head, of both parts."""
     vocabulary: int = 1200
