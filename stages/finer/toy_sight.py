@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ class Heads(nn.Module):
         return [guess(seen[:, place]) for place, guess in enumerate(self.guess)], weights
 
 
-def prepare_tower(tower: nn.Module, images: Tensor, size: Size) -> None:
+def prepare_tower(tower: Any, images: Tensor, size: Size) -> None:
     """Start from what patches look like, rather than from noise: a ViT of this size has no time to find that out.
 
     The first layer becomes the whitened principal components of the patches of `images` [n, 3, side, side], positions
@@ -95,9 +96,9 @@ def prepare_tower(tower: nn.Module, images: Tensor, size: Size) -> None:
     waves = torch.cat([rows.sin(), rows.cos(), columns.sin(), columns.cos()], dim=1)
     turn = torch.linalg.qr(torch.randn(width, width)).Q  # no position has a channel of its own
     with torch.no_grad():
-        first = tower.embeddings.patch_embedding.weight  # type: ignore[union-attr]
+        first = tower.embeddings.patch_embedding.weight
         first[: len(components)] = 0.5 * components.view(-1, *first.shape[1:])
-        tower.embeddings.position_embedding.weight[1:] = 0.5 * waves @ turn  # type: ignore[union-attr,index]
+        tower.embeddings.position_embedding.weight[1:] = 0.5 * waves @ turn
         for name, parameter in tower.named_parameters():
             if "layers" in name and parameter.ndim == 2:
                 keeps = any(part in name for part in ("q_proj", "k_proj", "fc1"))
