@@ -7,7 +7,9 @@ from pathlib import Path
 from stages.finer.llava import save_checkpoint
 from stages.finer.toy_model import Size, build_model, build_processor, build_tokenizer
 
-TINY = Size(image=32, patch=16, vision_width=16, vision_layers=3, text_width=32, text_layers=2, head=16, vocabulary=400)
+TINY = Size(
+    image=32, patch=16, vision_width=16, vision_layers=3, vision_head=16, text_width=32, text_layers=2, vocabulary=400
+)
 """Four image tokens an image; the tower's second-to-last layer is its second."""
 
 TEXTS = (

@@ -108,7 +108,7 @@ class Lessons:
 
     def _above(self, drawing: Drawing, rng: np.random.Generator) -> Dialogue:
         """The superordinate or the family, in one of the ways of prompting."""
-        coarse = rng.random() < 0.7
+        coarse = rng.random() < 0.85
         granularity: prompts.Granularity = "coarse" if coarse else "superordinate"
         told = drawing.superordinate if coarse else None
         name = f"Answer: {drawing.family if coarse else drawing.superordinate}"

@@ -47,8 +47,9 @@ class Size:
     """Of which the projector sees all but the last, as LLaVA's does."""
     text_width: int = 96
     text_layers: int = 3
-    head: int = 32
-    """Width of an attention head, of both parts."""
+    vision_head: int = 32
+    text_head: int = 16
+    """Widths of the attention's heads: the language model looks for an attribute with each."""
     vocabulary: int = 1200
     """At most: byte symbols, special tokens and merges."""
     context: int = 1024
@@ -102,7 +103,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, size: Size, seed: int) -> Ll
             hidden_size=size.vision_width,
             intermediate_size=4 * size.vision_width,
             num_hidden_layers=size.vision_layers,
-            num_attention_heads=size.vision_width // size.head,
+            num_attention_heads=size.vision_width // size.vision_head,
             image_size=size.image,
             patch_size=size.patch,
             projection_dim=size.vision_width,
@@ -112,8 +113,8 @@ def build_model(tokenizer: PreTrainedTokenizerFast, size: Size, seed: int) -> Ll
             hidden_size=size.text_width,
             intermediate_size=3 * size.text_width,
             num_hidden_layers=size.text_layers,
-            num_attention_heads=size.text_width // size.head,
-            num_key_value_heads=size.text_width // size.head,
+            num_attention_heads=size.text_width // size.text_head,
+            num_key_value_heads=size.text_width // size.text_head,
             max_position_embeddings=size.context,
             initializer_range=0.04,
             bos_token_id=None,
