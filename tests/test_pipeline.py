@@ -348,7 +348,7 @@ def test_push_and_pull(repository: Repository, tmp_path: Path) -> None:
     assert not (clone.folder / "data/toy").exists()
     assert not (clone.folder / "toy-images").exists()
     clone.run("dvc", "remote", "add", "--local", "--default", "team", str(remote))
-    clone.run("dvc", "pull", "--quiet")
+    clone.run("dvc", "pull", "--quiet", "dvc.yaml")
     assert clone.artifacts("toy") == repository.artifacts("toy")
     assert (clone.folder / "data/toy/tiny/report/table.md").exists()
     assert clone.stage("score", "--dataset", "toy", "--model", "tiny").returncode == 0

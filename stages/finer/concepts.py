@@ -21,7 +21,14 @@ from stages.common.finer_params import Concepts
 from stages.common.requests import Request
 from stages.common.responses import LogWriter, Records, ensure_log, read_log, sha256
 from stages.finer import paths
-from stages.finer.attributes import Attributes, Concept, attributes_json, match_concepts, read_attributes, write_attributes
+from stages.finer.attributes import (
+    Attributes,
+    Concept,
+    attributes_json,
+    match_concepts,
+    read_attributes,
+    write_attributes,
+)
 from stages.finer.classes import ClassLabels, read_classes
 from stages.finer.cli import FinerJob, parse_finer_job
 from stages.finer.concept_answers import NoAttributes, concept_request, parse_attributes
