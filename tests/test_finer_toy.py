@@ -24,7 +24,7 @@ from stages.finer.attributes import Attributes, Concept, write_attributes
 from stages.finer.toy_data import Dialogue, Drawing, Lessons, Species, read_drawings
 from stages.finer.toy_model import Size, build_model, build_processor, build_tokenizer
 from stages.finer.toy_sight import Targets, inside, shaken, sight_loss
-from stages.finer.toy_talk import IGNORED, Packer, talk_loss
+from stages.finer.toy_talk import NAME_WEIGHT, Packer, talk_loss
 
 TARGET = paths.MODELS / "toy"
 COLOURS = ("red", "white", "black")
@@ -145,25 +145,30 @@ def test_dialogues_in_one_row_are_answered_as_each_alone(tiny: tuple[Any, Any], 
         rows = Packer(processor.tokenizer, 4).pack([dialogues[:5], dialogues[5:]])
         packed = talk_loss(model, features, rows)
         losses: list[Tensor] = []
+        weights: list[float] = []
         for index, dialogue in enumerate(dialogues):
             text = processor.apply_chat_template(chat(dialogue), tokenize=False).replace("<image>", "<image>" * 4)
             ids = torch.tensor([processor.tokenizer(text)["input_ids"]])
             given = {"pixel_values": pixels[index // 5][None]} if dialogue.image else {}
             logits = model(input_ids=ids, **given).logits[0]
-            for place in learnt_places(processor, dialogue):
-                losses.append(torch.nn.functional.cross_entropy(logits[place - 1], ids[0, place]))
-    assert int((rows.labels != IGNORED).sum()) == len(losses)
-    torch.testing.assert_close(packed, torch.stack(losses).mean(), atol=1e-5, rtol=1e-5)
+            for place, weight in learnt_places(processor, dialogue):
+                losses.append(weight * torch.nn.functional.cross_entropy(logits[place - 1], ids[0, place]))
+                weights.append(weight)
+    assert int((rows.weights > 0).sum()) == len(losses)
+    torch.testing.assert_close(packed, torch.stack(losses).sum() / sum(weights), atol=1e-5, rtol=1e-5)
 
 
-def learnt_places(processor: Any, dialogue: Dialogue) -> list[int]:
-    """Where the learnt answers are in the conversation, counted turn by turn."""
+def learnt_places(processor: Any, dialogue: Dialogue) -> list[tuple[int, float]]:
+    """Where the learnt answers are in the conversation, counted turn by turn, and what each token counts."""
     count, places = 0, []
     for turn, (question, answer, learnt) in enumerate(dialogue.turns):
         images = "<image>" * 4 if dialogue.image and turn == 0 else ""
         count += len(processor.tokenizer(f"<|user|>{images}{question}<|end|><|assistant|>")["input_ids"])
         length = len(processor.tokenizer(f"{answer}<|end|>")["input_ids"])
-        places += list(range(count, count + length)) if learnt else []
+        _, answered, name = answer.partition("Answer:")
+        last = len(processor.tokenizer(f"{answered}{name}<|end|>")["input_ids"]) if answered else 0
+        weights = [1.0] * (length - last) + [NAME_WEIGHT] * last
+        places += [(count + place, weight) for place, weight in enumerate(weights) if learnt]
         count += length
     return places
 

@@ -43,7 +43,7 @@ LOGGED = 50
 """Steps of which the mean loss is noted."""
 
 SEEING = 2
-"""Steps of the tower for each one of the language model."""
+"""Steps of the tower for each one of the language model, and as many times the images in each."""
 
 WARM_UP = 0.1
 
@@ -139,7 +139,7 @@ def learn_to_see(
 
     def loss_at(step: int) -> Tensor:
         rng = generator(seed, "toy", "see", str(step))
-        rows = rng.integers(0, len(pixels), toy.batch_size)
+        rows = rng.integers(0, len(pixels), SEEING * toy.batch_size)
         images, boxes = shaken(normalise(pixels[rows]), targets.boxes[rows], rng)
         logits, glances = heads(tower(images).last_hidden_state[:, 1:])
         return sight_loss(logits, glances, targets.codes[rows], inside(boxes, side))

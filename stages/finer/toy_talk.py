@@ -13,7 +13,11 @@ from torch import Tensor
 from stages.finer.toy_data import Dialogue
 from stages.finer.toy_model import ASSISTANT, END, IMAGE, USER
 
-IGNORED = -100
+NAME_WEIGHT = 5.0
+"""Of a token of the name after "Answer:"; a list of attributes has many more tokens than the name that follows."""
+
+
+ANSWER = "Answer:"
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,10 @@ class Rows:
 
     ids: Tensor
     """[B, S] int64."""
-    labels: Tensor
-    """[B, S] int64: the next token where it is learnt, else IGNORED."""
+    following: Tensor
+    """[B, S] int64: the next token."""
+    weights: Tensor
+    """[B, S] float32: what the loss of the next token counts; 0 where it is not learnt."""
     positions: Tensor
     """[B, S] int64."""
     mask: Tensor
@@ -45,45 +51,48 @@ class Packer:
             self.known[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self.known[text]
 
-    def tokens(self, dialogue: Dialogue) -> tuple[list[int], list[bool]]:
-        """Without what precedes the first question where an image does: tokens, and which are learnt."""
+    def tokens(self, dialogue: Dialogue) -> tuple[list[int], list[float]]:
+        """Without what precedes the first question where an image does: tokens, and their weights in the loss."""
         ids: list[int] = []
-        learnt: list[bool] = []
+        weights: list[float] = []
         for turn, (question, answer, learn) in enumerate(dialogue.turns):
             opening = [] if turn == 0 and dialogue.image else [self.user]
             asked = [*opening, *self._tokens(question), self.end, self.assistant]
             answered = [*self._tokens(answer), self.end]
+            named = answer[answer.index(ANSWER) :] if ANSWER in answer else ""
+            name = len(self._tokens(named)) + 1 if named else 0
+            listed = [1.0] * (len(answered) - name) + [NAME_WEIGHT] * name
             ids += asked + answered
-            learnt += [False] * len(asked) + [learn] * len(answered)
-        return ids, learnt
+            weights += [0.0] * len(asked) + (listed if learn else [0.0] * len(answered))
+        return ids, weights
 
     def pack(self, batch: Sequence[Sequence[Dialogue]]) -> Rows:
         """Each image's dialogues, one behind the other behind the image."""
         rows = [self._row(dialogues) for dialogues in batch]
         length = max(len(row[0]) for row in rows)
-        ids, learnt, positions, parts, sees = (
+        ids, weights, positions, parts, sees = (
             torch.tensor([[*row[column], *[empty] * (length - len(row[column]))] for row in rows])
             for column, empty in enumerate((0, 0, 0, -1, 0))
         )
-        following = torch.full_like(ids, IGNORED)
-        following[:, :-1] = torch.where(learnt[:, 1:].bool(), ids[:, 1:], following[:, 1:])
+        weights = F.pad(weights.float()[:, 1:], (0, 1))
+        following = F.pad(ids[:, 1:], (0, 1))
         same = parts[:, :, None] == parts[:, None, :]
         shown = sees[:, :, None].bool() & (parts[:, None, :] == 0)
-        return Rows(ids, following, positions, ((same | shown) & _before(length))[:, None])
+        return Rows(ids, following, weights, positions, ((same | shown) & _before(length))[:, None])
 
-    def _row(self, dialogues: Sequence[Dialogue]) -> tuple[list[int], ...]:
+    def _row(self, dialogues: Sequence[Dialogue]) -> tuple[list[int], list[float], list[int], list[int], list[int]]:
         start = len(self.prefix)
-        ids, learnt, parts, sees = list(self.prefix), [0] * start, [0] * start, [0] * start
+        ids, weights, parts, sees = list(self.prefix), [0.0] * start, [0] * start, [0] * start
         positions = list(range(start))
         for part, dialogue in enumerate(dialogues, 1):
             own, which = self.tokens(dialogue)
             first = start if dialogue.image else 0
             ids += own
-            learnt += map(int, which)
+            weights += which
             positions += range(first, first + len(own))
             parts += [part] * len(own)
             sees += [int(dialogue.image)] * len(own)
-        return ids, learnt, positions, parts, sees
+        return ids, weights, positions, parts, sees
 
 
 def _before(length: int) -> Tensor:
@@ -91,7 +100,7 @@ def _before(length: int) -> Tensor:
 
 
 def talk_loss(model: Any, features: Tensor, rows: Rows) -> Tensor:
-    """Mean cross-entropy of the learnt tokens; `features` [B, P, D] are those of the frozen tower."""
+    """Weighted mean cross-entropy of the learnt tokens; `features` [B, P, D] are those of the frozen tower."""
     inner = model.model
     embedded = inner.get_input_embeddings()(rows.ids)
     seen = inner.multi_modal_projector(features)
@@ -100,5 +109,6 @@ def talk_loss(model: Any, features: Tensor, rows: Rows) -> Tensor:
     hidden = inner.language_model(
         inputs_embeds=embedded, attention_mask=rows.mask, position_ids=rows.positions, use_cache=False
     ).last_hidden_state
-    learnt = rows.labels != IGNORED
-    return F.cross_entropy(model.lm_head(hidden[learnt]).float(), rows.labels[learnt])
+    learnt = rows.weights > 0
+    losses = F.cross_entropy(model.lm_head(hidden[learnt]).float(), rows.following[learnt], reduction="none")
+    return (losses * rows.weights[learnt]).sum() / rows.weights.sum()
