@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from stages.common.device import pick_device
 from stages.common.errors import UserError, run, warn
@@ -104,8 +105,6 @@ def that_fit(llava: Llava, rows: Sequence[Row]) -> list[Row]:
     Raises:
         UserError: an image is missing or cannot be read; no conversation fits.
     """
-    from tqdm import tqdm
-
     limit = getattr(llava.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
     sizes: dict[str, int] = {}
     fit: list[Row] = []
@@ -226,7 +225,6 @@ def make_trainer(llava: Llava, adapted: Any, rows: Sequence[Row], tune: Tune, se
         save_total_limit=2,
         remove_unused_columns=False,
         dataloader_pin_memory=gpu,
-        dataloader_num_workers=4 if gpu else 0,
         report_to="none",
         disable_tqdm=quiet,
         log_level="error",
@@ -264,7 +262,8 @@ def tune_model(params: Params, target: Path) -> str:
     accumulation(tune)
     rows = read_mixture(mixture)
     inputs = made_from(tune, params.seed, mixture)
-    if is_made_from(target, inputs):
+    adapter, losses_path = paths.TUNE / "adapter", paths.TUNE / "loss.json"
+    if is_made_from(target, inputs) and adapter.is_dir() and losses_path.is_file():
         return f"tune: {target} is made from this model, mixture and these parameters already"
     need("peft", "tune")
     device = pick_device(params.device)
@@ -277,8 +276,8 @@ def tune_model(params: Params, target: Path) -> str:
     trainer = make_trainer(llava, adapted, rows, tune, params.seed, work)
     trainer.train(resume_from_checkpoint=str(start) if start else None)
     losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry]
-    save_whole(paths.TUNE / "adapter", adapted.save_pretrained)
-    write_json(paths.TUNE / "loss.json", sorted(losses, key=lambda entry: entry["step"]))
+    save_whole(adapter, adapted.save_pretrained)
+    write_json(losses_path, sorted(losses, key=lambda entry: entry["step"]))
     model = merged(adapted, dtype)
 
     def write(folder: Path) -> None:
