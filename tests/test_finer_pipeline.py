@@ -1,0 +1,105 @@
+"""`make finer` at a size for tests: the real dvc.yaml files, a toy built, tuned, served by `transformers serve`, asked."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from conftest import ROOT, Project, make_tiny_model
+from PIL import Image
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("transformers-serve")]
+
+RUNNING = re.compile(r"^Running stage '(?:stages/finer/(?:tuning/)?dvc.yaml:)?([^']+)':$", re.MULTILINE)
+PIPELINE = "stages/finer/dvc.yaml"
+REPORT = Path("data/finer/report")
+
+
+def very_small(params: dict[str, Any]) -> None:
+    params["models"] = {"tiny": {"name": "local-dir:tiny-model"}}
+    params["sources"] = {"cupl": "sentences"}
+    params["demo"].update(images_per_class=2)
+    params["crop"].update(candidates=10, max_views=4, iou_thresholds=[0.8])
+    params["refine"].update(top_k=5, waffle_pairs=1)
+    params["score"].update(views_per_run=4, runs=2)
+    params["report"].update(pictures=0)
+    finer = params["finer"]
+    finer.update(encoder="tiny")
+    finer["ask"].update(
+        granularities=["superordinate", "fine"], prompting=["plain", "attrseek"], inputs=["image", "text"],
+        images_per_class=1, max_tokens=6,
+    )  # fmt: skip
+    finer["score"].update(resamples=50)
+    finer["probe"].update(epochs=1, seeds=2, hidden=8)
+    finer["mixture"].update(per_dataset=25)
+    finer["tune"].update(rank=2, alpha=4, micro_batch=4)
+    finer["toy"].update(drawings=24, steps=2, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The project's own pipelines with everything computed once."""
+    folder = tmp_path_factory.mktemp("finer") / "repository"
+    folder.mkdir()
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    for name in ("stages", ".dvc/plots", "descriptions/prompts"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+    (folder / "descriptions/demo").mkdir()
+    for name in ("attributes.json", "cupl.json"):
+        shutil.copy(ROOT / "descriptions/demo" / name, folder / "descriptions/demo" / name)
+    made = Project(folder)
+    made.edit(very_small)
+    make_tiny_model(folder / "tiny-model")
+    made.run("git", "init", "--quiet")
+    made.run("dvc", "repro", PIPELINE)
+    yield made
+
+
+def ran(project: Project) -> list[str]:
+    return RUNNING.findall(project.run("dvc", "repro", PIPELINE).stdout)
+
+
+def test_everything_is_there_and_a_second_run_runs_nothing(repository: Project) -> None:
+    folder = repository.folder
+    for lvlm in ("toy", "toy-tuned"):
+        answers = pl.read_parquet(folder / f"data/finer/answers/{lvlm}/demo.parquet")
+        assert len(answers) == 25 * (4 + 1) and answers["missing"].null_count() == len(answers)
+    table = (folder / REPORT / "table.md").read_text()
+    assert "toy-tuned" in table and "no evidence" in table
+    for picture in sorted((folder / REPORT / "pictures").glob("*.png")):
+        assert min(Image.open(picture).size) > 200
+    metrics = json.loads((folder / "data/demo/tiny/attrseek/metrics.json").read_text())
+    assert set(metrics) <= {"attrseek (toy)", "attrseek (toy-tuned)"}
+    assert len(json.loads((folder / "data/finer/mixture/held_out.json").read_text())["demo"]) == 5
+    assert ran(repository) == []
+    assert repository.run("dvc", "status").stdout == "Data and pipelines are up to date.\n"
+
+
+def test_the_tables_say_that_the_model_is_a_toy(repository: Project) -> None:
+    said = repository.run("python", "-m", "stages.finer").stdout
+    assert "toy" in said and "no evidence" in said
+    assert all(len(line) <= 110 for line in said.splitlines())
+
+
+def test_what_is_asked_changes_what_is_asked_and_scored_alone(repository: Project) -> None:
+    log = repository.folder / "data/finer/responses/toy/demo.jsonl"
+    before = log.read_bytes()
+    repository.edit(lambda params: params["finer"]["ask"].update(inputs=["image"]))
+    assert set(ran(repository)) == {"ask@toy", "ask@toy-tuned", "score", "report", "align@demo-tiny", "probe"}
+    assert log.read_bytes() == before  # fewer questions, all of them answered already
+    repository.edit(lambda params: params["finer"]["score"].update(resamples=60))
+    assert set(ran(repository)) == {"score", "report"}
+
+
+def test_the_first_pipeline_does_without_the_second(repository: Project) -> None:
+    done = repository.run("dvc", "repro").stdout
+    assert "stages/finer/tuning" not in done and "ask@" not in done
+    assert (repository.folder / "data/demo/tiny/report/table.md").exists()
