@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from stages.common.paths import classes
 from stages.common.tables import make_meta, write_table
-from stages.finer import paths, prompts, toy
+from stages.finer import paths, prompts, toy_train
 from stages.finer.attributes import Attributes, Concept, write_attributes
 from stages.finer.toy_data import Dialogue, Drawing, Lessons, Species, read_drawings
 from stages.finer.toy_model import Size, build_model, build_processor, build_tokenizer
@@ -182,7 +183,7 @@ def test_the_tower_without_its_last_layer_is_what_the_projector_sees(tiny: tuple
     pixels = torch.randn(2, 3, TINY.image, TINY.image)
     with torch.no_grad():
         expected = tower(pixels, output_hidden_states=True).hidden_states[-2]
-        with toy.as_the_projector_sees(tower):
+        with toy_train.as_the_projector_sees(tower):
             torch.testing.assert_close(tower(pixels).last_hidden_state, expected)
         assert len(tower.encoder.layers) == TINY.vision_layers
 
@@ -232,8 +233,8 @@ def test_without_boxes_anywhere_will_do() -> None:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Twelve drawings, three species, a model of a few thousand weights, and a handful of steps."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("stages.finer.toy_model.Size", lambda: Size(**{**TINY.__dict__, "vocabulary": 400}))
-    monkeypatch.setattr(toy, "SAVE_EVERY", 2)
+    monkeypatch.setattr("stages.finer.toy_train.Size", lambda: Size(**{**TINY.__dict__, "vocabulary": 400}))
+    monkeypatch.setattr(toy_train, "SAVE_EVERY", 2)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["finer"]["toy"] = {"drawings": 12, "steps": 5, "batch_size": 4, "learning_rate": 0.01}
     Path("params.yaml").write_text(yaml.safe_dump({**params, "device": "cpu"}))
@@ -316,18 +317,18 @@ def test_a_run_that_is_broken_off_goes_on_and_ends_with_the_same_weights(
 
         fit(name, module, counted, *rest)
 
-    fit = toy.fit
-    monkeypatch.setattr(toy, "fit", broken)
+    fit = toy_train.fit
+    monkeypatch.setattr(toy_train, "fit", broken)
     assert call("finer.toy").code == 130
     assert not TARGET.exists()
-    monkeypatch.setattr(toy, "fit", fit)
+    monkeypatch.setattr(toy_train, "fit", fit)
     again: list[int] = []
-    monkeypatch.setattr(toy, "generator", noting(again, toy.generator))
+    monkeypatch.setattr(toy_train, "generator", noting(again, toy_train.generator))
     assert call("finer.toy").code == 0
     assert again[0] == 2  # saved after two steps, broken off in the fourth
     assert weights() == expected
     assert (TARGET / "training.json").read_bytes() == curve
-    assert not toy.UNFINISHED.exists()
+    assert not toy_train.UNFINISHED.exists()
 
 
 def noting(steps: list[int], generator: Any) -> Any:
@@ -360,3 +361,9 @@ def test_a_list_that_is_no_list_of_drawings_is_named(project: Path) -> None:
     (paths.DRAWINGS / "drawings.jsonl").write_text('{"image": "0.png"}\n')
     with pytest.raises(Exception, match="is not a list of drawings"):
         read_drawings(paths.DRAWINGS)
+
+
+def test_a_missing_package_is_one_line(project: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    outcome = call("finer.toy")
+    assert outcome.code == 1 and "error: toy needs transformers; pip install -r requirements-finer.txt" in outcome.err
