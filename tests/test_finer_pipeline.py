@@ -1,11 +1,10 @@
-"""`make finer` at a size for tests: the real dvc.yaml files, a toy built, tuned, served by `transformers serve`, asked."""
+"""`make finer` at a size for tests: the real dvc.yaml files; a toy is built, tuned, served by `transformers serve`."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def very_small(params: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The project's own pipelines with everything computed once."""
     folder = tmp_path_factory.mktemp("finer") / "repository"
     folder.mkdir()
@@ -60,7 +59,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     make_tiny_model(folder / "tiny-model")
     made.run("git", "init", "--quiet")
     made.run("dvc", "repro", PIPELINE)
-    yield made
+    return made
 
 
 def ran(project: Project) -> list[str]:
