@@ -100,9 +100,9 @@ class Lessons:
         sought = Dialogue(((prompts.seek(told), "; ".join(drawing.attributes), True),), image=True)
         kin = [one for one in self.species if one.family == drawing.family]
         lot = rng.random()
-        if lot < 0.55:
+        if lot < 0.5:
             return [sought, self._above(drawing, rng)]
-        if lot < 0.78 or not kin:
+        if lot < 0.75 or not kin:
             return [sought, self.in_words(self.species[int(rng.integers(len(self.species)))], rng)]
         return [sought, self.sought(kin[int(rng.integers(len(kin)))], rng)]
 

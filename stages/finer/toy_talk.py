@@ -13,7 +13,7 @@ from torch import Tensor
 from stages.finer.toy_data import Dialogue
 from stages.finer.toy_model import ASSISTANT, END, IMAGE, USER
 
-NAME_WEIGHT = 5.0
+NAME_WEIGHT = 3.0
 """Of a token of the name after "Answer:"; a list of attributes has many more tokens than the name that follows."""
 
 

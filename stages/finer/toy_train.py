@@ -50,7 +50,10 @@ LOGGED = 50
 """Steps of which the mean loss is noted."""
 
 SEEING = 2
-"""Steps of the tower for each one of the language model, and as many times the images in each."""
+"""Times the images in a batch of the tower's."""
+
+ANSWERING = 1.5
+"""Times the learning rate in the language model's steps."""
 
 WARM_UP = 0.1
 
@@ -150,7 +153,7 @@ def learn_to_see(
         return sight_loss(logits, glances, targets.codes[rows], inside(boxes, side))
 
     with as_the_projector_sees(tower):
-        fit("see", nn.ModuleList([tower, heads]), loss_at, SEEING * toy.steps, toy.learning_rate, folder)
+        fit("see", nn.ModuleList([tower, heads]), loss_at, toy.steps, toy.learning_rate, folder)
 
 
 def tower_features(model: Any, pixels: np.ndarray) -> Tensor:
@@ -184,7 +187,7 @@ def learn_to_answer(
         batch = packer.pack([lessons.about(drawings[row], rng) for row in rows])
         return talk_loss(model, features[ways, rows].float(), batch)
 
-    fit("answer", model, loss_at, toy.steps, toy.learning_rate, folder)
+    fit("answer", model, loss_at, toy.steps, ANSWERING * toy.learning_rate, folder)
     model.model.vision_tower.requires_grad_(True)
 
 
