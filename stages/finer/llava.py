@@ -42,7 +42,8 @@ def load_llava(name: str, device: torch.device, dtype: torch.dtype, for_what: st
     """
     transformers = need("transformers", for_what)
     folder = Path(name)
-    if not folder.is_dir() and (folder.is_absolute() or len(folder.parts) != 2 or name.startswith((".", "data"))):
+    on_the_hub = len(folder.parts) == 2 and folder.parts[0] not in ("/", "..", "data")
+    if not folder.is_dir() and not on_the_hub:
         raise UserError(f"{for_what}: no model folder {name}; make it with `dvc repro`, or name one that exists")
     quietly = _quiet(transformers)
     try:
