@@ -190,8 +190,21 @@ def test_the_stage_writes_the_same_figures_each_time(project: Path, call: Call) 
     found = json.loads(text)
     assert (found["model"], found["dataset"], found["images"]) == ("toy", "demo", {"train": 24, "test": 12})
     assert found["before"]["mean"] == 100.0 and found["chance"] == pytest.approx(33.3333)
-    call("finer.probe", "--lvlm", "toy")
+    path.unlink()
+    call("finer.probe")
     assert path.read_text() == text
+    path.write_text(text.replace("100.0", "99.0"))  # what is there of the same weights and images is not made again
+    assert "accuracy 99.0 before" in call("finer.probe", "--lvlm", "toy").out
+
+
+def test_a_checkpoint_of_another_architecture_is_left_out_with_a_line(project: Path, call: Call) -> None:
+    config = paths.MODELS / "toy" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "qwen2_vl"}))
+    outcome = call("finer.probe")
+    assert (outcome.code, outcome.out) == (
+        0,
+        "probe: toy is left out, which is not of the LLaVA architecture\n",
+    )
 
 
 def test_a_projector_of_zeros_shows_the_language_model_nothing(project: Path, call: Call) -> None:

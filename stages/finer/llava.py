@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import torch
 
 from stages.common.errors import UserError
 from stages.finer.optional import need
+from stages.finer.serve import checkpoint_hash
 
 ARCHITECTURES = ("llava", "llava_next")
 """`model_type` of what is known to have one tower, one projector and one language model under these names."""
@@ -99,14 +99,6 @@ def save_checkpoint(folder: Path, model: Any, processor: Any) -> None:
 
 
 def weights_digest(name: str) -> str:
-    """BLAKE2b-64 of a checkpoint folder's configuration and weights; of a hub name, the name."""
-    digest = hashlib.blake2b(digest_size=8)
+    """Hash of a checkpoint folder's files; of a hub name, the name."""
     folder = Path(name)
-    if not folder.is_dir():
-        return name
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".json", ".jinja", ".safetensors", ".model"):
-            digest.update(path.name.encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "blake2b").digest())
-    return digest.hexdigest()
+    return checkpoint_hash(folder) if folder.is_dir() else name

@@ -6,6 +6,8 @@ standardised by the mean and deviation of the training images.
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,16 +20,17 @@ from scipy import stats  # type: ignore[import-untyped]
 from torch import nn
 from tqdm import tqdm
 
+from stages.common.cli import check_key
 from stages.common.device import pick_device
 from stages.common.errors import UserError, run
 from stages.common.finer_params import Probe
 from stages.common.seeding import generator
-from stages.common.tables import write_json
+from stages.common.tables import digest, write_json
 from stages.finer import paths
 from stages.finer.classes import read_classes
 from stages.finer.cli import FinerJob, parse_finer_job
 from stages.finer.features import extract
-from stages.finer.llava import Llava, load_llava
+from stages.finer.llava import ARCHITECTURES, Llava, load_llava, weights_digest
 from stages.finer.unified import Labels, read_unified
 
 CONFIDENCE = 0.95
@@ -147,34 +150,86 @@ def probe_dataset(llava: Llava, dataset: str, probe: Probe, seed: int) -> dict[s
     return probe_features(sides, np.array(labels), is_train, probe, seed, dataset)
 
 
-def probe_lvlm(job: FinerJob) -> list[str]:
-    """Probe the checkpoint on every data set; a line each.
+def probe_lvlm(job: FinerJob, lvlm: str) -> list[str]:
+    """Probe a checkpoint on every data set; a line each. What is there of the same inputs stays.
 
     Raises:
         UserError: the LVLM is an endpoint, whose features nobody is shown; what `load_llava` and `probe_dataset` say.
     """
     served = job.finer.served
-    if job.lvlm not in served:
-        raise UserError(f"probe: {job.lvlm} is an endpoint; a probe needs a checkpoint, a key of finer.served")
+    if lvlm not in served:
+        raise UserError(f"probe: {lvlm} is an endpoint; a probe needs a checkpoint, a key of finer.served")
     device = pick_device(job.params.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    llava = load_llava(served[job.lvlm], device, dtype, "probe")
+    llava = None
     lines = []
     for dataset in job.finer.datasets:
-        found = probe_dataset(llava, dataset, job.finer.probe, job.params.seed)
-        write_json(paths.PROBE / job.lvlm / f"{dataset}.json", {"model": job.lvlm, "dataset": dataset, **found})
+        path = paths.PROBE / lvlm / f"{dataset}.json"
+        inputs = made_from(job, lvlm, dataset)
+        found = _made_before(path, inputs)
+        if found is None:
+            llava = llava or load_llava(served[lvlm], device, dtype, "probe")
+            found = probe_dataset(llava, dataset, job.finer.probe, job.params.seed)
+            write_json(path, {"model": lvlm, "dataset": dataset, **found, "made_from": inputs})
         before, after, gap = found["before"], found["after"], found["difference"]
         lines.append(
-            f"probe {job.lvlm} {dataset}: accuracy {before['mean']:.1f} before the projector, {after['mean']:.1f} "
+            f"probe {lvlm} {dataset}: accuracy {before['mean']:.1f} before the projector, {after['mean']:.1f} "
             f"after it, difference {gap['mean']:+.1f} [{gap['low']:+.1f}, {gap['high']:+.1f}], "
             f"chance {found['chance']:.1f}"
         )
     return lines
 
 
+def made_from(job: FinerJob, lvlm: str, dataset: str) -> str:
+    """Digest of what the figures depend on: weights, images with their labels, parameters.
+
+    Raises:
+        UserError: files that are missing.
+    """
+    files = [paths.unified(dataset, split) for split in (paths.TRAIN, paths.TEST)]
+    missing = [path for path in files if not path.exists()]
+    if missing:
+        raise UserError(f"{missing[0]} is missing; make it with `dvc repro stages/finer/dvc.yaml`")
+    weights = weights_digest(job.finer.served[lvlm])
+    unified = [path.read_text(encoding="utf-8") for path in files]
+    return digest([weights, unified, job.finer.probe.model_dump(), job.params.seed, job.params.device])
+
+
+def _made_before(path: Path, inputs: str) -> dict[str, Any] | None:
+    """The figures at `path` where they were made from `inputs`."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found if found["made_from"] == inputs else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def is_llava(folder: Path) -> bool:
+    """Whether a checkpoint is of an architecture with a tower and a projector that are known here."""
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] in ARCHITECTURES
+    except (OSError, ValueError, KeyError, TypeError):
+        return True  # `load_llava` says what is wrong
+
+
 def main() -> None:
-    for line in probe_lvlm(parse_finer_job("finer.probe", __doc__, "lvlm")):
-        print(line)
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--lvlm", help="a key of `finer.served` in params.yaml; all of them where left out")
+
+    job = parse_finer_job("finer.probe", __doc__, extend=add_options)
+    wanted: str | None = job.options.lvlm
+    if wanted is not None:
+        check_key("finer.endpoints or finer.served", wanted, [*job.finer.endpoints, *job.finer.served])
+    paths.PROBE.mkdir(parents=True, exist_ok=True)
+    for stale in paths.PROBE.glob("*/*.json"):
+        if stale.parent.name not in job.finer.served or stale.stem not in job.finer.datasets:
+            stale.unlink()
+    for lvlm in [wanted] if wanted else job.finer.served:
+        if wanted is None and not is_llava(Path(job.finer.served[lvlm])):
+            print(f"probe: {lvlm} is left out, which is not of the LLaVA architecture")
+            continue
+        for line in probe_lvlm(job, lvlm):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
