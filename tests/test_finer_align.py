@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -75,6 +77,10 @@ def toy(project: Project, monkeypatch: pytest.MonkeyPatch, call: Call) -> Projec
     return project
 
 
+def refine_with(sources: object, params: dict[str, Any]) -> None:
+    params["refine"].update(sources=sources)
+
+
 def refined() -> dict[str, int]:
     texts = pl.read_parquet("data/toy/tiny/texts.parquet").filter(pl.col("kept").is_not_null())
     return dict(texts.group_by("source").len().iter_rows())
@@ -82,7 +88,7 @@ def refined() -> dict[str, int]:
 
 def test_attributes_are_a_source_for_refinement_alone_and_with_others(toy: Project, call: Call) -> None:
     for sources, expected in ((["finer"], {"finer"}), (["cupl", "finer"], {"cupl", "finer"}), ("all", {"cupl"})):
-        toy.edit(lambda params, s=sources: params["refine"].update(sources=s))
+        toy.edit(partial(refine_with, sources))
         done = call("refine", "--dataset", "toy", "--model", "tiny")
         assert (done.code, set(refined())) == (0, expected), done.err
         if sources == ["finer"]:
