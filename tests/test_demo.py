@@ -168,7 +168,9 @@ def test_other_drawings_are_of_no_species_and_a_killed_run_is_made_good(tmp_path
     lines = [json.loads(line) for line in first["drawings.jsonl"].decode().splitlines()]
     species = {tuple(required_attributes(one)) for one in SPECIES}
     for index, line in enumerate(lines):
-        assert list(line) == ["image", "superordinate", "family", "attributes"]
+        assert list(line) == ["image", "superordinate", "family", "attributes", "boxes"]
+        assert len(line["boxes"]) == len(line["attributes"])
+        assert all(0 <= low < high <= 1 for box in line["boxes"] for low, high in zip(box[:2], box[2:], strict=True))
         assert line["image"] == f"{index:06d}.jpg"
         assert line["superordinate"] == "bird"
         assert line["family"] in FAMILIES

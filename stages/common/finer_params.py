@@ -84,17 +84,17 @@ class Mixture(Section):
 
 
 class Tune(Section):
-    """LoRA on the language model of a LLaVA-architecture model."""
+    """LoRA on the language model of a LLaVA-architecture model; defaults are the paper's (FINER, section 5)."""
 
     model: str
     mixture: Literal["attributes", "direct"]
-    rank: Count
-    alpha: Count
-    dropout: Share
-    learning_rate: Positive
-    warmup: Unit
-    epochs: Count
-    batch_size: Count
+    rank: Count = 128
+    alpha: Count = 256
+    dropout: Share = 0.05
+    learning_rate: Positive = 2e-4
+    warmup: Unit = 0.03
+    epochs: Count = 1
+    batch_size: Count = 16
     micro_batch: Count
     projector: bool
     save_steps: Count

@@ -5,6 +5,7 @@ The file has the published format of FINER (arXiv 2402.16315); ``describe_demo.p
 
 from typing import Any
 
+from stages.ingest.demo.draw import Box
 from stages.ingest.demo.species import ATTRIBUTES, SPECIES, Look
 
 PHRASES: dict[str, str] = {
@@ -20,6 +21,9 @@ PHRASES: dict[str, str] = {
 }
 """Attribute -> phrase. The family is no attribute: it is what the bird is, at the level above."""
 
+PARTS: dict[str, str] = {"wing": "back", "beak_shape": "beak", "tail_length": "tail"}
+"""Attribute -> the part of a drawing that shows it, where that is not the part of the same name."""
+
 EYE = "dark eye in a pale ring"
 PERCHES = {"wader": "standing on the ground"}
 """Where the drawing program puts a family (scene.perch): waders stand on the ground, the others most often do not."""
@@ -30,6 +34,11 @@ ELSEWHERE = "perched on a branch"
 def required_attributes(look: Look) -> list[str]:
     """What every drawing of this look shows."""
     return [PHRASES[name].format(value=getattr(look, name)) for name in ATTRIBUTES if name in PHRASES]
+
+
+def attribute_boxes(boxes: dict[str, Box]) -> list[Box]:
+    """Where each of `required_attributes` is, in the units of `boxes`, by part."""
+    return [boxes[PARTS.get(name, name)] for name in ATTRIBUTES if name in PHRASES]
 
 
 def likely_attributes(look: Look) -> list[str]:

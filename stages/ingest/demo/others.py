@@ -17,7 +17,8 @@ from tqdm import tqdm
 from stages.common.errors import UserError, run
 from stages.common.seeding import generator
 from stages.common.tables import replacing, write_text
-from stages.ingest.demo.attributes import required_attributes
+from stages.ingest.demo.attributes import attribute_boxes, required_attributes
+from stages.ingest.demo.draw import SIDE as DRAWN_SIDE
 from stages.ingest.demo.draw import draw_bird, encode_jpeg
 from stages.ingest.demo.species import SUPERORDINATE
 from stages.ingest.demo.views import random_look
@@ -35,12 +36,14 @@ def draw_other(seed: int, index: int) -> tuple[bytes, dict[str, object]]:
     """A JPEG of [96, 96] RGB and its line of ``drawings.jsonl``; depends on (seed, index) only."""
     rng = generator(seed, "others", str(index))
     look = random_look(rng)
-    image = draw_bird(look, rng).image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    drawing = draw_bird(look, rng)
+    image = drawing.image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     line: dict[str, object] = {
         "image": image_name(index),
         "superordinate": SUPERORDINATE,
         "family": look.family,
         "attributes": required_attributes(look),
+        "boxes": [[round(at / DRAWN_SIDE, 4) for at in box] for box in attribute_boxes(drawing.boxes)],
     }
     return encode_jpeg(image), line
 
