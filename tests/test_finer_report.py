@@ -184,8 +184,10 @@ def test_empty_and_cut_answers_are_counted_and_scored_as_they_stand(call: Call) 
     metrics, scores, printed = scored(call)
     cell = metrics["toy-tuned"]["demo"]["fine/image/plain"]
     assert (cell["empty"], cell["missing"], cell["cut"], cell["em"]) == (3, 0, 1, 62.5)
+    assert cell["unmarked"] == sum("Answer:" not in row["answer"] for row in mine)
     assert scores.filter("empty")["em"].to_list() == [0, 0, 0]
-    assert "3 answers with no answer in them, 1 cut at max_tokens" in printed
+    assert "3 answers with no answer in them, " in printed
+    assert 'without "Answer:" and so scored whole, 1 cut at max_tokens' in printed
 
 
 def test_an_empty_gold_counts_as_published_is_refused_strictly_and_said(call: Call) -> None:
@@ -230,7 +232,7 @@ def test_figures_depend_on_no_order() -> None:
     em = draw.integers(0, 2, 40).astype(float)
     same = dict.fromkeys(("em", "f1", "strict_em", "strict_f1"), em)
     rows = pl.DataFrame({"label": np.repeat(np.arange(8), 5), **same, "missing": [None] * 40})
-    rows = rows.with_columns(empty=False, cut=False)
+    rows = rows.with_columns(empty=False, unmarked=False, cut=False)
     draws = Draws(3, 100, "toy", "demo")
     assert cell_figures(rows, draws) == cell_figures(rows.sample(fraction=1, shuffle=True, seed=1), draws)
     assert cell_figures(rows, draws) != cell_figures(rows, Draws(4, 100, "toy", "demo"))

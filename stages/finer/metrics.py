@@ -107,6 +107,7 @@ def cell_figures(rows: pl.DataFrame, draws: Draws) -> Figures:
         "asked": len(rows),
         "missing": int(rows["missing"].is_not_null().sum()),
         "empty": int(rows["empty"].sum()),
+        "unmarked": int(rows["unmarked"].sum()),
         "cut": int(rows["cut"].sum()),
         "classes": rows["label"].n_unique(),
     }

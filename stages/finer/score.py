@@ -44,6 +44,7 @@ SCORES = pa.schema(
         "strict_f1": pa.float32(),
         "missing": pa.string(),  # why there is no answer, or null
         "empty": pa.bool_(),  # an answer with no answer in it: scored as it is, and counted
+        "unmarked": pa.bool_(),  # no "Answer:" in it, so that the whole of it was scored
         "cut": pa.bool_(),  # the answer reached max_tokens
     }
 )
@@ -190,7 +191,7 @@ def score_answers(answers: pa.Table, lvlm: str, dataset: str) -> pa.Table:
 def score_row(answer: str | None, golds: Sequence[str]) -> dict[str, str | float | bool | None]:
     """What one answer is worth: nulls where it is missing, strict nulls where every gold is empty."""
     if answer is None:
-        return dict.fromkeys(("extracted", "em", "f1", "strict_em", "strict_f1")) | {"empty": False}
+        return dict.fromkeys(("extracted", "em", "f1", "strict_em", "strict_f1")) | {"empty": False, "unmarked": False}
     said = scoring.extract_answer(answer)
     strict = scoring.empty_golds(golds) < len(golds)
     return {
@@ -200,6 +201,7 @@ def score_row(answer: str | None, golds: Sequence[str]) -> dict[str, str | float
         "strict_em": scoring.strict_exact_match(said, golds) if strict else None,
         "strict_f1": scoring.strict_f1(said, golds) if strict else None,
         "empty": scoring.is_empty(said),
+        "unmarked": scoring.PREFIX not in answer,
     }
 
 
@@ -207,10 +209,11 @@ def summary(lvlm: str, dataset: str, scores: pa.Table) -> str:
     """How many questions were answered, and what became of the rest, in one line."""
     reasons = Counter(reason for reason in scores["missing"].to_pylist() if reason is not None)
     missing = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    empty, cut = (sum(scores[name].to_pylist()) for name in ("empty", "cut"))
+    empty, unmarked, cut = (sum(scores[name].to_pylist()) for name in ("empty", "unmarked", "cut"))
     return (
         f"score {lvlm} {dataset}: {len(scores)} questions, {reasons.total()} without an answer"
-        f"{f' ({missing})' if missing else ''}, {empty} answers with no answer in them, {cut} cut at max_tokens"
+        f"{f' ({missing})' if missing else ''}, {empty} answers with no answer in them, "
+        f'{unmarked} without "{scoring.PREFIX}" and so scored whole, {cut} cut at max_tokens'
     )
 
 

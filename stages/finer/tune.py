@@ -11,6 +11,7 @@ import json
 import math
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,8 @@ def tune_model(params: Params, target: Path) -> str:
 
 
 def main() -> None:
+    # About the library's own code, not about the program.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
     argparse.ArgumentParser(prog="python -m stages.finer.tune", description=__doc__).parse_args()
     print(tune_model(load_params(), paths.MODELS / "tuned"))
 
