@@ -23,7 +23,7 @@ finer: $(WITH_FINER)
 	@python -m stages.report
 
 test: $(WITH_ALL)
-	python -m pytest -n 2 --dist loadgroup
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	ruff check .

@@ -19,8 +19,6 @@ from embed_project import in_folder
 from stages.common.params import load_params
 from stages.score.methods import METHODS, WHOLE, class_vectors
 
-pytestmark = pytest.mark.xdist_group("agreement")
-
 VARIANTS = {
     "float32": ("float32", "auto"),
     "16 views": ("float32", 16),

@@ -28,8 +28,6 @@ from conftest import (
     run_stages,
 )
 
-pytestmark = pytest.mark.xdist_group("bad-input")  # one worker computes what they share
-
 STAGES = {
     "ingest": ("--dataset", "toy"),
     "describe": ("--dataset", "toy", "--source", "cupl"),

@@ -24,7 +24,6 @@ from stages.embed.shards import ImageViews
 
 pytest.importorskip("ray", reason="requirements-ray.txt is not installed")
 
-pytestmark = pytest.mark.xdist_group("cluster")
 
 COMMAND = [sys.executable, "-m", "stages.embed", "--dataset", "toy", "--model", "tiny"]
 TELLING = """

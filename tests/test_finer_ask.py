@@ -329,7 +329,6 @@ def test_a_missing_image_is_named(toy: Project, call: Call, endpoint: Endpoint) 
 # A real server
 
 
-@pytest.mark.xdist_group("transformers-serve")
 def test_a_checkpoint_is_served_by_transformers_and_asked(
     toy: Project, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

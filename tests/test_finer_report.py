@@ -354,13 +354,12 @@ def test_tables_have_every_figure_and_the_note(results: Results) -> None:
     assert probes[0][2:] == ["80.00 ± 2.00", "60.00 ± 2.00", "-20.00 [-22.00, -18.00]", "25.00", "80", "40"]
 
 
-def test_plain_text_fits_and_is_what_both_commands_print(results: Results, call: Call) -> None:
+def test_plain_text_fits_and_is_what_the_command_prints(results: Results, call: Call) -> None:
     text = plain(results)
     assert max(map(len, text.splitlines())) <= WIDTH
     assert text.startswith(DEMO_NOTE)
     shown = call("finer")
     assert shown.code == 0 and text in shown.out and "pictures" in shown.out
-    assert text in call("finer.report").out
 
 
 def test_long_names_are_shortened_from_the_middle(results: Results) -> None:

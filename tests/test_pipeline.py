@@ -32,7 +32,7 @@ from conftest import (
 )
 from PIL import Image
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.pipeline
 
 RUNNING = re.compile(r"^Running stage '([^']+)':$", re.MULTILINE)
 TABLES = ("images.parquet", "classes.parquet", "boxes.parquet")

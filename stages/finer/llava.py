@@ -13,7 +13,7 @@ import torch
 
 from stages.common.errors import UserError
 from stages.finer.optional import need
-from stages.finer.serve import checkpoint_hash
+from stages.finer.serve import folder_hash
 
 ARCHITECTURES = ("llava", "llava_next")
 """`model_type` of what is known to have one tower, one projector and one language model under these names."""
@@ -101,4 +101,4 @@ def save_checkpoint(folder: Path, model: Any, processor: Any) -> None:
 def weights_digest(name: str) -> str:
     """Hash of a checkpoint folder's files; of a hub name, the name."""
     folder = Path(name)
-    return checkpoint_hash(folder) if folder.is_dir() else name
+    return folder_hash(folder) if folder.is_dir() else name

@@ -16,8 +16,7 @@ def main() -> None:
     argparse.ArgumentParser(prog="python -m stages.finer.report", description=__doc__).parse_args()
     results = read_results(load_params())
     write_report(results)
-    print(tables.plain(results))
-    say_where()
+    print(f"report: {paths.REPORT / 'table.md'}; `python -m stages.finer` prints it")
 
 
 def write_report(results: Results) -> None:

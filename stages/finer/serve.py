@@ -29,19 +29,23 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 def checkpoint_hash(folder: Path) -> str:
-    """BLAKE2b-64 over the names and bytes of a checkpoint's files, hex.
+    """`folder_hash` of a checkpoint.
 
     Raises:
         UserError: no such folder, or no checkpoint in it.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    if not (folder / "config.json").is_file() or not any(path.suffix == ".safetensors" for path in files):
+    if not (folder / "config.json").is_file() or not any(folder.rglob("*.safetensors")):
         raise UserError(
             f"'{folder}' holds no checkpoint (config.json and *.safetensors); correct finer.served in params.yaml, or "
             "make it with `dvc repro stages/finer/dvc.yaml`"
         )
+    return folder_hash(folder)
+
+
+def folder_hash(folder: Path) -> str:
+    """BLAKE2b-64 over the names and bytes of a folder's files, hex."""
     whole = hashlib.blake2b(digest_size=8)
-    for path in files:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         whole.update(path.relative_to(folder).as_posix().encode() + b"\0")
         with path.open("rb") as file:
             whole.update(hashlib.file_digest(file, "blake2b").digest())
