@@ -24,3 +24,28 @@ def make_tiny_llava(folder: Path, seed: int = 0, size: Size = TINY) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(folder, build_model(tokenizer, size, seed), build_processor(tokenizer, size))
     return folder
+
+
+def make_tiny_language_model(folder: Path) -> Path:
+    """A language model without vision, whose chat template leaves images out as those of such models do."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = build_tokenizer(TEXTS, TINY.vocabulary, TINY.context)
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['role'] }}: {% if message['content'] is string %}"
+        "{{ message['content'] }}{% else %}{% for part in message['content'] %}{% if part['type'] == 'text' %}"
+        "{{ part['text'] }}{% endif %}{% endfor %}{% endif %}\n{% endfor %}"
+    )
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 import pytest
 from conftest import ROOT, Call, Project
-from finer_models import make_tiny_llava
+from finer_models import make_tiny_language_model, make_tiny_llava
 from finer_project import make_labelled
 from openai_server import KEY, Endpoint
 from PIL import Image
@@ -351,6 +351,18 @@ def test_a_checkpoint_is_served_by_transformers_and_asked(
     # Other weights in the same folder are another model: its answers are asked for.
     make_tiny_llava(tmp_path / "llava", seed=1)
     assert f"{REQUESTS} asked for now" in call("finer.ask", "--lvlm", LVLM).out
+
+
+def test_a_language_model_without_vision_is_found_out_at_a_real_server(
+    toy: Project, call: Call, tmp_path: Path
+) -> None:
+    """`transformers serve` drops the images without a word."""
+    make_tiny_language_model(tmp_path / "lm")
+    toy.edit(lambda params: params["finer"].update(endpoints={}, served={LVLM: str(tmp_path / "lm")}))
+    done = call("finer.ask", "--lvlm", LVLM)
+    assert done.code == 1 and done.err.count("\n") == 1
+    assert "does not see images: a question took" in done.err
+    assert not ANSWERS.exists()
 
 
 def test_a_folder_without_a_checkpoint_is_named(toy: Project, call: Call, tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ class _Asker:
         elif counts[0] <= counts[1]:
             raise UserError(
                 f"'{self.lvlm.key}' does not see images: a question took {counts[0]} tokens with its image and "
-                f"{counts[1]} without; serve a vision-language model, or correct finer.endpoints in params.yaml"
+                f"{counts[1]} without; name a vision-language model under finer in params.yaml"
             )
 
 
