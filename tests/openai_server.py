@@ -201,18 +201,20 @@ def _prompt(body: Body) -> str:
 
 
 def _completion(chat: bool, text: str, fault: Fault | None, images: int = 0) -> bytes:
-    content = None if fault in ("no text", "filtered", "refused") else text
+    content = None if fault in ("no text", "filtered", "refused", "refused uncounted") else text
     choice: Body = {
         "index": 0,
         "finish_reason": {"filtered": "content_filter", "cut": "length"}.get(fault or "", "stop"),
     }
     message: Body = {"role": "assistant", "content": content}
-    if fault == "refused":
+    if fault in ("refused", "refused uncounted"):
         message["refusal"] = "I cannot help with this image."
     choice |= {"message": message} if chat else {"text": content}
     usage: Body = {"prompt_tokens": 7 + images, "completion_tokens": 5, "total_tokens": 12 + images}
     usage["details"] = {"cached_tokens": 0}
     completion = {"id": "x", "choices": [] if fault == "no choices" else [choice], "usage": usage}
+    if fault == "refused uncounted":
+        del completion["usage"]
     whole = json.dumps(completion, ensure_ascii=False)
     if fault == "truncated":
         return whole[: len(whole) // 2].encode()

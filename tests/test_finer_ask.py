@@ -6,11 +6,14 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ from stages.common.tables import read_meta
 from stages.finer import paths, prompts
 from stages.finer.attributes import Attributes, Concept
 from stages.finer.picture import data_of
-from stages.finer.questions import Question, build_questions
+from stages.finer.questions import Question, build_questions, choose
 from stages.finer.unified import Sample
 
 LVLM = "vlm"
@@ -130,6 +133,12 @@ def test_the_images_a_class_are_chosen_by_seed_and_not_by_order(tmp_path: Path, 
         for order, seed in ((samples, 0), (samples[::-1], 0), (samples, 1))
     ]
     assert len(chosen[0]) == 3 and chosen[0] == chosen[1] != chosen[2]
+    # The same images in another folder, in another table.
+    moved = [replace(one, idx=one.idx + 7, img_path=f"elsewhere/{one.idx}.png") for one in samples]
+    assert choose(samples, [0] * 9, 3, 0) == choose(moved, [0] * 9, 3, 0)
+    nameless = [replace(one, metadata={}) for one in samples]
+    assert len(choose(nameless, [0] * 9, 3, 0)) == 3
+    assert choose(nameless, [0] * 9, 3, 0) == choose([replace(one, idx=0) for one in nameless], [0] * 9, 3, 0)
 
 
 def test_the_kinds_are_those_of_the_data_and_a_fixed_list() -> None:
@@ -165,6 +174,10 @@ def ask_little(params: dict[str, Any]) -> None:
     )
 
 
+def ask_for(inputs: list[str], params: dict[str, Any]) -> None:
+    params["finer"]["ask"].update(inputs=inputs)
+
+
 @pytest.fixture
 def toy(project: Project, monkeypatch: pytest.MonkeyPatch, call: Call) -> Project:
     make_labelled(project)
@@ -177,6 +190,10 @@ def toy(project: Project, monkeypatch: pytest.MonkeyPatch, call: Call) -> Projec
 
 REQUESTS = 3 * (1 + 2 + 1 + 2) + 3 + 3 + 1
 """Three images, plain and two turns of ATTRSEEK at two levels; text alone, image and attributes; one look for sight."""
+
+
+SHOWS_AN_IMAGE = re.compile(r" [0-9a-f]{8}$")
+"""The endpoint's way of telling requests with an image."""
 
 
 def rows() -> pl.DataFrame:
@@ -206,8 +223,8 @@ def test_a_changed_image_is_asked_about_again_and_no_other(toy: Project, call: C
     call("finer.ask", "--lvlm", LVLM)
     changed = Path("toy-images") / rows()["image_id"][0]
     Image.new("RGB", (40, 40), (1, 2, 3)).save(changed)
-    # 7 requests show that image; if it is the first, sight is looked for by another.
-    assert any(f"{count} asked for now" in call("finer.ask", "--lvlm", LVLM).out for count in (7, 8))
+    # Plain and two turns of ATTRSEEK at two levels, and with the attributes.
+    assert "questions about 3 images, 7 asked for now;" in call("finer.ask", "--lvlm", LVLM).out
 
 
 def test_a_killed_run_continues_and_ends_with_the_same_bytes(toy: Project, call: Call, endpoint: Endpoint) -> None:
@@ -268,8 +285,7 @@ def test_an_image_that_the_server_refuses_is_missing_too(toy: Project, call: Cal
 
 
 def test_an_endpoint_that_refuses_every_image_is_named(toy: Project, call: Call, endpoint: Endpoint) -> None:
-    answered = prompts.question("fine", "plain", "text", "wader")[-30:]
-    endpoint.fault = lambda prompt, before: None if prompt.endswith(answered) else "400"
+    endpoint.fault = lambda prompt, before: "400" if SHOWS_AN_IMAGE.search(prompt) else None
     done = call("finer.ask", "--lvlm", LVLM)
     assert done.code == 1 and done.err.count("\n") == 1
     assert f"'{LVLM}' refuses every image (3 x HTTP 400 (image '" in done.err
@@ -285,6 +301,71 @@ def test_an_endpoint_that_drops_images_without_a_word_is_found_out(
     assert done.code == 1
     assert "does not see images: a question took 7 tokens with its image and 7 without" in done.err
     assert not ANSWERS.exists() and len(endpoint.bodies) == 4
+
+
+def test_an_endpoint_that_answers_nothing_is_named(toy: Project, call: Call, endpoint: Endpoint) -> None:
+    endpoint.fault = lambda prompt, before: "400"
+    for inputs in (["image", "text"], ["text"]):
+        toy.edit(partial(ask_for, inputs))
+        done = call("finer.ask", "--lvlm", LVLM)
+        assert done.code == 1 and done.err.count("\n") == 1
+        assert "'vlm' answers nothing (" in done.err and "HTTP 400" in done.err
+        assert not ANSWERS.exists()
+
+
+def test_many_refused_images_side_by_side_do_not_stop_the_rest(toy: Project, call: Call, endpoint: Endpoint) -> None:
+    """However many requests in a row an endpoint refuses that has answered others, it is not down."""
+    toy.edit(lambda params: params["finer"]["ask"].update(granularities=["superordinate", "coarse", "fine"]))
+    toy.edit(lambda params: params["finer"]["ask"].update(images_per_class=None, concurrency=1))
+    toy.edit(lambda params: params["finer"]["ask"].update(prompting=["plain", "cot", "few-shot-cot", "attrseek"]))
+    digests: list[str] = []
+
+    def fault(prompt: str, before: int) -> str | None:
+        shown = SHOWS_AN_IMAGE.search(prompt)
+        if shown and shown[0] not in digests:
+            digests.append(shown[0])
+        return "400" if shown and shown[0] in digests[-2:] and len(digests) >= 5 else None
+
+    endpoint.fault = fault
+    done = call("finer.ask", "--lvlm", LVLM)
+    assert (done.code, done.err) == (0, "")
+    assert int(re.search(r"missing: (\d+) HTTP 400", done.out)[1]) > 20  # type: ignore[index]
+
+
+def test_a_blind_endpoint_is_found_out_by_another_image_where_the_first_is_refused(
+    toy: Project, call: Call, endpoint: Endpoint
+) -> None:
+    endpoint.image_tokens = 0
+    refused: set[str] = set()
+
+    def fault(prompt: str, before: int) -> str | None:
+        if SHOWS_AN_IMAGE.search(prompt) and (not refused or prompt in refused):
+            refused.add(prompt)
+            return "refused"
+        return None
+
+    endpoint.fault = fault
+    done = call("finer.ask", "--lvlm", LVLM)
+    assert done.code == 1 and "does not see images" in done.err
+
+
+def test_what_is_sent_may_be_set_by_endpoint(toy: Project, call: Call, endpoint: Endpoint) -> None:
+    own = {"settings": {"max_tokens": None, "max_completion_tokens": 9, "seed": None}}
+    toy.edit(lambda params: params["finer"]["endpoints"][LVLM].update(own))
+    assert call("finer.ask", "--lvlm", LVLM).code == 0
+    expected = {"model", "messages", "temperature", "max_completion_tokens"}
+    assert all(set(body) == expected for body in endpoint.bodies)
+    toy.edit(lambda params: params["finer"]["endpoints"][LVLM].update(settings={"model": "x"}))
+    assert "settings: must not hold 'model', which is set elsewhere" in call("finer.ask", "--lvlm", LVLM).err
+
+
+def test_a_refusal_without_a_token_count_is_not_asked_for_again(toy: Project, call: Call, endpoint: Endpoint) -> None:
+    question = prompts.question("fine", "plain", "image", "wader")
+    endpoint.fault = lambda prompt, before: "refused uncounted" if prompt.startswith(question) else None
+    assert call("finer.ask", "--lvlm", LVLM).out.endswith("missing: 1 refused\n")
+    endpoint.forget()
+    assert call("finer.ask", "--lvlm", LVLM).out.endswith("0 asked for now; missing: 1 refused\n")
+    assert not endpoint.bodies
 
 
 def test_an_endpoint_that_fails_keeps_what_was_received(toy: Project, call: Call, endpoint: Endpoint) -> None:

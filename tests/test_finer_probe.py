@@ -197,6 +197,13 @@ def test_the_stage_writes_the_same_figures_each_time(project: Path, call: Call) 
     assert "accuracy 99.0 before" in call("finer.probe", "--lvlm", "toy").out
 
 
+def test_a_data_set_without_images_to_train_on_is_left_out_with_a_line(project: Path, call: Call) -> None:
+    paths.unified("demo", paths.TRAIN).write_text("")
+    outcome = call("finer.probe")
+    assert (outcome.code, outcome.out) == (0, "probe toy demo: left out, it has no images to train on\n")
+    assert not (paths.PROBE / "toy" / "demo.json").exists()
+
+
 def test_a_checkpoint_of_another_architecture_is_left_out_with_a_line(project: Path, call: Call) -> None:
     config = paths.MODELS / "toy" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "qwen2_vl"}))

@@ -368,7 +368,7 @@ def test_a_missing_mixture_is_named(project: Path, call: Call) -> None:
 
 def test_a_missing_image_is_named(project: Path, call: Call) -> None:
     Path("images/1.png").unlink()
-    fails(call, "images/1.png", "demo-1", "no such file")
+    fails(call, "images/1.png", "no such file")
 
 
 def test_images_and_image_parts_must_agree(project: Path, call: Call) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -207,22 +207,33 @@ class _HttpClient(openai.DefaultAsyncHttpxClient):
 
 
 def ask_all(
-    requests: Sequence[Asked], settings: Asking, key: str, log: LogWriter, base_url: str | None = None
+    requests: Sequence[Asked],
+    settings: Asking,
+    key: str,
+    log: LogWriter,
+    base_url: str | None = None,
+    own_faults: Collection[str] = (),
+    final: Collection[str] = (),
 ) -> Outcome:
     """Ask for every request and append each answer to `log` as it arrives, in no fixed order.
 
-    Failures are collected, not raised; what `log` raises is. Without `base_url` it is that of OPENAI_BASE_URL.
+    Failures are collected, not raised; what `log` raises is.
+
+    Args:
+        base_url: the endpoint's address; None is that of OPENAI_BASE_URL.
+        own_faults: reasons that are the request's fault and do not count towards the endpoint being down.
+        final: reasons of replies without an answer that are logged even where the server counts no tokens.
     """
-    return asyncio.run(_ask_all(requests, settings, key, log, base_url))
-
-
-async def _ask_all(
-    requests: Sequence[Asked], settings: Asking, key: str, log: LogWriter, base_url: str | None
-) -> Outcome:
     outcome = Outcome()
+    asker = _Asker(key, outcome, log, {"content filter", *own_faults}, final)
+    asyncio.run(_ask_all(requests, settings, asker, base_url))
+    return outcome
+
+
+async def _ask_all(requests: Sequence[Asked], settings: Asking, asker: _Asker, base_url: str | None) -> None:
     waiting = iter(requests)
     client = openai.AsyncOpenAI(
-        api_key=key,
+        api_key=asker.key,
         base_url=base_url,
         timeout=settings.timeout,
         max_retries=settings.max_retries,
@@ -230,38 +241,36 @@ async def _ask_all(
     )
     with tqdm(total=len(requests), desc="asking", unit="answer", disable=None) as progress:
         async with client:
-            asker = _Asker(client, key, outcome, log, progress)
             count = min(settings.concurrency, len(requests))
-            await asyncio.gather(*(asker.work(waiting) for _ in range(count)))
-    return outcome
+            await asyncio.gather(*(asker.work(client, waiting, progress) for _ in range(count)))
 
 
 @dataclass
 class _Asker:
     """What the concurrent workers share."""
 
-    client: openai.AsyncOpenAI
     key: str
     outcome: Outcome
     log: LogWriter
-    progress: tqdm
+    own_faults: Collection[str]
+    final: Collection[str]
     failed_in_a_row: int = 0
 
-    async def work(self, waiting: Iterator[Asked]) -> None:
+    async def work(self, client: openai.AsyncOpenAI, waiting: Iterator[Asked], progress: tqdm) -> None:
         """Take requests from the shared iterator until it is empty or asking on makes no sense."""
         for request in waiting:
-            await self._ask(request)
-            self.progress.update()
+            await self._ask(client, request)
+            progress.update()
             if self.outcome.gave_up is not None:
                 return
 
-    async def _ask(self, request: Asked) -> None:
+    async def _ask(self, client: openai.AsyncOpenAI, request: Asked) -> None:
         try:
-            reply = read_reply(await _send(self.client, request.api, request.body))
+            reply = read_reply(await _send(client, request.api, request.body))
         except Unusable as reason:
             self.failed_in_a_row = 0  # the endpoint is up
             self.outcome.failures.append(Failure(request, str(reason)))
-            if reason.usage:
+            if reason.usage or str(reason) in self.final:
                 self.log.add_unusable(request.digest, request.model, str(reason), reason.usage)
         except openai.OpenAIError as error:
             self._fail(request, error)
@@ -273,7 +282,7 @@ class _Asker:
     def _fail(self, request: Asked, error: openai.OpenAIError) -> None:
         reason, detail = explain(error, self.key)
         self.outcome.failures.append(Failure(request, reason, detail))
-        if reason == "content filter":  # the request's fault and not the endpoint's
+        if reason in self.own_faults:
             return
         self.failed_in_a_row += 1
         many = self.failed_in_a_row >= GIVE_UP_AFTER

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from stages.common.section import Count, Key, Section, Unit
 
@@ -23,11 +23,37 @@ def _each_once(values: list) -> list:
 
 
 class Benchmark(Section):
-    """A data set that takes part: the share of each class's images that is for tuning and the probe, and where its
-    unified file is published rather than built, that file."""
+    """A data set that takes part: the share of each class's images that is for tuning and the probe; or, where its
+    unified files are published rather than built, these: `unified` to be asked about, `unified_train` to train on."""
 
     train_share: Share = 0.5
     unified: str | None = None
+    unified_train: str | None = None
+
+    @model_validator(mode="after")
+    def _train_file_beside_a_test_file(self) -> Benchmark:
+        if self.unified_train is not None and self.unified is None:
+            raise ValueError("unified_train is given without unified; give the file to be asked about as well")
+        return self
+
+
+_RESERVED = ("model", "messages", "n", "stream", "response_format")
+
+
+def _own_keys_only(settings: dict[str, Any]) -> dict[str, Any]:
+    for key in settings:
+        if key in _RESERVED:
+            raise ValueError(f"must not hold '{key}', which is set elsewhere")
+    return settings
+
+
+Settings = Annotated[dict[str, Any], AfterValidator(_own_keys_only)]
+"""What is sent with a request beside what is sent anyway, or in its place; null takes a key out."""
+
+
+def sent(usual: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """What is sent in the end."""
+    return {key: value for key, value in {**usual, **own}.items() if value is not None}
 
 
 class Endpoint(Section):
@@ -36,6 +62,7 @@ class Endpoint(Section):
     model: str
     base_url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
+    settings: Settings = Field(default_factory=dict)
 
 
 class Concepts(Section):
@@ -44,6 +71,7 @@ class Concepts(Section):
     model: str
     structured: bool
     words: Count
+    settings: Settings = Field(default_factory=dict)
 
 
 class Ask(Section):

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from stages.common.endpoint import Failure, Outcome, api_key, ask_all, summarise
 from stages.common.errors import UserError, run
-from stages.common.finer_params import Ask
+from stages.common.finer_params import Ask, sent
 from stages.common.responses import LogWriter, Records, Reply, read_log
 from stages.common.tables import Meta, make_meta, write_table
 from stages.finer import paths
@@ -68,9 +69,14 @@ def find_lvlm(job: FinerJob) -> Lvlm:
         UserError: a checkpoint that is not there.
     """
     ask = job.finer.ask
-    settings = {"temperature": ask.temperature, "max_tokens": ask.max_tokens, "seed": job.params.seed}
+    settings: dict[str, Any] = {
+        "temperature": ask.temperature,
+        "max_tokens": ask.max_tokens,
+        "seed": job.params.seed,
+    }
     if job.lvlm in job.finer.endpoints:
-        return Lvlm(job.lvlm, job.finer.endpoints[job.lvlm].model, None, settings)
+        endpoint = job.finer.endpoints[job.lvlm]
+        return Lvlm(job.lvlm, endpoint.model, None, sent(settings, endpoint.settings))
     folder = Path(job.finer.served[job.lvlm])
     return Lvlm(job.lvlm, str(folder.resolve()), checkpoint_hash(folder), settings)
 
@@ -113,8 +119,10 @@ def ask_dataset(
     if connection is not None:
         with LogWriter(log) as writer:
             asker = _Asker(lvlm, job.finer.ask, connection, writer)
-            asker.check_sight(questions)
+            checked = asker.check_sight(questions, TRIED_FIRST)
             asker.ask([question.first(lvlm) for question in questions])
+            if not checked:
+                asker.check_sight(questions)
             asker.ask([request for q in questions if (request := _second(q, lvlm, writer.records))])
             records, refused, asked = writer.records, asker.refused, asker.received
     table = answers_table(questions, lvlm, records, refused)
@@ -189,7 +197,10 @@ class _Asker:
         wanted = list({request.digest: request for request in requests if request.digest not in settled}.values())
         if not wanted:
             return
-        outcome = ask_all(wanted, self.settings, self.connection.key, self.log, self.connection.url)
+        # An endpoint that has answered is up, and refuses what it refuses.
+        own = REFUSED_BY_SERVER if self.log.records.answers else ()
+        key, url = self.connection.key, self.connection.url
+        outcome = ask_all(wanted, self.settings, key, self.log, url, own_faults=own, final=REFUSED)
         self.received += outcome.received
         self._check_images(requests, outcome.failures)
         self._check_endpoint(outcome, requests, len(wanted))
@@ -201,7 +212,13 @@ class _Asker:
         """Refuse an endpoint that never took an image and now refused some."""
         shown = {request.digest for request in requests if request.turns[0].picture}
         refused = [f for f in failures if f.reason in REFUSED_BY_SERVER and f.request.digest in shown]
-        if refused and not shown & self.log.records.answers.keys():
+        answered = self.log.records.answers.keys()
+        if failures and not answered:
+            raise UserError(
+                f"'{self.lvlm.key}' answers nothing ({summarise(failures, 'image')}): check the endpoint, and what is "
+                "sent with each question (finer.ask, and `settings` of the endpoint, in params.yaml)"
+            )
+        if refused and not shown & answered:
             raise UserError(
                 f"'{self.lvlm.key}' refuses every image ({summarise(refused, 'image')}): does the model take images? "
                 f"If it does, look at finer.ask in params.yaml; what was received is kept in {self.log.path}"
@@ -221,23 +238,32 @@ class _Asker:
                 f"{self.log.path}, and a rerun asks only for the rest"
             )
 
-    def check_sight(self, questions: Sequence[Question]) -> None:
+    def check_sight(self, questions: Sequence[Question], images: int | None = None) -> bool:
         """Refuse an endpoint that drops images without a word: with its image a question must take more tokens.
 
-        Costs one answer of one token, once a log. Endpoints that count no tokens are let pass with a line.
+        Costs one answer, once a log. Endpoints that count no tokens are let pass with a line.
+
+        Args:
+            images: how many are tried, the first; None: all.
+
+        Returns:
+            Whether there is nothing left to find out: False where none of these images was answered.
 
         Raises:
             UserError: as above.
         """
         by_image = {q.sample.idx: q.first(self.lvlm) for q in reversed(questions) if q.given != "text"}
         if not by_image:
-            return
-        tried = list(by_image.values())[-TRIED_FIRST:][::-1]
-        seeing = tried[0]
-        words = Turn("user", seeing.turns[0].text)
-        blind = replace(seeing, settings={**seeing.settings, "max_tokens": 1}, turns=(words,))
-        self.ask([*tried, blind])
+            return True
+        tried = list(by_image.values())[::-1][:images]
+        words = replace(tried[0], turns=(Turn("user", tried[0].turns[0].text),))
+        self.ask([*tried, words])
         answers = self.log.records.answers
+        seeing = next((request for request in tried if request.digest in answers), None)
+        if seeing is None:
+            return False
+        blind = replace(seeing, turns=(Turn("user", seeing.turns[0].text),))
+        self.ask([blind])
         counts = [_prompt_tokens(answers.get(request.digest)) for request in (seeing, blind)]
         if counts[0] is None or counts[1] is None:
             print(f"'{self.lvlm.key}' counts no tokens: whether it sees the images cannot be checked", flush=True)
@@ -246,6 +272,7 @@ class _Asker:
                 f"'{self.lvlm.key}' does not see images: a question took {counts[0]} tokens with its image and "
                 f"{counts[1]} without; name a vision-language model under finer in params.yaml"
             )
+        return True
 
 
 def _prompt_tokens(reply: Reply | None) -> int | None:

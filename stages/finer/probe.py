@@ -31,6 +31,7 @@ from stages.finer.classes import read_classes
 from stages.finer.cli import FinerJob, parse_finer_job
 from stages.finer.features import extract
 from stages.finer.llava import ARCHITECTURES, Llava, load_llava, weights_digest
+from stages.finer.made import code_digest
 from stages.finer.unified import Labels, read_unified
 
 CONFIDENCE = 0.95
@@ -165,6 +166,11 @@ def probe_lvlm(job: FinerJob, lvlm: str) -> list[str]:
     lines = []
     for dataset in job.finer.datasets:
         path = paths.PROBE / lvlm / f"{dataset}.json"
+        empty = [split for split in (paths.TRAIN, paths.TEST) if not _has_images(paths.unified(dataset, split))]
+        if empty:
+            path.unlink(missing_ok=True)
+            lines.append(f"probe {lvlm} {dataset}: left out, it has no images to {empty[0]} on")
+            continue
         inputs = made_from(job, lvlm, dataset)
         found = _made_before(path, inputs)
         if found is None:
@@ -180,8 +186,13 @@ def probe_lvlm(job: FinerJob, lvlm: str) -> list[str]:
     return lines
 
 
+def _has_images(path: Path) -> bool:
+    """Whether a unified file holds anything; one that is missing is somebody else's to complain of."""
+    return not path.exists() or bool(path.read_text(encoding="utf-8").strip())
+
+
 def made_from(job: FinerJob, lvlm: str, dataset: str) -> str:
-    """Digest of what the figures depend on: weights, images with their labels, parameters.
+    """Digest of what the figures depend on: weights, images with their labels, parameters, code.
 
     Raises:
         UserError: files that are missing.
@@ -192,7 +203,8 @@ def made_from(job: FinerJob, lvlm: str, dataset: str) -> str:
         raise UserError(f"{missing[0]} is missing; make it with `dvc repro stages/finer/dvc.yaml`")
     weights = weights_digest(job.finer.served[lvlm])
     unified = [path.read_text(encoding="utf-8") for path in files]
-    return digest([weights, unified, job.finer.probe.model_dump(), job.params.seed, job.params.device])
+    code = code_digest("features", "llava", "probe")
+    return digest([weights, unified, code, job.finer.probe.model_dump(), job.params.seed, job.params.device])
 
 
 def _made_before(path: Path, inputs: str) -> dict[str, Any] | None:

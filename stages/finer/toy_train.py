@@ -25,6 +25,7 @@ from stages.finer import paths
 from stages.finer.attributes import read_attributes
 from stages.finer.classes import read_classes
 from stages.finer.llava import save_checkpoint, save_whole
+from stages.finer.made import code_digest, images_digest
 from stages.finer.toy_data import Drawing, Lessons, Species, read_drawings
 from stages.finer.toy_model import Size, build_model, build_processor, build_tokenizer
 from stages.finer.toy_sight import (
@@ -196,6 +197,9 @@ def made_from(toy: Toy, seed: int, species: Sequence[Species], texts: Sequence[s
     drawings = (paths.DRAWINGS / "drawings.jsonl").read_text(encoding="utf-8")
     known = [[one.name, one.superordinate, one.family, *one.attributes] for one in species]
     inputs = {"parameters": toy.model_dump(), "seed": seed, "species": digest(known), "texts": digest(list(texts))}
+    images = [str(path) for path in paths.DRAWINGS.glob("*.jpg")]
+    inputs["images"] = images_digest(images, "toy")
+    inputs["code"] = code_digest("llava", "prompts", "toy_data", "toy_model", "toy_sight", "toy_talk", "toy_train")
     return {**inputs, "drawings": digest(drawings)}
 
 

@@ -30,6 +30,7 @@ from stages.common.tables import digest, open_parquet, write_json
 from stages.finer import paths
 from stages.finer.llava import PROJECTOR, Llava, load_llava, save_checkpoint, save_whole, weights_digest
 from stages.finer.lora import Encoded, collate, encode, image_tokens, merged, with_adapters
+from stages.finer.made import code_digest, images_digest
 from stages.finer.optional import need
 
 MADE_FROM = "tune.json"
@@ -145,12 +146,18 @@ def accumulation(tune: Tune) -> int:
     return tune.batch_size // tune.micro_batch
 
 
-def made_from(tune: Tune, seed: int, mixture: Path) -> Row:
-    """What the tuned model depends on."""
+def made_from(tune: Tune, seed: int, mixture: Path, rows: Sequence[Row]) -> Row:
+    """What the tuned model depends on: the mixture with its images' bytes, weights, parameters, code.
+
+    Raises:
+        UserError: an image is missing.
+    """
     with mixture.open("rb") as file:
         content = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
     parameters = tune.model_dump(exclude={"save_steps"})
     found = {"model": weights_digest(tune.model), "mixture": content, "parameters": parameters, "seed": seed}
+    found["images"] = images_digest((path for row in rows for path in row["images"]), "tune")
+    found["code"] = code_digest("llava", "lora", "tune")
     return {**found, "digest": digest(found)}
 
 
@@ -262,7 +269,7 @@ def tune_model(params: Params, target: Path) -> str:
     mixture = paths.MIXTURE / f"{tune.mixture}.parquet"
     accumulation(tune)
     rows = read_mixture(mixture)
-    inputs = made_from(tune, params.seed, mixture)
+    inputs = made_from(tune, params.seed, mixture, rows)
     adapter, losses_path = paths.TUNE / "adapter", paths.TUNE / "loss.json"
     if is_made_from(target, inputs) and adapter.is_dir() and losses_path.is_file():
         return f"tune: {target} is made from this model, mixture and these parameters already"
