@@ -34,6 +34,11 @@ MADE = Path("data/toy/tiny/attrseek")
         ("red crown, long tail, and a hooked beak", ["red crown", "long tail", "a hooked beak"]),
         ("<think>a; b</think>Answer: red crown", ["red crown"]),
         ("red crown, with a white edge; long tail", ["red crown, with a white edge", "long tail"]),
+        ("It is red; so</think>red crown; long tail", ["red crown", "long tail"]),
+        ("<think>red crown; long", []),
+        ("None are visible, as it is dark.", []),
+        ("•red crown\n-none visible\n-long tail\n1. (none)", ["red crown", "long tail"]),
+        ("x-shaped mark; 4 feet", ["x-shaped mark", "4 feet"]),
         ("", []),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from openai_server import KEY, Endpoint
 from stages.common.errors import UserError
 from stages.common.params import load_params
 from stages.finer.attributes import Attributes
-from stages.finer.concept_answers import NoAttributes, concept_request, parse_attributes
+from stages.finer.concept_answers import NoAttributes, concept_request, parse_attributes, without_thinking
 from stages.finer.concept_texts import excerpt, read_texts
+from stages.finer.serve import transformers_command
 
 TARGET, SOURCE = Path("descriptions/toy/attributes.json"), Path("descriptions/toy/finer.json")
 LOG = Path("data/finer/concepts/toy.jsonl")
@@ -79,6 +81,20 @@ def test_two_texts_of_a_class_are_refused(tmp_path: Path) -> None:
         read_texts(path, ["blue tavo"])
 
 
+def test_a_line_may_hold_any_character_that_json_allows(tmp_path: Path) -> None:
+    text = "Red\u2028crown\x85and tail."
+    path = tmp_path / "concepts.jsonl"
+    path.write_text(json.dumps({"name": "blue tavo", "text": text}, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_texts(path, ["blue tavo"]) == {"blue tavo": text}
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "concepts.jsonl"
+    path.write_bytes('{"name": "blue tavo", "text": "é"}\n'.encode("latin-1"))
+    with pytest.raises(UserError, match=r"concepts\.jsonl is not in UTF-8 \(.* at byte 31\); save it as such$"):
+        read_texts(path, ["blue tavo"])
+
+
 # Answers
 
 
@@ -106,6 +122,148 @@ LIKE = "Likely the reddest crown of all"
 )
 def test_answers_are_sorted_whatever_their_lists_look_like(answer: str, required: list[str], likely: list[str]) -> None:
     assert parse_attributes(answer)[0] == Attributes(required, likely)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "- None mentioned",
+        "- None specified in the text.",
+        "- none visible",
+        "1. (none)",
+        "-none",
+        "1.(none)",
+        "N/A",
+        "- N/A",
+        "*none*",
+        "• n.a.",
+        "- Not mentioned in the text",
+        "- None; the text says nothing",
+        "None, as it is",
+    ],
+)
+@pytest.mark.parametrize("before", ["\n", " "])
+def test_none_is_no_attribute(item: str, before: str) -> None:
+    answer = f"Required:\n- red crown\nLikely:{before}{item}"
+    assert parse_attributes(answer) == (Attributes([RED], []), Counter(none=1))
+    assert parse_attributes(f"{answer}\n\nNothing else is certain.")[0] == Attributes([RED], [])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "•red crown",
+        "-red crown",
+        "*red crown",
+        "1.red crown",
+        "2)red crown",
+        "–red crown",
+        "■ red crown",
+        "▸red crown",
+        "🔹 red crown",
+        "✔️ red crown",
+        "- [ ] red crown",
+        "ii. red crown",
+        "*red crown*",
+        "- *red* crown",
+        "−red crown",
+    ],
+)
+def test_a_bullet_is_no_part_of_an_attribute(line: str) -> None:
+    assert parse_attributes(f"Required:\n{line}")[0] == Attributes([RED], [])
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "x-shaped mark",
+        "-5 stripes",
+        "4 feet",
+        "4 feet with long claws",
+        "no visible tail",
+        "nonexistent crest",
+        "nape of rust",
+        "non-iridescent wing",
+        "round “eye” spot",
+        "V-shaped notch",
+        "1.5-fold crest",
+        "a-shaped spot",
+    ],
+)
+@pytest.mark.parametrize("bullet", ["", "- ", "•", "1. "])
+def test_an_attribute_that_looks_like_something_else_is_kept(bullet: str, item: str) -> None:
+    assert parse_attributes(f"Required:\n{bullet}{item}")[0].required == [item]
+
+
+@pytest.mark.parametrize(
+    "item",
+    ["2.5 feet", "4 feet tall", "12-15 feet long", "4 feet in height", "6-foot tail", "4 ft", "3 inches", "20 m high"],
+)
+def test_a_measure_is_dropped(item: str) -> None:
+    answer = f"Required:\n- red crown\n- {item}"
+    assert parse_attributes(answer) == (Attributes([RED], []), Counter({"size or weight": 1}))
+
+
+CLOSING = "I hope this helps!\nAsk me for more."
+
+
+@pytest.mark.parametrize(
+    ("answer", "required", "likely"),
+    [
+        (f"Required:\n- red crown\nLikely:\n- white belly\n\n{CLOSING}", [RED], [WHITE]),
+        (f"Required:\n\n- red crown\n\n{CLOSING}\n\nLikely:\n\n1. white belly\n\n2. long tail", [RED], [WHITE, LONG]),
+        (f"Required: red crown\nLikely: white belly\n\n{CLOSING}", [RED], [WHITE]),
+        # Without any bullet a line is an attribute, whatever is between them.
+        ("Required:\nred crown\n\nlong tail\n\nLikely:\n\nwhite belly", [RED, LONG], [WHITE]),
+    ],
+)
+def test_a_closing_paragraph_is_no_attribute(answer: str, required: list[str], likely: list[str]) -> None:
+    assert parse_attributes(answer)[0] == Attributes(required, likely)
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "## Likely to be visible",
+        "**Likely to be seen:**",
+        "__Likely in some photos__",
+        "### 2. Likely, not always",
+        "- **Likely to be visible:**",
+        "**Likely in some photos**:",
+        "*Likely:*",
+        "Likely, but not in every photo:",
+    ],
+)
+def test_a_heading_is_known_by_its_marks(heading: str) -> None:
+    answer = f"## Required in every photo\n### Head\n- red crown\n- {LIKE}\n- **{LIKE}.**\n\n{heading}\n- white belly"
+    assert parse_attributes(answer)[0] == Attributes([RED, LIKE], [WHITE])
+
+
+@pytest.mark.parametrize(
+    ("answer", "rest"),
+    [
+        ("<think>a</think>b", "b"),
+        ("a <think>b</think>\nc</think>\nd", "\nd"),
+        ("The crown is red.</think>b", "b"),
+        ("<think>The crown is", ""),
+        ("a</think>b<think>c", "b"),
+        ("b", "b"),
+    ],
+)
+def test_what_a_model_thought_is_no_answer(answer: str, rest: str) -> None:
+    assert without_thinking(answer) == rest
+
+
+def test_the_command_transformers_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside, elsewhere = tmp_path / "python" / "transformers", tmp_path / "user" / "transformers"
+    monkeypatch.setattr(sys, "executable", str(beside.with_name("python3")))
+    monkeypatch.setenv("PATH", str(elsewhere.parent))
+    with pytest.raises(UserError, match=r"^asking .* needs the command `transformers`; pip install -r [\w.-]+$"):
+        transformers_command()
+    for command in (elsewhere, beside):  # the one beside this Python comes first
+        command.parent.mkdir()
+        command.touch(mode=0o755)
+        assert transformers_command() == str(command)
 
 
 def test_what_is_dropped_is_counted() -> None:

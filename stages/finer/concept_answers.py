@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stages.common.finer_params import Concepts
+from stages.common.finer_params import Concepts, sent
 from stages.common.requests import Request
 from stages.finer.attributes import Attributes
 
@@ -68,34 +68,52 @@ def concept_request(name: str, kind: str | None, text: str, settings: Concepts) 
             {"role": "system", "content": SYSTEM + (AS_JSON if settings.structured else AS_LISTS)},
             {"role": "user", "content": prompt},
         ],
-        "temperature": 0.0,
-        "max_tokens": MAX_TOKENS,
+        **sent({"temperature": 0.0, "max_tokens": MAX_TOKENS}, settings.settings),
     }
     if settings.structured:
         body["response_format"] = RESPONSE_FORMAT
     return Request(name, prompt, 0, "chat", body)
 
 
-_THINKING = re.compile(r"<think>.*?</think>", re.DOTALL)
 _JSON = re.compile(r"\{.*\}", re.DOTALL)
-_BULLET = re.compile(r"^\s*(?:[-*•‣◦▪●○·–—+>✓✔➤→]+|\(?\d{1,3}[.):]|\(?[a-z][.)])\s+|^\s*[•‣◦▪●○·✓✔➤→]+", re.IGNORECASE)
-_QUALITY = r"(?:visual|visible|physical|attributes?|features?|characteristics?|traits?|ones|and|the|that|are|most)"
+# A dash, star or number without a space after it is a bullet before a word only: "-red crown", but "-5" and "3.5 cm".
+_DASH = r"[-*+>\u2010\u2011\u2013\u2014\u2212]"
+_SYMBOL = r"[^\w\s\x00-\x7f\u2010-\u201f\u2026\u2039\u203a\u2212\u2248«»°±]"
+_WORD = r"""(?=[^\W\d_]|[(\["'“‘])"""
+_BULLET = re.compile(
+    rf"^\s*(?:(?:{_SYMBOL}|{_DASH})*{_SYMBOL}\s*|{_DASH}+(?:\s+|{_WORD})|\(?\d{{1,3}}(?:[.):]\s+|[.)]{_WORD})"
+    rf"|\(?(?:[a-z]|[ivx]{{2,4}})[.)]\s+)(?:\[[ x]?\]\s*)?",
+    re.IGNORECASE,
+)
+_QUALITY = (
+    r"(?:visual|visible|physical|attributes?|features?|characteristics?|traits?|ones|and|the|that|are|most"
+    r"|to|be|seen|shown|present|observed)"
+)
 _HEADING = re.compile(
-    rf"^#*\s*(?:{_QUALITY}\s+)*(required|likely)(?:\s+{_QUALITY})*\s*(?:\([^)]*\))?\s*(?::\s*(.*)|\.?)$", re.IGNORECASE
+    rf"^(?:{_QUALITY}\s+)*(required|likely)(?:\s+{_QUALITY})*\s*(?:\([^)]*\))?\s*(?::\s*(.*)|\.?)$", re.IGNORECASE
 )
+_MARKED_HEADING = re.compile(rf"^(?:{_QUALITY}\s+)*(required|likely)\b[^:]*(?::\s*(.*))?$", re.IGNORECASE)
+_BOLD = re.compile(r"(\*\*|__)(?:(?!\1).)+(?:\1\s*:?|:\1.*)$")
 _MARKS = re.compile(r"\*\*|__|`")
+_ITALIC = re.compile(r"(?<![\w*])\*(?=\S)([^*]+)(?<=\S)\*(?![\w*])")
 _NONE = re.compile(
-    r"(?:none|n/?a|nothing|no(?:ne)? (?:attributes|required|likely|others?)\b.*|not specified|unknown)", re.IGNORECASE
+    r"(?:(?:none|nothing)\b.*|n[./]?a(?:\W.*)?|unknown|unspecified|no (?:attributes|required|likely|others?)\b.*"
+    r"|not (?:specified|mentioned|applicable|stated|given|described|available|known)(?: (?:in|by|from|here)\b.*)?)",
+    re.IGNORECASE,
 )
-_UNIT = r"(?:mm|[ck]?m|inch(?:es)?|ft|feet|foot|k?g|lbs?|pounds?|oz|ounces?|tons?|tonnes?|\w*met(?:re|er)s?)"
-_MEASURE = re.compile(rf"\b(?:\d[\d.,–-]*\s*{_UNIT}|weigh(?:s|ing|t)|wingspan|body mass)\b", re.IGNORECASE)
+_NUMBER = r"\d[\d.,–-]*\s*"
+_UNIT = r"(?:mm|[ck]?m|inch(?:es)?|ft|foot|k?g|lbs?|pounds?|oz|ounces?|tons?|tonnes?|\w*met(?:re|er)s?)"
+# Animals have feet: "4 feet" is a measure only where it is said of what.
+_FEET = rf"(?:\d+[.,]{_NUMBER}feet|{_NUMBER}feet[\s-]+(?:long|tall|high|wide|deep|across|in (?:length|height|width)))"
+_MEASURE = re.compile(rf"\b(?:{_NUMBER}{_UNIT}|{_FEET}|weigh(?:s|ing|t)|wingspan|body mass)\b", re.IGNORECASE)
 
 
 def parse_attributes(answer: str) -> tuple[Attributes, Counter[str]]:
     """The attributes of an answer, JSON or lists, and how many were dropped for which reason.
 
-    Lists may be numbered or have any bullet; headings are "Required" and "Likely" in any case, alone on their line or
-    before a colon, so that an attribute in which such a word occurs is none.
+    Lists may be numbered, have any bullet or none. Headings are "Required" and "Likely" in any case, alone on their
+    line or before a colon, or lines that Markdown marks as such and that begin with these words, so that an attribute
+    in which such a word occurs is none. A paragraph after the items of a list is no attribute.
 
     Raises:
         NoAttributes: neither JSON of the schema, nor a heading with a required attribute under it.
@@ -111,8 +129,12 @@ def parse_attributes(answer: str) -> tuple[Attributes, Counter[str]]:
 
 
 def without_thinking(answer: str) -> str:
-    """The answer without what a reasoning model thought before it."""
-    return _THINKING.sub("", answer)
+    """The answer without what a reasoning model thought before it.
+
+    The thoughts begin with the answer where the chat template opens them, and an answer that was cut while the model
+    thought has none.
+    """
+    return answer.rpartition("</think>")[2].partition("<think>")[0]
 
 
 def clean_attributes(items: list[str]) -> list[str]:
@@ -133,22 +155,52 @@ def _from_json(text: str) -> _Sorted | None:
 def _from_lists(text: str) -> _Sorted:
     lists: dict[str, list[str]] = {"required": [], "likely": []}
     under: list[str] | None = None
+    blank = itemised = False  # of the list so far: whether its last line is blank, and whether its items are marked
     for raw in text.splitlines():
-        line = _MARKS.sub("", _BULLET.sub("", _MARKS.sub("", raw))).strip()
-        heading = _HEADING.match(line)
+        line, bulleted = _plain(raw)
+        heading = _heading(raw, line, bulleted=bulleted)
         if heading:
             under = lists[heading[1].casefold()]
-            under += [part for part in re.split(r";|,(?! (?:and|or) )", heading[2] or "") if part.strip()]
-        elif line and under is not None:
-            under += [part for part in line.split(";") if part.strip()]
+            under += _pieces(heading[2] or "", r";|,(?! (?:and|or) )")
+            blank, itemised = False, bool(heading[2])
+        elif not line:
+            blank = True
+        elif under is None or raw.lstrip().startswith("#") or (line.endswith(":") and not bulleted):
+            continue  # an introduction, or the heading of a part of a list
+        elif bulleted or not (blank and itemised):
+            under += _pieces(line, ";")
+            blank, itemised = False, itemised or bulleted or says_none(line)
     return _Sorted(required=lists["required"], likely=lists["likely"])
+
+
+def _heading(raw: str, line: str, *, bulleted: bool) -> re.Match[str] | None:
+    """The match of a list's heading: its name, and what follows on its line."""
+    marked = line.endswith(":") or raw.lstrip().startswith("#") or (not bulleted and _BOLD.match(raw.strip()))
+    return _HEADING.match(line) or (_MARKED_HEADING.match(line) if marked else None)
+
+
+def _pieces(text: str, separators: str) -> list[str]:
+    """The items of a line; one that says "none" is not taken apart, as its reason is no attribute."""
+    return [text] if says_none(text) else [part for part in re.split(separators, text) if part.strip()]
+
+
+def _plain(text: str) -> tuple[str, bool]:
+    """A line or item without Markdown and bullet, and whether it had a bullet."""
+    unmarked = _ITALIC.sub(r"\1", _MARKS.sub("", text)).lstrip(" \t#")
+    plain = _BULLET.sub("", unmarked)
+    return plain.strip().rstrip("*"), plain != unmarked
+
+
+def says_none(item: str) -> bool:
+    """Whether an item says that there is none: "none visible", "N/A"."""
+    return _NONE.fullmatch(" ".join(_plain(item)[0].split()).strip(" .;,\"'“”()[]<>_")) is not None
 
 
 def _clean(items: list[str], seen: set[str], dropped: Counter[str]) -> list[str]:
     kept = []
     for item in items:
-        text = " ".join(_MARKS.sub("", _BULLET.sub("", item)).split()).strip(" .;,\"'“”")
-        if not re.search(r"[^\W\d_]", text) or _NONE.fullmatch(text):
+        text = " ".join(_plain(item)[0].split()).strip(" .;,\"'“”_")
+        if not re.search(r"[^\W\d_]", text) or says_none(text):
             dropped["none"] += 1
         elif text.casefold() in seen:
             dropped["twice"] += 1

@@ -23,14 +23,19 @@ def read_texts(path: Path, names: Sequence[str]) -> dict[str, str]:
     """Class name -> text, of the classes that the file has; without a file, none.
 
     Raises:
-        UserError: a line that is not `{"name": ..., "text": ...}`, or two of one class.
+        UserError: a line that is not `{"name": ..., "text": ...}`, two of one class, or a file that is not UTF-8.
     """
     if not path.exists():
         return {}
+    try:
+        content = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not in UTF-8 ({error.reason} at byte {error.start}); save it as such") from None
     class_of = {spelling(name): name for name in names}
     texts: dict[str, str] = {}
     unknown = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not `splitlines`, which cuts at characters that JSON allows in a string.
+    for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from stages.finer.concept_answers import clean_attributes, without_thinking
+from stages.finer.concept_answers import clean_attributes, says_none, without_thinking
 from stages.finer.scoring import extract_answer
 
 HEADING = re.compile(r":\s*$")
@@ -18,6 +18,6 @@ def split_attributes(text: str) -> list[str]:
     body = extract_answer(without_thinking(text))
     lines = [line for line in body.splitlines() if not HEADING.search(line)]
     pieces = [piece for line in lines for piece in line.split(";") if piece.strip()]
-    if len(pieces) == 1:
+    if len(pieces) == 1 and not says_none(pieces[0]):
         pieces = re.split(r",\s*(?:and\s+)?", pieces[0])
     return clean_attributes(pieces)

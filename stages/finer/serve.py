@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -65,7 +66,7 @@ def serving(folder: Path, log: Path) -> Iterator[str]:
     need("transformers", "asking a checkpoint under finer.served")
     need("uvicorn", "asking a checkpoint under finer.served")
     port = _free_port()
-    command = [str(Path(sys.executable).parent / "transformers"), "serve", str(folder.resolve())]
+    command = [transformers_command(), "serve", str(folder.resolve())]
     command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -86,6 +87,21 @@ def serving(folder: Path, log: Path) -> Iterator[str]:
             server.wait(10)
         server.kill()
         server.wait()
+
+
+def transformers_command() -> str:
+    """Path of the command `transformers`: beside this Python, or where `pip install --user` puts it.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = shutil.which("transformers", path=str(Path(sys.executable).parent)) or shutil.which("transformers")
+    if found is None:
+        raise UserError(
+            "asking a checkpoint under finer.served needs the command `transformers`; "
+            "pip install -r requirements-finer.txt"
+        )
+    return found
 
 
 def _environment(folder: Path) -> dict[str, str]:
