@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.common.errors import UserError
+from stages.common.images import content_digest
 from stages.common.params import load_params
 from stages.finer.attributes import Attributes, Concept, match_concepts, read_attributes, write_attributes
 from stages.finer.classes import ClassLabels, read_classes
@@ -254,20 +255,67 @@ def test_published_file_in_place_of_one_built(labelled: Project, call: Call) -> 
     unified_file(Path("published.jsonl"), *rows)
     labelled.edit(lambda params: params["finer"]["datasets"]["toy"].update(unified="published.jsonl"))
     done = call("finer.unify", "--dataset", "toy")
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
+    assert done.err == (
+        "warning: finer.datasets.toy: unified is given and unified_train is not, so no image is there to train on; the "
+        "mixture and the probe go without the data set\n"
+    )
     assert TRAIN.read_bytes() == b""
     first, second = read_lines(TEST)
     assert (first["idx"], first["img_path"]) == (3, "toy-images/blue tavo/1.jpg")
-    assert first["metadata"] == {"who": "me", "dataset": "toy", "image_id": "blue tavo/1.jpg", "label": 1}
+    contents = dict(pl.read_parquet("data/toy/images.parquet").select("image_id", "content").iter_rows())
+    content = contents["blue tavo/1.jpg"]
+    assert first["metadata"] == {
+        "who": "me",
+        "dataset": "toy",
+        "image_id": "blue tavo/1.jpg",
+        "label": 1,
+        "content": content,
+    }
     assert second["img_path"] == "toy-images/Grey_Heron/0.jpg"
     assert second["fine-level-lbl"] == ["grey heron"]
     assert second["metadata"]["label"] == 0
     unified_file(Path("published.jsonl"), *rows, line(idx=5, **{"fine-level-lbl": ["blue tavo"]}, img_path="no.jpg"))
     done = call("finer.unify", "--dataset", "toy")
-    assert done.err == (
+    assert done.err.splitlines()[-1] == (
         "error: published.jsonl: 1 images are not there, such as 'no.jpg'; img_path is looked for in the project's "
-        "folder and in 'toy-images'\n"
+        "folder and in 'toy-images'"
     )
+
+
+def test_published_files_for_both_splits(labelled: Project, call: Call) -> None:
+    fine = {"fine-level-lbl": ["blue tavo"]}
+    elsewhere = Path("elsewhere.jpg")  # in no table: its bytes are read
+    elsewhere.write_bytes(Path("toy-images/blue tavo/2.jpg").read_bytes() + b"more")
+    unified_file(Path("test.jsonl"), line(idx=0, **fine, img_path="blue tavo/0.jpg"))
+    train = [line(idx=0, **fine, img_path="blue tavo/1.jpg"), line(idx=1, **fine, img_path="elsewhere.jpg")]
+    unified_file(Path("train.jsonl"), *train)
+    files = {"unified": "test.jsonl", "unified_train": "train.jsonl"}
+    labelled.edit(lambda params: params["finer"]["datasets"]["toy"].update(files))
+    done = call("finer.unify", "--dataset", "toy")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == "finer.unify toy: 2 images to train on, 1 to be asked about, 3 classes\n"
+    inside, outside = (row["metadata"] for row in read_lines(TRAIN))
+    assert [row["img_path"] for row in read_lines(TEST)] == ["toy-images/blue tavo/0.jpg"]
+    assert inside["content"] == content_digest(Path("toy-images/blue tavo/1.jpg").read_bytes())
+    assert (outside["image_id"], outside["content"]) == ("elsewhere.jpg", content_digest(elsewhere.read_bytes()))
+    elsewhere.write_bytes(b"another")
+    call("finer.unify", "--dataset", "toy")
+    assert read_lines(TRAIN)[1]["metadata"]["content"] == content_digest(b"another"), "a replaced image is another"
+    unified_file(Path("train.jsonl"), *train, line(idx=2, **fine, img_path="toy-images/blue tavo/0.jpg"))
+    done = call("finer.unify", "--dataset", "toy")
+    assert done.err == (
+        "error: train.jsonl: 1 images are in test.jsonl as well, such as 'toy-images/blue tavo/0.jpg'; none may be "
+        "both trained on and asked about\n"
+    )
+
+
+def test_published_train_file_alone_is_one_line(labelled: Project, call: Call) -> None:
+    labelled.edit(lambda params: params["finer"]["datasets"]["toy"].update(unified_train="train.jsonl"))
+    done = call("finer.unify", "--dataset", "toy")
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1
+    assert "unified_train is given without unified; give the file to be asked about as well" in done.err
 
 
 def test_data_set_without_superordinate_is_one_line(

@@ -199,7 +199,7 @@ def test_by_superordinate_where_those_differ() -> None:
 def conversations(seed: int = 0, held_out: tuple[str, ...] = (), per_dataset: int = 2500) -> dict[str, list[dict]]:
     samples = [sample(idx, idx % 5) for idx in range(40)]
     required = [[f"crown of {label}"] for label in range(5)]
-    return dataset_conversations(seed, "x", classes(5), samples, required, held_out, per_dataset)
+    return dataset_conversations(seed, "x", classes(5), samples, required, held_out, per_dataset)[0]
 
 
 def test_held_out_classes_appear_nowhere() -> None:
@@ -223,7 +223,21 @@ def test_class_without_required_attributes_is_named() -> None:
     required = [["crown"], []]
     with pytest.raises(UserError, match=r"attributes\.json has no required attributes of 1 classes: class 1; add them"):
         dataset_conversations(0, "x", classes(2), [sample(0), sample(1, 1)], required, [], 10)
-    assert dataset_conversations(0, "x", classes(2), [sample(0), sample(1, 1)], required, ["class 1"], 10)["direct"]
+    samples = [sample(0), sample(1, 1)]
+    entries, seen = dataset_conversations(0, "x", classes(2), samples, required, ["class 1"], 10)
+    assert (len(entries["direct"]), seen) == (1, ["class 0"])
+
+
+def test_seen_are_the_classes_that_some_conversation_is_about() -> None:
+    required = [["crown"]] * 4
+    samples = [sample(3, 2), sample(4, 0), sample(5, 2), sample(6, 3)]  # class 1 has no image, class 3 is held out
+    assert dataset_conversations(0, "x", classes(4), samples, required, ["class 3"], 40)[1] == ["class 0", "class 2"]
+    # Of a superordinate's classes those alone whose images are chosen.
+    above = classes(4, "bird", "plant")
+    entries, seen = dataset_conversations(0, "x", above, samples, required, [], 2)
+    assert len(entries["attributes"]) == len(seen) == 2
+    assert {entry["conversations"][-1]["value"] for entry in entries["direct"]} == {f"Answer: {name}" for name in seen}
+    assert dataset_conversations(0, "x", classes(4), [], required, ["class 3"], 40)[1] == []
 
 
 # A mix to add to
@@ -310,7 +324,7 @@ def test_stage_writes_both_forms_and_the_same_again(two: Project, call: Call) ->
     done = call("finer.mixture")
     assert (done.code, done.err, done.out) == (0, "", "finer.mixture: 9 conversations, 0 classes held out\n")
     first = bytes_of_mixture()
-    assert list(first) == ["attributes.json", "attributes.parquet", "direct.json", "direct.parquet", "held_out.json"]
+    assert list(first) == ["attributes.json", "attributes.parquet", "classes.json", "direct.json", "direct.parquet"]
     trained = {
         f"{dataset}-{json.loads(row)['idx']}"
         for dataset in ("toy", "more")
@@ -327,7 +341,10 @@ def test_stage_writes_both_forms_and_the_same_again(two: Project, call: Call) ->
         assert json.loads(table.schema.metadata[b"bifta"])["parameters"]["kind"] == kind
     ids = [entry["id"] for entry in read_mixture("attributes")]
     assert ids != [entry["id"] for entry in read_mixture("direct")] or ids != sorted(ids), "shuffled"
-    assert json.loads(first["held_out.json"]) == {"toy": [], "more": []}
+    assert json.loads(first["classes.json"]) == {
+        "toy": {"seen": NAMES, "held_out": []},
+        "more": {"seen": [f"strange {name}" for name in NAMES], "held_out": []},
+    }
     assert call("finer.mixture").code == 0
     assert bytes_of_mixture() == first
     two.edit(lambda params: params.update(seed=9))
@@ -345,10 +362,22 @@ def test_leaving_one_data_set_out(two: Project, call: Call) -> None:
         assert entries
         assert all(entry["id"].startswith("toy-") for entry in entries)
         assert "strange" not in json.dumps(entries)
-    held_out = json.loads((MIXTURE / "held_out.json").read_text())
-    assert held_out["more"] == [f"strange {name}" for name in NAMES]
-    assert len(held_out["toy"]) == 1
-    assert f"Answer: {held_out['toy'][0]}" not in (MIXTURE / "attributes.json").read_text()
+    parts = json.loads((MIXTURE / "classes.json").read_text())
+    assert parts["more"] == {"seen": [], "held_out": [f"strange {name}" for name in NAMES]}
+    (held_out,) = parts["toy"]["held_out"]
+    assert parts["toy"]["seen"] == [name for name in NAMES if name != held_out]
+    assert f"Answer: {held_out}" not in (MIXTURE / "attributes.json").read_text()
+
+
+def test_a_class_without_images_to_train_on_is_neither_seen_nor_held_out(two: Project, call: Call) -> None:
+    train = Path("data/finer/unified/unified-toy-train-combined.jsonl")
+    rows = [row for row in train.read_text().splitlines() if json.loads(row)["metadata"]["label"] != 1]
+    train.write_text("".join(f"{row}\n" for row in rows))
+    Path("data/finer/unified/unified-more-train-combined.jsonl").write_text("")
+    done = call("finer.mixture")
+    assert "no conversation is made of more" in done.err
+    parts = json.loads((MIXTURE / "classes.json").read_text())
+    assert parts == {"toy": {"seen": [NAMES[0], NAMES[2]], "held_out": []}}
 
 
 def test_own_mix_is_shuffled_in(two: Project, call: Call) -> None:
@@ -383,7 +412,7 @@ def test_nothing_to_talk_about(two: Project, call: Call) -> None:
     )
     assert "there is nothing to make conversations of, so the mixture is empty" in done.err.splitlines()[1]
     assert json.loads((MIXTURE / "attributes.json").read_text()) == []
-    assert json.loads((MIXTURE / "held_out.json").read_text()) == {}
+    assert json.loads((MIXTURE / "classes.json").read_text()) == {}
 
 
 def test_attributes_of_a_class_missing(two: Project, call: Call) -> None:

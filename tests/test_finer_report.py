@@ -26,7 +26,7 @@ from stages.common.tables import make_meta, read_table, write_json, write_table
 from stages.finer import paths, pictures, plots, report, score
 from stages.finer.answers import ANSWERS
 from stages.finer.attributes import Attributes, Concept, write_attributes
-from stages.finer.metrics import Draws, cell_figures, difference_figures
+from stages.finer.metrics import MEASURES, Draws, cell_figures, difference_figures
 from stages.finer.results import DEMO_NOTE, Results, read_results
 from stages.finer.tables import LVLM, WIDTH, markdown, plain
 
@@ -69,7 +69,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_project(folder, monkeypatch)
         both()
         write_probes()
-        write_json(paths.MIXTURE / "held_out.json", {"demo": NAMES[2:]})
+        write_json(paths.MIXTURE / "classes.json", {"demo": {"seen": NAMES[:2], "held_out": NAMES[2:]}})
         (paths.REPORT / "pictures").mkdir(parents=True)
         (paths.REPORT / "pictures" / "stale-gap.png").write_bytes(b"")
         monkeypatch.setattr(sys, "argv", ["stage"])
@@ -169,7 +169,7 @@ def test_where_all_is_missing_there_is_no_figure(call: Call) -> None:
     assert call("finer.report").code == 0
     results = read_results(load_params())
     fine = plain(results).split("fine, image\n")[1].splitlines()
-    assert fine[2].split() == ["plain", "toy-tuned", "–", "–", "–", "8", "8", "0", "0"]
+    assert fine[2].split() == ["plain", "toy-tuned", "–", "–", "–", "8", "8", "0", "0", "0"]
     assert "None" not in markdown(results)
     assert not [row for row in plots.granularity_rows(results) if row["em"] is None]
 
@@ -209,7 +209,8 @@ def test_the_gap_and_the_gain_are_paired(call: Call) -> None:
     gap = metrics["toy-tuned"]["demo"]["gap"]["plain"]
     assert (gap["em_text"], gap["em_image"], gap["em"], gap["pairs"]) == (100, 75, 25, 8)
     assert gap["em_low"] == 0 and gap["em_high"] >= 50
-    assert (gap["f1"], gap["strict_em"]) == (25, 25)
+    assert (gap["f1"], gap["strict_em"], gap["strict_f1"]) == (25, 25, 25)
+    assert all(gap[f"{measure}_low"] is not None for measure in MEASURES), "of a difference all have an interval"
     gain = metrics["toy-tuned"]["demo"]["attrseek_gain"]
     assert list(gain) == ["superordinate", "coarse", "fine"]
     assert (gain["fine"]["em"], gain["fine"]["em_plain"], gain["fine"]["em_attrseek"]) == (0, 75, 75)
@@ -240,10 +241,13 @@ def test_figures_depend_on_no_order() -> None:
 
 def test_seen_and_held_out_classes_apart(call: Call) -> None:
     both()
-    write_json(paths.MIXTURE / "held_out.json", {"demo": ["$4 Finch", "no such bird"]})
+    # Of `grey heron` the mixture has no conversation, and nobody drew it.
+    parts = {"seen": NAMES[:2], "held_out": ["$4 Finch", "no such bird"]}
+    write_json(paths.MIXTURE / "classes.json", {"demo": parts})
     metrics, _, printed = scored(call)
     tuned = metrics["toy-tuned"]["demo"]
-    assert (tuned["fine/image/plain/seen"]["em"], tuned["fine/image/plain/seen"]["asked"]) == (100, 6)
+    assert (tuned["fine/image/plain/seen"]["em"], tuned["fine/image/plain/seen"]["asked"]) == (100, 4)
+    assert tuned["fine/image/plain"]["asked"] == 8
     held_out = tuned["fine/image/plain/held-out"]
     assert (held_out["em"], held_out["asked"], held_out["em_low"]) == (0, 2, None)  # one class: no interval
     assert not any(key.startswith("coarse") and key.count("/") == 3 for key in tuned)
@@ -251,6 +255,28 @@ def test_seen_and_held_out_classes_apart(call: Call) -> None:
     rows = plots.tuning_rows(read_results(load_params()))
     assert {row["classes"] for row in rows} == {"seen", "held-out"}
     assert "low" not in next(row for row in rows if row["classes"] == "held-out")
+
+
+@pytest.mark.parametrize("parts", [None, {"others": {"seen": [], "held_out": ["x"]}}])
+def test_without_a_mixture_of_the_data_set_nothing_is_apart(parts: Any, call: Call) -> None:
+    both()
+    if parts is not None:
+        write_json(paths.MIXTURE / "classes.json", parts)
+    metrics, _, printed = scored(call)
+    assert not any(key.count("/") == 3 for own in metrics.values() for key in own["demo"])
+    assert "has no class" not in printed
+
+
+def test_an_endpoint_was_not_tuned_and_has_no_seen_classes(call: Call) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params["finer"].update(endpoints={"toy": {"model": "gpt"}}, served={"toy-tuned": "models/tuned"})
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    both()
+    write_json(paths.MIXTURE / "classes.json", {"demo": {"seen": NAMES[:2], "held_out": NAMES[2:]}})
+    metrics, _, _ = scored(call)
+    apart = {lvlm for lvlm, own in metrics.items() for key in own["demo"] if key.count("/") == 3}
+    assert apart == {"toy-tuned"}
+    assert {row["lvlm"] for row in plots.tuning_rows(read_results(load_params()))} == {"toy-tuned"}
 
 
 def test_generated_attributes_are_compared(call: Call) -> None:
@@ -284,7 +310,13 @@ def test_a_concept_without_required_attributes_is_named(call: Call) -> None:
         (lambda: write_answers("toy", answer_rows(), "pets"), "holds answers of toy on pets"),
         (lambda: write_answers("toy", answer_rows() + answer_rows()[:1]), "question 0 .* 2 times"),
         (lambda: paths.attributes("demo").unlink(), "attributes.json is missing"),
-        (lambda: write_json(paths.MIXTURE / "held_out.json", ["x"]), "held_out.json is not"),
+        (lambda: write_json(paths.MIXTURE / "classes.json", ["x"]), "classes.json is not"),
+        (lambda: write_json(paths.MIXTURE / "classes.json", {"demo": ["x"]}), "classes.json is not"),
+        (lambda: write_json(paths.MIXTURE / "classes.json", {"demo": {"seen": []}}), "classes.json is not"),
+        (
+            lambda: write_json(paths.MIXTURE / "classes.json", {"demo": {"seen": "x", "held_out": []}}),
+            r"classes.json is not \{data set: \{seen: \[class name, ...\], held_out: \[...\]\}\}; run `python",
+        ),
     ],
 )
 def test_what_cannot_be_scored_is_refused_in_a_line(spoil: Callable[[], None], said: str, call: Call) -> None:
@@ -342,7 +374,7 @@ def test_tables_have_every_figure_and_the_note(results: Results) -> None:
     assert DEMO_NOTE in text
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     assert next(row for row in rows if row[0] == "plain")[1] == "toy"
-    assert ["prompting", LVLM, "EM", "F1", "strict EM", "asked", "missing", "empty", "cut"] in rows
+    assert ["prompting", LVLM, "EM", "F1", "strict EM", "asked", "missing", "empty", "unmarked", "cut"] in rows
     # Before and after under one another.
     place = next(n for n, row in enumerate(rows) if row[:3] == ["plain", "held-out", "toy"])
     assert rows[place][3].startswith("0.00 [") and rows[place + 1][3].startswith("50.00 [")
@@ -360,6 +392,30 @@ def test_plain_text_fits_and_is_what_the_command_prints(results: Results, call: 
     assert text.startswith(DEMO_NOTE)
     shown = call("finer")
     assert shown.code == 0 and text in shown.out and "pictures" in shown.out
+
+
+def test_answers_without_a_mark_have_a_column_and_a_word_about_it(call: Call) -> None:
+    rows = answer_rows()
+    for row in [row for row in rows if is_form(row, "fine", "plain")][:3]:
+        row["answer"] = "a bird"
+    both(rows)
+    scored(call)
+    results = read_results(load_params())
+    for text in (markdown(results), plain(results)):
+        chapter = re.split(r"(?m)^(?:### )?fine, image$", text)[1]
+        heading, *lines = (re.split(r"[ |]+", line.strip("| ")) for line in chapter.strip().splitlines())
+        line = next(line for line in lines if line[:2] == ["plain", "toy-tuned"])
+        assert (heading[-2:], line[-2:]) == (["unmarked", "cut"], ["3", "0"])
+        assert 'unmarked: no "Answer:" in it' in " ".join(text.split())
+
+
+def test_the_widest_figures_leave_room_for_names(results: Results) -> None:
+    cell = results.metrics["toy"]["demo"]["fine/image/plain"] | {"asked": 10000}
+    for measure in ("em", "f1"):
+        cell |= {measure: 100.0, f"{measure}_low": 100.0, f"{measure}_high": 100.0}
+    text = plain(Results({"toy-tuned": {"demo": {"fine/image/few-shot-cot": cell}}}, [], results.demo))
+    assert "toy-tuned" in text
+    assert max(map(len, text.splitlines())) <= WIDTH
 
 
 def test_long_names_are_shortened_from_the_middle(results: Results) -> None:

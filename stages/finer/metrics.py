@@ -6,6 +6,7 @@ percent with two digits; a figure that nothing was there to make is null.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,14 @@ MEASURES = ("em", "f1", "strict_em", "strict_f1")
 WITH_INTERVAL = ("em", "f1")
 """Those of a cell that get an interval; of a difference all do."""
 SEEN, HELD_OUT = "seen", "held-out"
+"""Parts of the classes: those that some conversation of the mixture is about, and those held out of it."""
 
 GAP, ATTRSEEK_GAIN, GENERATION = "gap", "attrseek_gain", "generation"
 """What stands beside the cells of an LVLM and data set."""
 
 Figures = dict[str, Any]
+Parts = Mapping[str, Set[int]]
+"""Labels of the classes of SEEN and of HELD_OUT; a class may be in neither."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,13 @@ class Draws:
         return bootstrap_difference(_floats(first), _floats(second), labels.to_numpy(), self.resamples, self.rng)
 
 
-def metrics_of(scores: pl.DataFrame, draws: Draws, held_out: set[int] | None) -> Figures:
+def metrics_of(scores: pl.DataFrame, draws: Draws, parts: Parts | None) -> Figures:
     """The figures of one LVLM and data set.
 
     Args:
         scores: rows of `scores.parquet` of that LVLM and data set.
-        held_out: labels of the classes that no conversation of the mixture is made of; None where there is no
-            mixture. The fine level is then also given apart for these and for the rest.
+        parts: the fine level is also given apart for each of these; None where there is no mixture, or the LVLM is
+            not one that it can have tuned.
     """
     figures: Figures = {}
     for granularity in GRANULARITIES:
@@ -66,10 +70,9 @@ def metrics_of(scores: pl.DataFrame, draws: Draws, held_out: set[int] | None) ->
                     continue
                 key = f"{granularity}/{given}/{prompting}"
                 figures[key] = cell_figures(rows, draws)
-                if granularity == "fine" and held_out is not None:
-                    parts = rows.with_columns(apart=pl.col("label").is_in(list(held_out)))
-                    for name, apart in ((SEEN, False), (HELD_OUT, True)):
-                        part = parts.filter(pl.col("apart") == apart)
+                if granularity == "fine" and parts is not None:
+                    for name, labels in parts.items():
+                        part = rows.filter(pl.col("label").is_in(sorted(labels)))
                         if len(part):
                             figures[f"{key}/{name}"] = cell_figures(part, draws)
     gap = {
@@ -125,7 +128,7 @@ def difference_figures(first: pl.DataFrame, second: pl.DataFrame, draws: Draws, 
     both = first.select(wanted).join(second.select(wanted), on="idx", how="full", suffix="_second")
     both = both.with_columns(label=pl.coalesce("label", "label_second")).sort("idx")
     figures: Figures = {}
-    for measure in MEASURES[:3]:
+    for measure in MEASURES:
         mine, other = both[measure], both[f"{measure}_second"]
         estimate = draws.difference(mine, other, both["label"])
         figures.update(_with_interval(measure, estimate))

@@ -25,7 +25,8 @@ from stages.finer.unified import Labels, Sample, read_unified
 from stages.finer.unify import rank
 
 ATTRIBUTES, DIRECT = "attributes", "direct"
-HELD_OUT = "held_out.json"
+CLASSES = "classes.json"
+"""`{data set: {"seen": [class, ...], "held_out": [class, ...]}}`."""
 
 
 def held_out_classes(seed: int, dataset: str, names: Sequence[str], share: float) -> list[str]:
@@ -76,8 +77,10 @@ def dataset_conversations(
     required: Sequence[Sequence[str]],
     held_out: Sequence[str],
     per_dataset: int,
-) -> dict[str, list[Entry]]:
-    """A data set's conversations, by kind; both kinds are of the same images.
+) -> tuple[dict[str, list[Entry]], list[str]]:
+    """A data set's conversations, by kind, and the classes that they are about, in order of labels.
+
+    Both kinds are of the same images.
 
     Args:
         samples: those to train on.
@@ -97,44 +100,47 @@ def dataset_conversations(
             f"{more}; add them, or remove the file to have it made anew"
         )
     entries: dict[str, list[Entry]] = {ATTRIBUTES: [], DIRECT: []}
-    for sample, label in choose(seed, dataset, labelled, groups_of(classes), per_dataset):
+    chosen = choose(seed, dataset, labelled, groups_of(classes), per_dataset)
+    for sample, label in chosen:
         name, key = f"{dataset}-{sample.idx}", image_key(sample)
         rng = generator(seed, ATTRIBUTES, dataset, key)
         entries[ATTRIBUTES].append(attribute_conversation(name, sample, required[label], rng))
         entries[DIRECT].append(direct_conversation(name, sample, generator(seed, DIRECT, dataset, key)))
-    return entries
+    return entries, [classes[label].name for label in sorted({label for _, label in chosen})]
 
 
 def shuffled(seed: int, kind: str, entries: Sequence[Entry]) -> list[Entry]:
     return [entries[place] for place in generator(seed, "shuffled", kind).permutation(len(entries))]
 
 
-def collect(seed: int, finer: Finer) -> tuple[dict[str, list[Entry]], dict[str, list[str]]]:
-    """The conversations of every data set that is not left out, by kind; and the classes that none is made of.
+def collect(seed: int, finer: Finer) -> tuple[dict[str, list[Entry]], dict[str, dict[str, list[str]]]]:
+    """The conversations of every data set that is not left out, by kind; and what `classes.json` says.
 
-    Without images to train on both are empty, and a warning says so: a benchmark is complete without tuning.
+    A class is seen where some conversation is about it, and held out where it was drawn or its data set is left out;
+    one that merely has no image to train on, or gives way to others of its group, is neither. Without images to train
+    on both are empty, and a warning says so: a benchmark is complete without tuning.
 
     Raises:
         UserError: files that are missing or do not fit.
     """
     settings = finer.mixture
     entries: dict[str, list[Entry]] = {ATTRIBUTES: [], DIRECT: []}
-    held_out: dict[str, list[str]] = {}
+    parts: dict[str, dict[str, list[str]]] = {}
     for dataset in finer.datasets:
         classes = read_classes(dataset)
         names, fine = [found.name for found in classes], [found.fine for found in classes]
         if dataset == settings.leave_out:
-            held_out[dataset] = names
+            parts[dataset] = {"seen": [], "held_out": names}
             continue
-        held_out[dataset] = held_out_classes(seed, dataset, names, settings.held_out_classes)
+        held_out = held_out_classes(seed, dataset, names, settings.held_out_classes)
         path = paths.attributes(dataset)
         concepts = match_concepts(path, read_attributes(path), names, fine)
         samples = read_unified(paths.unified(dataset, paths.TRAIN), fine)
         required = [concept.binomial.required for concept in concepts]
-        found = dataset_conversations(
-            seed, dataset, classes, samples, required, held_out[dataset], settings.per_dataset
-        )
-        if not found[ATTRIBUTES]:
+        found, seen = dataset_conversations(seed, dataset, classes, samples, required, held_out, settings.per_dataset)
+        if seen:
+            parts[dataset] = {"seen": seen, "held_out": held_out}
+        else:
             warn(f"finer.mixture: no conversation is made of {dataset}, which has no images to train on")
         for kind, some in found.items():
             entries[kind] += some
@@ -144,13 +150,13 @@ def collect(seed: int, finer: Finer) -> tuple[dict[str, list[Entry]], dict[str, 
             "under finer.datasets, with a train_share above 0, or leave_out: null"
         )
         return entries, {}
-    return entries, held_out
+    return entries, parts
 
 
 def main() -> None:
     job = parse_finer_job("finer.mixture", __doc__)
     seed, settings = job.params.seed, job.finer.mixture
-    entries, held_out = collect(seed, job.finer)
+    entries, parts = collect(seed, job.finer)
     made = len(entries[ATTRIBUTES])
     appended = read_mix(Path(settings.append)) if settings.append is not None else []
     made_by = {"seed": seed, "datasets": list(job.finer.datasets), **settings.model_dump()}
@@ -160,9 +166,9 @@ def main() -> None:
         table = pa.Table.from_pylist([chat_row(entry) for entry in mixed], schema=CHAT)
         meta = make_meta("mixture", "finer", parameters={"kind": kind, **made_by})
         write_table(paths.MIXTURE / f"{kind}.parquet", table, meta)
-    write_json(paths.MIXTURE / HELD_OUT, held_out)
+    write_json(paths.MIXTURE / CLASSES, parts)
     added = f" and {len(appended)} of {settings.append}" if settings.append is not None else ""
-    count = sum(map(len, held_out.values()))
+    count = sum(len(own["held_out"]) for own in parts.values())
     print(f"finer.mixture: {made} conversations{added}, {count} classes held out")
 
 

@@ -52,7 +52,7 @@ REPORT = FINER / "report"
 """Folder of tables, plot data and pictures."""
 
 MIXTURE = FINER / "mixture"
-"""Folder of `attributes` and `direct`, each as `.json` (LLaVA) and `.parquet` (chat messages), and `held_out.json`."""
+"""Folder of `attributes` and `direct`, each as `.json` (LLaVA) and `.parquet` (chat messages), and `classes.json`."""
 
 MODELS = FINER / "models"
 """Folder of checkpoints in the layout of `transformers`: `toy`, and `tuned`, which `tune` writes."""

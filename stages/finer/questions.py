@@ -92,7 +92,7 @@ class Question:
 
     @property
     def image_id(self) -> str:
-        return str(self.sample.metadata.get("image_id", self.sample.img_path))
+        return image_key(self.sample)
 
     def first(self, lvlm: Lvlm) -> ChatRequest:
         """The request that can be sent at once. Text-only questions about images of a class are one request."""
@@ -110,13 +110,21 @@ class Question:
         return lvlm.request(self.image_id, turns)
 
 
+def image_key(sample: Sample) -> str:
+    """What an image is known by: its id, which does not tell where the data lies; where there is none, its path."""
+    return str(sample.metadata.get("image_id", sample.img_path))
+
+
 def choose(samples: Sequence[Sample], labels: Sequence[int], limit: int | None, seed: int) -> list[int]:
-    """Rows of at most `limit` samples a class: those that come first in a seeded order, listed as in the file."""
+    """Rows of at most `limit` samples a class: those that come first in a seeded order, listed as in the file.
+
+    The order is of the images by themselves: neither where they lie nor what else is there decides.
+    """
     if limit is None:
         return list(range(len(samples)))
     by_class: defaultdict[int, list[tuple[str, int]]] = defaultdict(list)
     for row, (sample, label) in enumerate(zip(samples, labels, strict=True)):
-        by_class[label].append((tables.digest([seed, sample.img_path, sample.idx]), row))
+        by_class[label].append((tables.digest([seed, image_key(sample)]), row))
     return sorted(row for ranked in by_class.values() for _, row in sorted(ranked)[:limit])
 
 

@@ -26,7 +26,7 @@ from stages.finer.attributes import Concept, match_concepts, read_attributes
 from stages.finer.classes import ClassLabels, read_classes
 from stages.finer.cli import check_finer
 from stages.finer.generation import Encode, asked_for_attributes, collect, generation_figures
-from stages.finer.metrics import GENERATION, Draws, Figures, metrics_of
+from stages.finer.metrics import GENERATION, HELD_OUT, SEEN, Draws, Figures, Parts, metrics_of
 
 SCORES = pa.schema(
     {
@@ -52,6 +52,10 @@ KEY = ["idx", "granularity", "prompting", "input"]
 """What a question is known by, within an LVLM and a data set."""
 NO_REASON = "no reason given"
 EMBED_BATCH = 64
+MIXTURE_CLASSES = paths.MIXTURE / "classes.json"
+IN_FILE = {SEEN: "seen", HELD_OUT: "held_out"}
+"""What `classes.json` calls the parts."""
+MixtureClasses = dict[str, dict[str, list[str]]]
 
 
 def main() -> None:
@@ -59,17 +63,19 @@ def main() -> None:
     params = load_params()
     check_finer(params)
     lvlms, datasets = [*params.finer.endpoints, *params.finer.served], list(params.finer.datasets)
-    held_out, encode = read_held_out(paths.MIXTURE / "held_out.json"), _encoder(params)
+    mixture, encode = read_mixture_classes(MIXTURE_CLASSES), _encoder(params)
     tables: list[pa.Table] = []
     metrics: Figures = {lvlm: {} for lvlm in lvlms}
     models: Meta = {lvlm: {} for lvlm in lvlms}
     for dataset in datasets:
-        known = Known(dataset, held_out)
+        known = Known(dataset, mixture)
         for lvlm in (lvlm for lvlm in lvlms if _has_answers(lvlm, dataset)):
             answers, meta = read_answers(paths.answers(lvlm, dataset), lvlm, dataset)
             scores = score_answers(answers, lvlm, dataset)
             draws = Draws(params.seed, params.finer.score.resamples, lvlm, dataset)
-            metrics[lvlm][dataset] = figures_of(answers, scores, known, draws, encode)
+            # An endpoint was not tuned on this mixture: to it all classes are alike.
+            parts = known.parts if lvlm in params.finer.served else None
+            metrics[lvlm][dataset] = figures_of(answers, scores, known, parts, draws, encode)
             models[lvlm][dataset] = meta.get("model")
             tables.append(scores)
             print(summary(lvlm, dataset, scores), flush=True)
@@ -92,8 +98,8 @@ class Known:
     """What is known of a data set whichever LVLM is asked; read when it is first wanted."""
 
     dataset: str
-    mixture: dict[str, list[str]] | None
-    """Data set -> classes held out; None where there is no mixture."""
+    mixture: MixtureClasses | None
+    """Data set -> its classes by part, as `IN_FILE` calls them; None where there is no mixture."""
 
     @cached_property
     def classes(self) -> list[ClassLabels]:
@@ -107,26 +113,34 @@ class Known:
         return match_concepts(file, read_attributes(file), names, fine)
 
     @cached_property
-    def held_out(self) -> set[int] | None:
-        """Labels of the classes held out; None where the mixture says nothing of the data set. Unknown names warn."""
+    def parts(self) -> Parts | None:
+        """Labels by part; None where the mixture says nothing of the data set. Unknown names warn."""
         if self.mixture is None or self.dataset not in self.mixture:
             return None
-        wanted = {spelling(name): name for name in self.mixture[self.dataset]}
-        found = {label: spelling(known.name) for label, known in enumerate(self.classes)}
-        unknown = sorted(set(wanted) - set(found.values()))
+        named = self.mixture[self.dataset]
+        labels = {spelling(known.name): label for label, known in enumerate(self.classes)}
+        unknown = [name for part in named.values() for name in part if spelling(name) not in labels]
         if unknown:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            warn(f"{paths.MIXTURE / 'held_out.json'}: {self.dataset} has no class '{wanted[unknown[0]]}'{more}")
-        return {label for label, name in found.items() if name in wanted}
+            warn(f"{MIXTURE_CLASSES}: {self.dataset} has no class '{unknown[0]}'{more}")
+        return {
+            part: {labels[spelling(name)] for name in named[key] if spelling(name) in labels}
+            for part, key in IN_FILE.items()
+        }
 
 
-def figures_of(answers: pa.Table, scores: pa.Table, known: Known, draws: Draws, encode: Encode) -> Figures:
+def figures_of(
+    answers: pa.Table, scores: pa.Table, known: Known, parts: Parts | None, draws: Draws, encode: Encode
+) -> Figures:
     """All figures of one LVLM and data set.
+
+    Args:
+        parts: as `metrics_of` has them.
 
     Raises:
         UserError: attribute lists are to be compared and no attribute file, or a package, is there.
     """
-    figures = metrics_of(pl.DataFrame(scores), draws, known.held_out)
+    figures = metrics_of(pl.DataFrame(scores), draws, parts)
     lists = pl.DataFrame(answers.select(["label", "granularity", "prompting", "input", "attributes"]))
     if len(asked_for_attributes(lists)):
         file = paths.attributes(known.dataset)
@@ -217,8 +231,8 @@ def summary(lvlm: str, dataset: str, scores: pa.Table) -> str:
     )
 
 
-def read_held_out(path: Path) -> dict[str, list[str]] | None:
-    """`held_out.json`, or None where there is no mixture.
+def read_mixture_classes(path: Path) -> MixtureClasses | None:
+    """`classes.json`, or None where there is no mixture.
 
     Raises:
         UserError: the file is something else.
@@ -227,10 +241,16 @@ def read_held_out(path: Path) -> dict[str, list[str]] | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(dataset): [str(name) for name in names] for dataset, names in found.items()}
-    except (ValueError, AttributeError, TypeError):
+        named = {str(dataset): {key: own[key] for key in IN_FILE.values()} for dataset, own in found.items()}
+        if not all(isinstance(part, list) for own in named.values() for part in own.values()):
+            raise TypeError
+        return {
+            dataset: {key: [str(name) for name in part] for key, part in own.items()} for dataset, own in named.items()
+        }
+    except (ValueError, AttributeError, TypeError, KeyError):
         raise UserError(
-            f"{path} is not {{data set: [class name, ...]}}; run `python -m stages.finer.mixture`"
+            f"{path} is not {{data set: {{seen: [class name, ...], held_out: [...]}}}}; run `python -m "
+            "stages.finer.mixture`"
         ) from None
 
 

@@ -19,7 +19,7 @@ from stages.finer.metrics import (
 )
 from stages.finer.results import Results
 
-WIDTH = 110
+WIDTH = 116
 """Columns that plain text may take."""
 LVLM = "LVLM"
 NONE = "–"
@@ -29,10 +29,13 @@ ENDS = (("", "mean"), ("_low", "low"), ("_high", "high"))
 LEFT = {"prompting", "granularity", "classes", LVLM, "data set", "model"}
 """Headings of words; the others head numbers."""
 
+COUNTS = ("asked", "missing", "empty", "unmarked", "cut")
+"""Of a cell's questions."""
 SCORES_KEY = (
     "In percent, [low, high]: 95 % interval by resampled classes, too narrow where these are few. EM and F1: the "
     "published rules, over the questions that have an answer; strict EM: whole words. missing: no answer, in no mean; "
-    "empty: an answer with no answer in it, scored as it stands; cut: reached max_tokens."
+    'empty: an answer with no answer in it, scored as it stands; unmarked: no "Answer:" in it, so that the whole of it '
+    "was scored; cut: reached max_tokens."
 )
 DIFFERENCE_KEY = (
     "Points of percent over the same images; both sides' EM are over these pairs. left out: an answer is missing on "
@@ -75,11 +78,11 @@ def all_tables(results: Results, digits: int) -> Iterator[tuple[str, list[Table]
 
 def score_tables(results: Results, dataset: str, digits: int) -> Iterator[Table]:
     """A table a granularity and input: rows by prompting, the LVLMs under one another."""
-    headings = ("prompting", LVLM, "EM", "F1", "strict EM", "asked", "missing", "empty", "cut")
+    headings = ("prompting", LVLM, "EM", "F1", "strict EM", *COUNTS)
     for granularity in GRANULARITIES:
         for given in INPUTS:
             rows = [
-                [prompting, lvlm, *_scores(cell, digits), *_counts(cell, "asked", "missing", "empty", "cut")]
+                [prompting, lvlm, *_scores(cell, digits), *_counts(cell, *COUNTS)]
                 for prompting in PROMPTINGS
                 for lvlm, figures in results.of(dataset)
                 if (cell := figures.get(f"{granularity}/{given}/{prompting}"))

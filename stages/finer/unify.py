@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from stages.common import paths
 from stages.common.errors import UserError, run, warn
+from stages.common.finer_params import Benchmark
+from stages.common.images import content_digest
 from stages.common.names import spelling
 from stages.common.tables import read_table
 from stages.finer.classes import ClassLabels, read_classes
@@ -88,8 +90,13 @@ def build_samples(
     return samples
 
 
-def read_published(dataset: str, path: Path, root: str, classes: Sequence[ClassLabels]) -> list[Sample]:
+def read_published(
+    dataset: str, path: Path, root: str, classes: Sequence[ClassLabels], contents: Mapping[str, str]
+) -> list[Sample]:
     """A published unified file with our metadata; image paths are relative to the project's root or the data set's.
+
+    Args:
+        contents: image_id -> digest of the file's bytes, of the images that the data set's table has; others are read.
 
     Raises:
         UserError: as `read_unified`, or images that are not there.
@@ -104,7 +111,8 @@ def read_published(dataset: str, path: Path, root: str, classes: Sequence[ClassL
             continue
         image_id = place.relative_to(root).as_posix() if place.is_relative_to(root) else place.as_posix()
         (label,) = labels.find(sample.fine)
-        metadata = {**sample.metadata, "dataset": dataset, "image_id": image_id, "label": label}
+        content = contents.get(image_id) or content_digest(place.read_bytes())
+        metadata = {**sample.metadata, "dataset": dataset, "image_id": image_id, "label": label, "content": content}
         samples.append(replace(sample, img_path=place.as_posix(), metadata=metadata))
     if missing:
         raise UserError(
@@ -117,6 +125,33 @@ def read_published(dataset: str, path: Path, root: str, classes: Sequence[ClassL
     return sorted(samples, key=lambda sample: sample.idx)
 
 
+def published(
+    dataset: str, benchmark: Benchmark, root: str, classes: Sequence[ClassLabels], contents: Mapping[str, str]
+) -> dict[str, list[Sample]]:
+    """Both splits from published files; without one to train on that split is empty, and a warning says so.
+
+    Raises:
+        UserError: as `read_published`, or an image that is in both files.
+    """
+    split: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
+    for name, file in ((TRAIN, benchmark.unified_train), (TEST, benchmark.unified)):
+        if file is not None:
+            split[name] = read_published(dataset, Path(file), root, classes, contents)
+    if benchmark.unified_train is None:
+        warn(
+            f"finer.datasets.{dataset}: unified is given and unified_train is not, so no image is there to train on; "
+            "the mixture and the probe go without the data set"
+        )
+    asked = {sample.img_path for sample in split[TEST]}
+    twice = sorted({sample.img_path for sample in split[TRAIN]} & asked)
+    if twice:
+        raise UserError(
+            f"{benchmark.unified_train}: {len(twice)} images are in {benchmark.unified} as well, such as "
+            f"'{twice[0]}'; none may be both trained on and asked about"
+        )
+    return split
+
+
 def main() -> None:
     job = parse_finer_job("finer.unify", __doc__, "dataset")
     benchmark = job.finer.datasets[job.dataset]
@@ -125,7 +160,8 @@ def main() -> None:
     root: str = meta["parameters"]["root"]
     split: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
     if benchmark.unified is not None:
-        split[TEST] = read_published(job.dataset, Path(benchmark.unified), root, classes)
+        contents = dict(zip(table["image_id"].to_pylist(), table["content"].to_pylist(), strict=True))
+        split = published(job.dataset, benchmark, root, classes, contents)
     else:
         check_classes(job.dataset, classes)
         image_ids, labels = table["image_id"].to_pylist(), table["label"].to_pylist()
