@@ -351,6 +351,20 @@ def test_a_file_of_the_user_s_is_never_overwritten(toy: Project, call: Call) -> 
     assert entries() == given
 
 
+def test_a_source_of_the_user_s_is_left_as_it_is(toy: Project, call: Call) -> None:
+    given = [{"name": name, "attr_binomial": {"required": ["x"], "likely": []}} for name in NAMES]
+    TARGET.write_text(json.dumps(given))
+    SOURCE.write_text('{"blue tavo": ["mine"]}')
+    done = call("finer.concepts", "--dataset", "toy")
+    assert done.code == 0 and f"warning: {SOURCE} is not of this stage's making" in done.err
+    assert SOURCE.read_text() == '{"blue tavo": ["mine"]}'
+    SOURCE.unlink()
+    assert call("finer.concepts", "--dataset", "toy").err == ""
+    TARGET.write_text(json.dumps(given).replace('"x"', '"y"'))  # its own is made anew
+    assert call("finer.concepts", "--dataset", "toy").err == ""
+    assert {text for own in json.loads(SOURCE.read_text()).values() for text in own} == {"y"}
+
+
 def test_a_concept_missing_from_the_file_is_named(toy: Project, call: Call) -> None:
     TARGET.write_text(json.dumps([{"name": n, "attr_binomial": {"required": ["x"], "likely": []}} for n in NAMES[:2]]))
     done = call("finer.concepts", "--dataset", "toy")

@@ -19,6 +19,16 @@ def code_digest(*modules: str) -> str:
     return whole.hexdigest()
 
 
+def folder_hash(folder: Path) -> str:
+    """BLAKE2b-64 over the names and bytes of a folder's files, hex."""
+    whole = hashlib.blake2b(digest_size=8)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        whole.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "blake2b").digest())
+    return whole.hexdigest()
+
+
 def images_digest(paths: Iterable[str], stage: str) -> str:
     """Digest of image files, by their paths and bytes.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import shutil
 import signal
@@ -18,6 +17,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from stages.common.errors import UserError
+from stages.finer.made import folder_hash
 from stages.finer.optional import need
 
 START_SECONDS = 600
@@ -41,16 +41,6 @@ def checkpoint_hash(folder: Path) -> str:
             "make it with `dvc repro stages/finer/dvc.yaml`"
         )
     return folder_hash(folder)
-
-
-def folder_hash(folder: Path) -> str:
-    """BLAKE2b-64 over the names and bytes of a folder's files, hex."""
-    whole = hashlib.blake2b(digest_size=8)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        whole.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        with path.open("rb") as file:
-            whole.update(hashlib.file_digest(file, "blake2b").digest())
-    return whole.hexdigest()
 
 
 @contextmanager
