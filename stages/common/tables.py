@@ -30,6 +30,19 @@ UNTRAINED = "UNTRAINED"
 
 Meta = dict[str, Any]
 
+PREDICTIONS = pa.schema(
+    {
+        "image_id": pa.string(),
+        "label": pa.int32(),
+        "method": pa.string(),
+        "run": pa.int32(),
+        "predicted": pa.int32(),
+        "score": pa.float32(),
+        "margin": pa.float32(),
+    }
+)
+"""Columns of `predictions.parquet`: what a method said of an image in a run."""
+
 
 def make_meta(artifact: str, dataset: str, *, parameters: Meta, model: Meta | None = None) -> Meta:
     """The `bifta` object of a new table.

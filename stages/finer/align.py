@@ -28,19 +28,6 @@ from stages.finer import paths
 from stages.finer.cli import FinerJob, parse_finer_job
 from stages.finer.seen import split_attributes
 
-PREDICTIONS = pa.schema(
-    {
-        "image_id": pa.string(),
-        "label": pa.int32(),
-        "method": pa.string(),
-        "run": pa.int32(),
-        "predicted": pa.int32(),
-        "score": pa.float32(),
-        "margin": pa.float32(),
-    }
-)
-"""As those of the other methods."""
-
 TOP = 5
 BATCH = 64
 
@@ -107,7 +94,7 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
         )
     folder = common_paths.attrseek(job.dataset, model)
     parameters = {"seed": job.params.seed, **job.params.score.model_dump()}
-    table = pa.concat_tables(rows) if rows else PREDICTIONS.empty_table()
+    table = pa.concat_tables(rows) if rows else tables.PREDICTIONS.empty_table()
     made = tables.make_meta("predictions", job.dataset, parameters=parameters, model=encoder.meta)
     tables.write_table(folder / "predictions.parquet", table, made)
     tables.write_json(folder / "metrics.json", metrics)
@@ -211,7 +198,7 @@ def _predictions(method: str, seen: Seen, scores: np.ndarray) -> pa.Table:
         "score": two[:, 0],
         "margin": two[:, 0] - two[:, -1],
     }
-    return pa.table(columns, schema=PREDICTIONS)
+    return pa.table(columns, schema=tables.PREDICTIONS)
 
 
 def _metrics(seen: Seen, scores: np.ndarray) -> dict[str, float | int]:

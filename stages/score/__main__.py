@@ -16,9 +16,9 @@ from stages.common.cli import Job, parse_job
 from stages.common.device import pick_device
 from stages.common.errors import UserError, run
 from stages.common.overlap import read_ahead, write_behind
-from stages.common.tables import UNTRAINED, Meta, make_meta, read_meta, read_table, write_json, writing
+from stages.common.tables import PREDICTIONS, UNTRAINED, Meta, make_meta, read_meta, read_table, write_json, writing
 from stages.score.methods import METHODS, available, class_vectors
-from stages.score.outcomes import PREDICTIONS, Inputs, Ledger, prepare, score_batch
+from stages.score.outcomes import Inputs, Ledger, prepare, score_batch
 from stages.score.stream import find_shards, kept_candidates, read_batches
 
 IMAGES_PER_BATCH = 64

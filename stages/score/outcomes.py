@@ -12,23 +12,12 @@ import torch
 
 from stages.common.alignment import draw_places, image_vectors, pool_weights
 from stages.common.params import Score
+from stages.common.tables import PREDICTIONS
 from stages.score.methods import WHOLE, Method
 from stages.score.stream import ViewBatch
 
-PREDICTIONS = pa.schema(
-    {
-        "image_id": pa.string(),
-        "label": pa.int32(),
-        "method": pa.string(),
-        "run": pa.int32(),
-        "predicted": pa.int32(),
-        "score": pa.float32(),
-        "margin": pa.float32(),
-    }
-)
 TOP = 5
 ROWS_PER_GROUP = 1 << 17
-
 
 Ranks = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """What `Outcome` holds, in its order, of all methods: [B, S] each, on the device; S is the runs of all methods."""
