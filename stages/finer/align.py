@@ -93,9 +93,8 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
             f"({seen.without} without attributes are not scored); of the same images {others}"
         )
     folder = common_paths.attrseek(job.dataset, model)
-    parameters = {"seed": job.params.seed, **job.params.score.model_dump()}
     table = pa.concat_tables(rows) if rows else tables.PREDICTIONS.empty_table()
-    made = tables.make_meta("predictions", job.dataset, parameters=parameters, model=encoder.meta)
+    made = tables.make_meta("predictions", job.dataset, parameters=job.params.score.model_dump(), model=encoder.meta)
     tables.write_table(folder / "predictions.parquet", table, made)
     tables.write_json(folder / "metrics.json", metrics)
     return lines
