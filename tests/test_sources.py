@@ -10,7 +10,7 @@ import pytest
 
 from stages.common.errors import UserError
 from stages.refine.baselines import join_descriptor, waffle_descriptors
-from stages.refine.sources import match_classes, read_descriptions, spelling
+from stages.refine.sources import match_classes, read_descriptions, read_templates, spelling
 
 FILE = Path("descriptions/toy/cupl.json")
 
@@ -53,7 +53,7 @@ def test_missing_classes_are_named_at_once_each_with_the_nearest_key() -> None:
         match_classes(FILE, found, ["wheaten terrier", "pug", "zyx", "bengal"], {})
     message = str(refused.value)
     assert "\n" not in message
-    assert f"{FILE} has no descriptions of 3 classes" in message
+    assert f"{FILE} has no descriptions of 3 of 4 classes" in message
     assert "'wheaten terrier' (nearest key: 'wheaten terier'), 'zyx' (nearest key: '" in message
     assert "'bengal' (nearest key: 'Bengal')" in message, "a key whose texts say nothing"
     assert "aliases" in message
@@ -61,8 +61,78 @@ def test_missing_classes_are_named_at_once_each_with_the_nearest_key() -> None:
 
 def test_an_alias_names_the_key(capsys: pytest.CaptureFixture[str]) -> None:
     found = {"English_Cocker_Spaniel": ["a dog"]}
-    assert match_classes(FILE, found, ["cocker"], {"cocker": "english cocker spaniel"}) == [["a dog"]]
-    assert capsys.readouterr().err == "", "a key that an alias uses is no stranger"
+    assert match_classes(FILE, found, ["cocker"], {0: "english cocker spaniel"}) == [["a dog"]]
+    out, err = capsys.readouterr()
+    assert err == "", "a key that an alias uses is no stranger"
+    assert out == f"{FILE}: 1 of 1 classes read another key: 'cocker' reads 'English_Cocker_Spaniel'\n"
+
+
+def test_the_alias_comes_before_the_own_name_and_the_own_name_before_fallbacks() -> None:
+    """A file with the keys `missile` and `projectile` describes both classes."""
+    names, fallbacks = ["missile", "projectile"], {1: ["missile"]}
+    both, one = {"missile": ["m"], "projectile": ["p"]}, {"missile": ["m"]}
+    assert match_classes(FILE, both, names, {}, fallbacks) == [["m"], ["p"]]
+    assert match_classes(FILE, one, names, {}, fallbacks) == [["m"], ["m"]]
+    assert match_classes(FILE, both, names, {1: "Missile"}, fallbacks) == [["m"], ["m"]]
+    assert match_classes(FILE, both, names, {1: "rocket"}, fallbacks) == [["m"], ["p"]], "a key of another file"
+
+
+def test_the_order_of_words_makes_no_difference_where_it_tells_nothing_apart() -> None:
+    cars = {"2012 Acura RL Sedan": ["a"], "2012 Acura TL Sedan": ["b"]}
+    assert match_classes(FILE, cars, ["Acura TL Sedan 2012", "Acura RL Sedan 2012"], {}) == [["b"], ["a"]]
+    houses = {"house boat": ["afloat"]}
+    with pytest.raises(UserError, match=r"1 of 2 classes: 'boat house' \(nearest key: 'house boat'\)"):
+        match_classes(FILE, houses, ["house boat", "boat house"], {})
+    with pytest.raises(UserError, match="'c a b'"):
+        match_classes(FILE, {"a b c": ["1"], "b a c": ["2"]}, ["c a b"], {})
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "nearest"),
+    [
+        ("bazaar indoor", ["barndoor", "bazaar", "basilica", "indoor pool"], "bazaar"),
+        ("apartment building outdoor", ["apartment building", "outdoor hotel", "building"], "apartment building"),
+        ("centred face", ["off-center face", "centered face", "face of a cougar cat"], "centered face"),
+        ("sea ice", ["lake or sea", "ice rink", "sea_ice (arctic)"], "sea_ice (arctic)"),
+        ("abisinian", ["Bengal", "Abyssinian", "Sphynx"], "Abyssinian"),
+    ],
+)
+def test_the_nearest_key_shares_words_before_letters(name: str, keys: list[str], nearest: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"'{name}' (nearest key: '{nearest}')")):
+        match_classes(FILE, {key: ["text"] for key in keys}, [name], {})
+
+
+def test_a_key_that_no_class_reads_is_the_nearer_one() -> None:
+    """The key that is left over is most likely the one that is wanted."""
+    with pytest.raises(UserError, match=r"'newt' \(nearest key: 'eft'\)"):
+        match_classes(FILE, {"new": ["a"], "eft": ["b"]}, ["new", "newt"], {})
+
+
+def test_published_lists_of_descriptors_may_be_empty() -> None:
+    found = {"donuts": [], "pizza": ["melted cheese"]}
+    assert match_classes(FILE, found, ["donuts", "pizza"], {}, may_be_empty=True) == [[], ["melted cheese"]]
+    with pytest.raises(UserError, match="'donuts'"):
+        match_classes(FILE, found, ["donuts", "pizza"], {})
+    with pytest.raises(UserError, match="'oysters'"):
+        match_classes(FILE, found, ["oysters", "pizza"], {}, may_be_empty=True)
+
+
+def test_templates_are_given_or_in_a_published_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "toy" / "clip-e.json"
+    file.parent.mkdir()
+    file.write_text('["a photo of a {}, a type of bird.", "art of the {}."]')
+    wanted = ["a photo of a {name}, a type of bird.", "art of the {name}."]
+    assert read_templates(["a {name}."], file.parent) == ["a {name}."]
+    assert read_templates("clip-e.json", file.parent) == wanted
+    assert capsys.readouterr().err == ""
+    assert read_templates(str(file), tmp_path / "other") == wanted
+    assert "DVC does not watch" in capsys.readouterr().err
+    for content in ("{", "[]", '{"a": ["b"]}', '["a photo."]', '["a {0}"]', '["a {name} {x}"]'):
+        file.write_text(content)
+        with pytest.raises(UserError, match=re.escape(str(file))):
+            read_templates("clip-e.json", file.parent)
+    with pytest.raises(UserError, match="is missing"):
+        read_templates("other.json", file.parent)
 
 
 def test_two_keys_for_one_class_are_refused() -> None:
@@ -135,25 +205,40 @@ def test_published_files_match_one_another_in_any_spelling(real: Path, dataset: 
 @pytest.mark.parametrize(
     ("descriptor", "expected"),
     [
-        ("a red crown", "a photo of a tavo, which has a red crown."),
-        ("  red   legs.\n", "a photo of a tavo, which has red legs."),
-        ("is small", "a photo of a tavo, which is small."),
-        ("Has a tail", "a photo of a tavo, which Has a tail."),
-        ("often perches", "a photo of a tavo, which often perches."),
-        ("issues a call", "a photo of a tavo, which has issues a call."),
+        ("a seabird", "which is a seabird"),
+        ("an orange bill", "which is an orange bill"),
+        ("antlers", "which is antlers"),  # the published rule goes by the letter
+        ("has a tail", "which has a tail"),
+        ("often perches", "which often perches"),
+        ("typically brown", "which typically brown"),
+        ("may be spotted", "which may be spotted"),
+        ("can be striped", "which can be striped"),
+        ("used for cutting", "which is used for cutting"),
+        ("  red   legs.\n", "which has red legs"),
+        ("is small", "which has is small"),
+        ("A red crown", "which has A red crown"),
     ],
 )
-def test_descriptors_are_joined_as_a_clause(descriptor: str, expected: str) -> None:
-    assert join_descriptor("a photo of a tavo.", descriptor) == expected
+def test_descriptors_are_joined_by_the_published_rule(descriptor: str, expected: str) -> None:
+    assert join_descriptor("Tavo", descriptor) == f"Tavo, {expected}"
+    assert join_descriptor("a photo of a tavo.", descriptor) == f"a photo of a tavo, {expected}."
 
 
-def test_random_descriptors_are_pairs_of_words_and_of_strings_the_same_every_time() -> None:
-    found = waffle_descriptors(0, 15)
-    assert len(found) == 30
-    assert found == waffle_descriptors(0, 15)
-    assert found != waffle_descriptors(1, 15)
-    assert found[:10] == waffle_descriptors(0, 5)
-    assert len(set(found)) == 30
+def test_random_descriptors_have_the_shape_of_the_class_names_and_are_the_same_every_time() -> None:
+    names = [
+        "Black-footed Albatross",
+        "Least Auklet",
+        "Bobolink",
+    ]  # 1.67 words of 7.5 letters, the longest 9 on average
+    found = waffle_descriptors(0, 15, names)
+    assert len(found) == len(set(found)) == 30
+    assert found == waffle_descriptors(0, 15, names)
+    assert found != waffle_descriptors(1, 15, names)
+    assert found[:10] == waffle_descriptors(0, 5, names)
     for words, strings in zip(found[::2], found[1::2], strict=True):
-        assert re.fullmatch(r"[a-z]{4,10} [a-z]{4,10}", words)
-        assert re.fullmatch(r"\S{4,10}, \S{4,10}", strings)
+        assert re.fullmatch(r"[a-z]{4,8} [a-z]{4,8}", words)
+        assert re.fullmatch(r"\S{5}, \S{5}", strings)
+    one, three = (waffle_descriptors(0, 3, [name])[:2] for name in ("pug", "Boeing 737 MAX"))
+    assert [len(one[0].split()), len(three[0].split())] == [1, 3]
+    assert [len(one[0]), len(one[1])] == [3, 4], "3 letters; a string is one longer where the groups divide it"
+    assert re.fullmatch(r"\S{3}, \S{3}, \S{3}", three[1])

@@ -34,6 +34,44 @@ def _only_names_the_class(text: str) -> str:
 
 PromptText = Annotated[str, AfterValidator(_only_names_the_class)]
 
+TEMPLATE_SETS = ("imagenet7", "imagenet80")
+"""open_clip's sets of templates, by their number."""
+
+
+def template(text: str) -> str:
+    """A template with `{name}`; published files write `{}`.
+
+    Raises:
+        ValueError: no place for the name, or other braces.
+    """
+    named = _only_names_the_class(text.replace("{}", "{name}"))
+    if "{name}" not in named:
+        raise ValueError(f"'{text}' must contain {{name}}")
+    return named
+
+
+def _set_or_file(text: str) -> str:
+    if text not in TEMPLATE_SETS and not text.endswith(".json"):
+        raise ValueError(f"'{text}' is neither {' nor '.join(TEMPLATE_SETS)} nor a JSON file of templates")
+    return text
+
+
+Templates = (
+    Annotated[str, AfterValidator(_set_or_file)]
+    | Annotated[list[Annotated[str, AfterValidator(template)]], Field(min_length=1)]
+)
+
+
+def _numbers_or_names(aliases: dict[int | str, str]) -> dict[int | str, str]:
+    if len({type(key) for key in aliases}) > 1:
+        number = next(key for key in aliases if isinstance(key, int))
+        raise ValueError(f'DVC cannot sort numbers and names in one mapping; write the label {number} as "{number}"')
+    return aliases
+
+
+Aliases = Annotated[dict[int | str, str], AfterValidator(_numbers_or_names)]
+"""Class name or label -> its key in description files."""
+
 
 class Demo(Section):
     seed: int
@@ -59,8 +97,8 @@ class Dataset(Section):
     manifest: str | None = None
     columns: Columns = Columns()
     names: dict[str, str] | list[str] | None = None
-    templates: Literal["imagenet7", "imagenet80"] | list[PromptText] | None = None
-    aliases: dict[str, str] = Field(default_factory=dict)
+    templates: Templates | None = None
+    aliases: Aliases = Field(default_factory=dict)
 
 
 class Ingest(Section):
@@ -152,6 +190,7 @@ class Score(Section):
     image_scale: float
     text_scale: float
     normalize: bool
+    descriptor_mean: Literal["normalized", "plain"] = "normalized"
 
     @model_validator(mode="after")
     def _all_views_is_one_run(self) -> Score:

@@ -34,8 +34,12 @@ def prompt_source(source: str) -> Path:
     return DESCRIPTIONS / "prompts" / f"{source}.yaml"
 
 
+def descriptions_folder(dataset: str) -> Path:
+    return DESCRIPTIONS / dataset
+
+
 def descriptions(dataset: str, source: str) -> Path:
-    return DESCRIPTIONS / dataset / f"{source}.json"
+    return descriptions_folder(dataset) / f"{source}.json"
 
 
 def responses(dataset: str, source: str) -> Path:

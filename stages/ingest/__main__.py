@@ -84,7 +84,8 @@ def read_listing(key: str, entry: Dataset, reader: Reader, download: bool) -> Li
             raise
         raise UserError(f"{error}; expected in the root: {source}") from None
     names = own_names(key, listing.names, entry.names)
-    return replace(listing, names=names, fine=own_fine(names, listing.fine))
+    fine = own_fine(names, listing.fine)
+    return replace(listing, names=names, fine=fine, keys=other_keys(listing, names, reader.keys))
 
 
 def own_names(key: str, found: list[str], given: Mapping[str, str] | Sequence[str] | None) -> list[str]:
@@ -120,19 +121,50 @@ def own_fine(names: Sequence[str], found: Sequence[Sequence[str]] | None) -> lis
     return fine
 
 
-def template_texts(templates: str | list[str]) -> list[str]:
-    """Templates with `{name}`, from the name of one of open_clip's sets or as given.
+def other_keys(listing: Listing, names: Sequence[str], published: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Keys under which a description file may list each class, where it does not have the class's name; best first.
+
+    They are the name that the reader found, what is known of published files, and the other names that are right.
+
+    Args:
+        listing: what the reader found.
+        names: the classes' names, which `params.yaml` may have replaced.
+    """
+    keys = []
+    for label, (name, found) in enumerate(zip(names, listing.names, strict=True)):
+        listed = listing.keys[label] if listing.keys else []
+        right = listing.fine[label] if listing.fine else []
+        forms: dict[str, str] = {}
+        for form in (name, found, *listed, *published.get(found, ()), *right):
+            forms.setdefault(spelling(form), form)
+        keys.append(list(forms.values())[1:])
+    return keys
+
+
+def labelled_aliases(key: str, aliases: Mapping[int | str, str], names: Sequence[str]) -> dict[int, str]:
+    """Label -> key in description files, from an entry's `aliases`, whose keys are class names or labels.
 
     Raises:
-        UserError: a template without `{name}`.
+        UserError: no such class.
     """
-    if isinstance(templates, list):
-        without = [template for template in templates if "{name}" not in template]
-        if without or not templates:
-            raise UserError(f"a template must contain {{name}}: {without}")
-        return templates
+    found: dict[int, str] = {}
+    for wanted, description_key in aliases.items():
+        labels = [label for label, name in enumerate(names) if spelling(name) == spelling(str(wanted))]
+        if isinstance(wanted, int) or (not labels and wanted.isdecimal()):
+            labels = [int(wanted)]
+        if not labels or not 0 <= labels[0] < len(names):
+            near = nearest(str(wanted), list(names))
+            raise UserError(f"datasets.{key}.aliases: no class has the name or label '{wanted}'{near}")
+        found.update(dict.fromkeys(labels, description_key))
+    return found
+
+
+def template_texts(templates: str | list[str]) -> list[str] | str:
+    """Templates with `{name}`: one of open_clip's sets, or as given. A file's name stays, because `refine` reads it."""
     sets = {"imagenet7": open_clip.SIMPLE_IMAGENET_TEMPLATES, "imagenet80": open_clip.OPENAI_IMAGENET_TEMPLATES}
-    return [template("{name}") for template in sets[templates]]
+    if isinstance(templates, str) and templates in sets:
+        return [template("{name}") for template in sets[templates]]
+    return templates
 
 
 def check_listing(listing: Listing) -> None:
@@ -197,9 +229,12 @@ def main() -> None:
         refuse_bad(root, probes)
     images, skipped = images_table(listing, probes), skipped_table(probes)
     made_by = {"reader": entry.reader, "split": entry.split}
-    templates = template_texts(entry.templates if entry.templates is not None else reader.templates)
-    aliases = {**{name: form for name, form in reader.aliases.items() if name in listing.names}, **entry.aliases}
-    meta = make_meta("classes", job.dataset, parameters={**made_by, "templates": templates, "aliases": aliases})
+    described = {
+        "templates": template_texts(entry.templates if entry.templates is not None else reader.templates),
+        "aliases": labelled_aliases(job.dataset, entry.aliases, listing.names),
+        "fallbacks": {label: keys for label, keys in enumerate(listing.keys or []) if keys},
+    }
+    meta = make_meta("classes", job.dataset, parameters={**made_by, **described})
     write_table(paths.classes(job.dataset), classes_table(listing), meta)
     meta = make_meta("skipped", job.dataset, parameters=made_by)
     write_table(paths.skipped(job.dataset), skipped, meta)

@@ -6,6 +6,7 @@ one entry in `READERS`. `README.md` beside this file is the table for people.
 
 from __future__ import annotations
 
+from stages.ingest import published
 from stages.ingest.archives import read_huggingface, read_webdataset
 from stages.ingest.folders import (
     imagenet_folders,
@@ -37,10 +38,9 @@ from stages.ingest.torchvision_readers import (
 
 __all__ = ["READERS", "Listing", "Reader", "Request", "read_demo", "read_folder", "read_oxford_pets"]
 
-MISSILES = {"projectile": "missile", "sunglass": "sunglasses"}
-"""In the published description files, two pairs of ImageNet's classes share a key."""
-
 BIRD = ["a photo of a {name}, a type of bird."]
+IMAGENET_TEMPLATES = "imagenet80"
+DTD_NOUNS = ("texture", "pattern", "thing", "object")
 
 READERS: dict[str, Reader] = {
     "demo": Reader(
@@ -58,9 +58,15 @@ READERS: dict[str, Reader] = {
         imagenet_folders(places=["{split}", "ILSVRC/Data/CLS-LOC/{split}"], splits=["val", "train"]),
         "val/ (or train/) with 1000 folders named by WordNet id",
         "image-net.org; its flat validation images are sorted into folders by their ground truth",
-        aliases=MISSILES,
+        templates=IMAGENET_TEMPLATES,
+        keys=published.IMAGENET,
     ),
-    "imagenet-subset": Reader(read_imagenet_subset, "folders named by WordNet id, some of ImageNet's 1000"),
+    "imagenet-subset": Reader(
+        read_imagenet_subset,
+        "folders named by WordNet id, some of ImageNet's 1000",
+        templates=IMAGENET_TEMPLATES,
+        keys=published.IMAGENET,
+    ),
     "imagenet-v2": Reader(
         imagenet_folders(
             places=["imagenetv2-{split}-format-val", "imagenetv2-{split}"],
@@ -69,25 +75,29 @@ READERS: dict[str, Reader] = {
         ),
         "imagenetv2-matched-frequency-format-val/ with folders 0 to 999",
         "huggingface.co/datasets/vaishaal/ImageNetV2",
-        aliases=MISSILES,
+        templates=IMAGENET_TEMPLATES,
+        keys=published.IMAGENET,
     ),
     "imagenet-a": Reader(
         imagenet_folders("_a", places=["imagenet-a"]),
         "imagenet-a/ with 200 folders named by WordNet id",
         "github.com/hendrycks/natural-adv-examples",
-        aliases=MISSILES,
+        templates=IMAGENET_TEMPLATES,
+        keys=published.IMAGENET,
     ),
     "imagenet-r": Reader(
         imagenet_folders("_r", places=["imagenet-r"]),
         "imagenet-r/ with 200 folders named by WordNet id",
         "github.com/hendrycks/imagenet-r",
-        aliases=MISSILES,
+        templates=IMAGENET_TEMPLATES,
+        keys=published.IMAGENET,
     ),
     "imagenet-sketch": Reader(
         imagenet_folders(places=["sketch", "imagenet-sketch"]),
         "sketch/ with 1000 folders named by WordNet id",
         "github.com/HaohanWang/ImageNet-Sketch",
-        aliases=MISSILES,
+        templates=IMAGENET_TEMPLATES,
+        keys=published.IMAGENET,
     ),
     # Animals and plants.
     "cub": Reader(
@@ -128,6 +138,7 @@ READERS: dict[str, Reader] = {
         "robots.ox.ac.uk/~vgg/data/flowers/102",
         ["a photo of a {name}, a type of flower."],
         fetch("Flowers102"),
+        published.FLOWERS102,
     ),
     # Things that people made.
     "stanford-cars": Reader(
@@ -135,6 +146,7 @@ READERS: dict[str, Reader] = {
         "stanford_cars/ with cars_test/, cars_test_annos_withlabels.mat, cars_train/ and devkit/",
         "a mirror (github.com/pytorch/vision/issues/7545 lists some); Stanford's own is gone",
         ["a photo of a {name}."],
+        keys=published.STANFORD_CARS,
     ),
     "aircraft": Reader(
         read_aircraft,
@@ -160,12 +172,19 @@ READERS: dict[str, Reader] = {
         named_folders(
             "caltech101/101_ObjectCategories",
             "101_ObjectCategories",
-            names={"Faces": "off-centre face", "Faces_easy": "centred face", "Motorbikes": "motorbike"},
+            names={
+                "Faces": "off-center face",
+                "Faces_easy": "centered face",
+                "Leopards": "leopard",
+                "Motorbikes": "motorbike",
+                "airplanes": "airplane",
+            },
             leave=["BACKGROUND_Google"],
         ),
         "101_ObjectCategories/ with a folder a class",
         "data.caltech.edu/records/mzrjq-6wc02",
         download=fetch("Caltech101"),
+        keys=published.CALTECH101,
     ),
     # Surfaces, places, actions.
     "dtd": Reader(
@@ -181,22 +200,24 @@ READERS: dict[str, Reader] = {
         ),
         "dtd/ with images/ and labels/",
         "robots.ox.ac.uk/~vgg/data/dtd",
-        ["a photo of a {name} texture."],
+        [f"a photo of {article} {{name}} {noun}." for article in ("a", "the") for noun in DTD_NOUNS],
         fetch("DTD"),
     ),
     "eurosat": Reader(
         named_folders("eurosat/2750", "2750", "EuroSAT", names=EUROSAT, superordinate="land use"),
         "2750/ with ten folders",
         "github.com/phelber/EuroSAT",
-        ["a centered satellite photo of {name}."],
+        [f"a centered satellite photo of {article}{{name}}." for article in ("", "a ", "the ")],
         fetch("EuroSAT"),
+        published.EUROSAT,
     ),
     "places365": Reader(
         read_places365,
         "categories_places365.txt, places365_val.txt and val_256/ (or val_large/)",
         "places2.csail.mit.edu",
-        ["a photo of a {name}."],
+        [f"a photo of {article} {{name}}, a type of place." for article in ("a", "the")],
         fetch("Places365", split="val", small=True),
+        published.PLACES365,
     ),
     "sun397": Reader(
         read_sun397,
@@ -210,5 +231,6 @@ READERS: dict[str, Reader] = {
         "UCF-101-midframes/ with a frame a video, and ucfTrainTestlist/",
         "crcv.ucf.edu/data/UCF101.php, frames by any video tool",
         ["a photo of a person doing {name}."],
+        keys=published.UCF101,
     ),
 }

@@ -32,6 +32,8 @@ class Listing:
     coarse: list[list[str]] | None = None
     fine: list[list[str]] | None = None
     """Of each class, every name by which it is right; the first is that of `names`."""
+    keys: list[list[str]] | None = None
+    """Of each class, other keys under which published description files list it, best first."""
     root: Path | None = None
     """Where the images are, if not under the data set's root: archives are unpacked."""
 
@@ -57,11 +59,11 @@ class Reader:
     get: str = ""
     """Where to get it, for the same message."""
     templates: str | list[str] = "imagenet7"
-    """Templates of `clip-e`: one of open_clip's sets, or the data set's own."""
+    """Templates of `clip-e`, as WCA's and CLIP's code have them: one of open_clip's sets, or the data set's own."""
     download: Callable[[Path], None] | None = None
     """Fetches it into a root folder, where torchvision can."""
-    aliases: dict[str, str] = field(default_factory=dict)
-    """Class name: its key in the published description files."""
+    keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Class name -> other keys under which published description files list it, best first."""
 
 
 def home(root: Path, *places: str, marker: str) -> Path:

@@ -186,12 +186,15 @@ def read_places365(request: Request) -> Listing:
         for name, number in read_rows(path, 2, "<image> <class id>")
     ]
     # "/a/airport_terminal", "/f/field/wild": the letter is that of the alphabet.
-    names = [readable(ids[class_id][3:].replace("/", " ")) for class_id in sorted(ids)]
+    parts = [ids[class_id].split("/")[2:] for class_id in sorted(ids)]
+    names = [readable(" ".join(own)) for own in parts]
+    # Published description files leave the qualifier out: "field wild" is "field" there.
+    keys = [[readable(own[0])] if len(own) > 1 else [] for own in parts]
     coarse = None
     if (root / "IO_places365.txt").is_file():
         inside = dict(read_rows(root / "IO_places365.txt", 2, "/<letter>/<category> <1 indoor, 2 outdoor>"))
         coarse = [["indoor" if inside.get(ids[class_id]) == "1" else "outdoor"] for class_id in sorted(ids)]
-    return Listing(prefixed(root, folder, files), names, "place", coarse)
+    return Listing(prefixed(root, folder, files), names, "place", coarse, keys=keys)
 
 
 def read_ucf101(request: Request) -> Listing:

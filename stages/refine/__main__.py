@@ -18,7 +18,7 @@ from stages.common.params import Refine
 from stages.common.tables import Meta, embedding_column, embedding_rows, make_meta, read_table, write_table
 from stages.refine.baselines import join_descriptor, waffle_descriptors
 from stages.refine.select import EXACT, RANK, SIMILAR, select
-from stages.refine.sources import match_classes, read_descriptions
+from stages.refine.sources import match_classes, read_descriptions, read_templates
 
 LABEL, TEMPLATE, WAFFLE = "label", "template", "waffle"
 ROWS_AT_ONCE = 1 << 13
@@ -33,10 +33,18 @@ class Text:
     description: str
 
 
-def collect_texts(job: Job, names: Sequence[str], templates: Sequence[str], aliases: dict[str, str]) -> list[Text]:
-    """Every text of every class: label prompts, templates, each source in order, random descriptors."""
+def collect_texts(job: Job, names: Sequence[str], made_by: Meta) -> list[Text]:
+    """Every text of every class: label prompts, templates, each source in order, random descriptors.
+
+    Args:
+        names: of the classes, by label.
+        made_by: parameters of `classes.parquet`: templates, and the keys of classes in description files.
+    """
     prompts = [job.params.refine.label_prompt.format(name=name) for name in names]
-    random = waffle_descriptors(job.params.seed, job.params.refine.waffle_pairs)
+    random = waffle_descriptors(job.params.seed, job.params.refine.waffle_pairs, names)
+    templates = read_templates(made_by["templates"], paths.descriptions_folder(job.dataset))
+    aliases = {int(label): key for label, key in made_by["aliases"].items()}
+    fallbacks = {int(label): keys for label, keys in made_by["fallbacks"].items()}
 
     def generate() -> Iterator[tuple[str, int, str]]:
         for label, prompt in enumerate(prompts):
@@ -44,10 +52,13 @@ def collect_texts(job: Job, names: Sequence[str], templates: Sequence[str], alia
         for label, name in enumerate(names):
             yield from ((TEMPLATE, label, template.format(name=name)) for template in templates)
         for source, kind in job.params.read_sources().items():
-            path = paths.descriptions(job.dataset, source)
-            for label, texts in enumerate(match_classes(path, read_descriptions(path), names, aliases)):
-                if kind == "descriptors":
-                    texts = [join_descriptor(prompts[label], text) for text in texts]
+            path, joined = paths.descriptions(job.dataset, source), kind == "descriptors"
+            found = read_descriptions(path)
+            matched = match_classes(path, found, names, aliases, fallbacks, may_be_empty=joined)
+            for label, texts in enumerate(matched):
+                if joined:
+                    # As published: CLIP-D's texts begin with the name, WaffleCLIP's with a prompt.
+                    texts = [join_descriptor(names[label], text) for text in texts] or [names[label]]
                 yield from ((source, label, text) for text in texts)
         for label, prompt in enumerate(prompts):
             yield from ((WAFFLE, label, join_descriptor(prompt, text)) for text in random)
@@ -114,8 +125,7 @@ def union_rows(texts: Sequence[Text], labels: np.ndarray, sources: Sequence[str]
 def main() -> None:
     job = parse_job("refine", __doc__, "dataset", "model")
     classes, made_by = read_table(paths.classes(job.dataset), "classes")
-    known: Meta = made_by["parameters"]
-    texts = collect_texts(job, classes["name"].to_pylist(), known["templates"], known["aliases"])
+    texts = collect_texts(job, classes["name"].to_pylist(), made_by["parameters"])
     encoder = load_encoder(job.model, job.params)
     model: Meta = {**encoder.meta, "precision": "float32"}
     path = paths.texts(job.dataset, job.model)

@@ -2,43 +2,64 @@
 
 from __future__ import annotations
 
+import math
 import string
+from collections.abc import Sequence
 
 import numpy as np
 from open_clip.tokenizer import SimpleTokenizer
 
 from stages.common.seeding import generator
 
-# A descriptor that begins so is a clause of its own; any other is a thing that the class has.
-_CLAUSE_STARTS = {"has", "have", "is", "are", "can", "may", "might", "often", "usually", "typically", "used"}
-WAFFLE_PARTS = 2
-WORD_LETTERS = (4, 10)
+FEWEST_LETTERS = 4
+"""Of a random word: shorter entries of CLIP's vocabulary are mostly function words."""
 CHARACTERS = string.ascii_letters + string.digits + "!?#&*+-=%@"
 
 
-def join_descriptor(prompt: str, descriptor: str) -> str:
-    """`prompt` with a descriptor: "a photo of a tavo, which has a red crown." (Menon & Vondrick, arXiv 2210.07183)."""
-    words = descriptor.strip().rstrip(".").split()
-    verb = "" if words and words[0].lower() in _CLAUSE_STARTS else "has "
-    return f"{prompt.rstrip('. ')}, which {verb}{' '.join(words)}."
+def join_descriptor(subject: str, descriptor: str) -> str:
+    """A descriptor as a clause: "tavo" and "a red crown" are "tavo, which is a red crown".
+
+    The rule is that of Menon & Vondrick's code (arXiv 2210.07183), which WCA's and BiFTA's share: it goes by the first
+    letters alone, so that "a seabird" and "antlers" are both joined by "which is". A full stop at the end of `subject`
+    moves to the end of the sentence.
+    """
+    words = " ".join(descriptor.strip().rstrip(".").split())
+    if words.startswith(("a", "used")):
+        clause = f"which is {words}"
+    elif words.startswith(("has", "often", "typically", "may", "can")):
+        clause = f"which {words}"
+    else:
+        clause = f"which has {words}"
+    stop = "." if subject.rstrip().endswith(".") else ""
+    return f"{subject.rstrip('. ')}, {clause}{stop}"
 
 
-def waffle_descriptors(seed: int, pairs: int) -> list[str]:
-    """`pairs` descriptors of two random words and as many of two random strings (arXiv 2306.07282, Section 3.2).
+def waffle_descriptors(seed: int, pairs: int, names: Sequence[str]) -> list[str]:
+    """`pairs` descriptors of random words and as many of random characters (arXiv 2306.07282, section 3.2).
 
-    Words are whole-word entries of CLIP's vocabulary. The same descriptors serve every class.
+    As in the paper's code, the class names set the shape: as many words as a name has on average, cut to the average
+    length of a name's words; and groups of characters, as many as a name's words, as long together as a name's longest
+    word on average. Words are entries of CLIP's vocabulary. The same descriptors serve every class.
+
+    Args:
+        names: of all classes, at least one.
     """
     rng = generator(seed, "waffle")
-    shortest, longest = WORD_LETTERS
+    words, letters, groups, characters = _shape([name.split() or [name] for name in names])
     tokens = (token.removesuffix("</w>") for token in SimpleTokenizer().encoder if token.endswith("</w>"))
-    words = sorted(t for t in tokens if t.isascii() and t.isalpha() and shortest <= len(t) <= longest)
+    known = sorted(t[:letters] for t in tokens if t.isascii() and t.isalpha() and len(t) >= FEWEST_LETTERS)
     found = []
     for _ in range(pairs):
-        found.append(" ".join(rng.choice(words, WAFFLE_PARTS)))
-        found.append(", ".join(_random_string(rng) for _ in range(WAFFLE_PARTS)))
+        found.append(" ".join(rng.choice(known, words)))
+        found.append(", ".join("".join(rng.choice(list(CHARACTERS), characters)) for _ in range(groups)))
     return found
 
 
-def _random_string(rng: np.random.Generator) -> str:
-    length = rng.integers(*WORD_LETTERS, endpoint=True)
-    return "".join(rng.choice(list(CHARACTERS), length))
+def _shape(names: Sequence[Sequence[str]]) -> tuple[int, int, int, int]:
+    """Of names cut into words: words, letters a word, groups of characters, and characters a group."""
+    words = max(1, round(float(np.mean([len(name) for name in names]))))
+    letters = max(1, round(float(np.mean([np.mean([len(word) for word in name]) for name in names]))))
+    groups = round(float(np.mean([len(name) - 1 for name in names]))) + 1
+    longest = math.ceil(np.mean([max(map(len, name)) for name in names]))
+    # As in the paper's code, which rounds up past a multiple: 9 characters in 3 groups become 4 a group.
+    return words, letters, groups, (longest + groups - longest % groups) // groups

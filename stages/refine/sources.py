@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from stages.common.errors import UserError, warn
 from stages.common.names import spelling
-from stages.common.params import FINER_SOURCE
+from stages.common.params import FINER_SOURCE, template
+
+SHOWN = 10
+"""Classes or keys that a message lists by name."""
 
 
 def clean(text: str) -> str:
@@ -41,46 +44,142 @@ def read_descriptions(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def _nearest_key(name: str, keys: Iterable[str]) -> str:
-    """The key most like a class name, however little, for the message that it has none."""
-    closest = get_close_matches(name, list(keys), n=1, cutoff=0.0)
-    return f" (nearest key: '{closest[0]}')" if closest else ""
+def read_templates(templates: Sequence[str] | str, folder: Path) -> list[str]:
+    """The templates of `clip-e`, with `{name}`.
+
+    Args:
+        templates: a list of them, or a JSON file that holds one, as published: its name in `folder`, or its path.
+
+    Raises:
+        UserError: no such file, or no list of templates in it.
+    """
+    if not isinstance(templates, str):
+        return list(templates)
+    path = folder / templates if "/" not in templates else Path(templates)
+    if folder.resolve() not in path.resolve().parents:
+        warn(f"{path}: DVC does not watch this file; put it into {folder}, or run `dvc repro -f` after changing it")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; `templates` of the data set in params.yaml names it") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error})") from None
+    if not isinstance(found, list) or not found or not all(isinstance(text, str) for text in found):
+        raise UserError(f'{path} must hold a list of templates: ["a photo of a {{}}.", ...]')
+    try:
+        return [template(text) for text in found]
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def match_classes(
-    path: Path, found: Mapping[str, Sequence[str]], names: Sequence[str], aliases: Mapping[str, str]
+    path: Path,
+    found: Mapping[str, Sequence[str]],
+    names: Sequence[str],
+    aliases: Mapping[int, str],
+    fallbacks: Mapping[int, Sequence[str]] | None = None,
+    *,
+    may_be_empty: bool = False,
 ) -> list[list[str]]:
     """The cleaned texts of each class, in the order of `names`; texts without a letter are dropped.
 
     Args:
-        aliases: class name -> key in the file, for spellings that do not match by themselves; in a file without
-            that key the name itself is looked for.
+        aliases, fallbacks: as of `find_keys`.
+        may_be_empty: a key without texts is accepted: published lists of descriptors are empty for some classes.
 
     Raises:
-        UserError: classes without texts (gives each one's nearest key), or two keys for one class.
+        UserError: classes without a key or without texts (names each one's nearest key), or two keys for one class.
+    """
+    keys = find_keys(path, found, names, aliases, fallbacks or {})
+    texts = [_with_letters(found[key]) if key else [] for key in keys]
+    missing = [
+        name for name, key, own in zip(names, keys, texts, strict=True) if key is None or not (own or may_be_empty)
+    ]
+    unused = [key for key in found if key not in set(keys)]
+    if missing:
+        some = [f"'{name}'{_nearest_key(name, list(found), unused)}" for name in missing[:SHOWN]]
+        raise UserError(
+            f"{path} has no descriptions of {len(missing)} of {len(names)} classes: {_listed(some, len(missing))}; add "
+            "them, or map the names under `aliases` of the data set in params.yaml"
+        )
+    others = [f"'{n}' reads '{k}'" for n, k in zip(names, keys, strict=True) if k and spelling(k) != spelling(n)]
+    if others:
+        listed = _listed(others, len(others))
+        print(f"{path}: {len(others)} of {len(names)} classes read another key: {listed}", flush=True)
+    if unused:
+        warn(f"{path}: {len(unused)} keys match no class and are not used: {_listed(unused, len(unused))}")
+    return texts
+
+
+def find_keys(
+    path: Path,
+    found: Iterable[str],
+    names: Sequence[str],
+    aliases: Mapping[int, str],
+    fallbacks: Mapping[int, Sequence[str]],
+) -> list[str | None]:
+    """The key of each class, in the order of `names`; several classes may have one key.
+
+    A class takes the first of these that the file has, in any spelling: the user's alias, the class's own name, a
+    fallback, the words of its name in another order.
+
+    Args:
+        aliases: label -> key that the user chose. A file of another source may lack it.
+        fallbacks: label -> keys under which published files list the class, best first.
+
+    Raises:
+        UserError: two keys for one class.
     """
     key_of: dict[str, str] = {}
     for key in found:
         other = key_of.setdefault(spelling(key), key)
         if other != key:
             raise UserError(f"{path}: keys '{other}' and '{key}' name the same class; keep one")
-    texts, missing, used = [], [], set()
-    for name in names:
-        # Files of other sources may know the class by its own name.
-        forms = [spelling(form) for form in (aliases.get(name, name), name)]
-        wanted = next((form for form in forms if form in key_of), forms[0])
-        used.add(wanted)
-        cleaned = [clean(text) for text in found[key_of[wanted]]] if wanted in key_of else []
-        texts.append([text for text in cleaned if re.search(r"[^\W\d_]", text)])
-        if not texts[-1]:
-            missing.append(f"'{name}'{_nearest_key(name, found)}")
-    if missing:
-        raise UserError(
-            f"{path} has no descriptions of {len(missing)} classes: {', '.join(missing)}; add them, or map the names "
-            "under `aliases` of the data set in params.yaml"
-        )
-    unknown = [key for form, key in key_of.items() if form not in used]
-    if unknown:
-        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-        warn(f"{path}: {len(unknown)} keys match no class and are not used: {', '.join(unknown[:10])}{more}")
-    return texts
+    own_names = {spelling(name) for name in names}
+    reordered = _by_words(form for form in key_of if form not in own_names)
+    keys = []
+    for label, name in enumerate(names):
+        own = spelling(name)
+        wanted = [spelling(aliases.get(label, name)), own, *map(spelling, fallbacks.get(label, ()))]
+        wanted += reordered.get(_words(own), [])
+        keys.append(next((key_of[form] for form in wanted if form in key_of), None))
+    return keys
+
+
+def _with_letters(texts: Iterable[str]) -> list[str]:
+    return [text for text in map(clean, texts) if re.search(r"[^\W\d_]", text)]
+
+
+def _words(form: str) -> tuple[str, ...]:
+    return tuple(sorted(form.split()))
+
+
+def _by_words(forms: Iterable[str]) -> dict[tuple[str, ...], list[str]]:
+    """Sorted words -> the key that has them, where there is one only.
+
+    AttrVR's keys are "2012 Acura RL Sedan" and "outdoor apartment_building".
+    """
+    grouped: dict[tuple[str, ...], list[str]] = {}
+    for form in forms:
+        grouped.setdefault(_words(form), []).append(form)
+    return {words: own for words, own in grouped.items() if len(own) == 1}
+
+
+def _nearest_key(name: str, keys: Sequence[str], unused: Sequence[str]) -> str:
+    """The key most like a class name: in the words they share, then in letters. Keys that no class reads come first."""
+    wanted = spelling(name)
+    words = set(wanted.split())
+
+    def likeness(key: str) -> float:
+        form = spelling(key)
+        shared, either = words & set(form.split()), words | set(form.split())
+        return len(shared) / max(1, len(either)) + SequenceMatcher(None, wanted, form).ratio()
+
+    same = [key for key in keys if spelling(key) == wanted]  # the key is there, and its texts say nothing
+    candidates = same or unused or keys
+    return f" (nearest key: '{max(candidates, key=likeness)}')" if candidates else ""
+
+
+def _listed(items: Sequence[str], count: int) -> str:
+    """The first of `count` items."""
+    return ", ".join(items[:SHOWN]) + (f" and {count - SHOWN} more" if count > SHOWN else "")
