@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,8 +19,9 @@ from stages.common.alignment import draw_places, pool_weights, softmax_by_group
 from stages.common.errors import UserError
 from stages.common.params import Score
 from stages.common.tables import embedding_column
-from stages.score.methods import METHODS, WHOLE, Method, available, class_vectors
-from stages.score.outcomes import Outcome, Tally, fetch, predictions_table, prepare, rank, score_batch
+from stages.score.__main__ import tie_lines
+from stages.score.methods import METHODS, WHOLE, Method, available, class_vectors, first_equals
+from stages.score.outcomes import Classes, Outcome, Tally, fetch, predictions_table, prepare, rank, score_batch
 from stages.score.stream import ViewBatch
 
 DIMENSIONS = 8
@@ -157,11 +159,11 @@ def score_with(
 ) -> dict[str, Outcome]:
     methods = [method for method in METHODS if method.name in names]
     vectors = map(torch.from_numpy, class_vectors(TEXTS, texts, methods, classes, score))
-    pairs = list(zip(methods, vectors, strict=True))
+    compared = [Classes(method, rows) for method, rows in zip(methods, vectors, strict=True)]
     labels = np.zeros(len(pictures), dtype=np.int64)
     ids = [picture.image_id for picture in pictures]
     inputs = prepare(make_batch(pictures), ids, labels, score, SEED, torch.device("cpu"))
-    ranks = score_batch(inputs, pairs, score)
+    ranks = score_batch(inputs, compared, score)
     outcomes = fetch(ranks, [1 if method.views == WHOLE else score.runs for method in methods])
     return {method.name: outcome for method, outcome in zip(methods, outcomes, strict=True)}
 
@@ -204,8 +206,11 @@ def test_published_scales_stay_exact() -> None:
         assert outcome.score[place] == pytest.approx(expected.max(axis=0), abs=1e-4)
 
 
-def test_whole_image_methods_compare_the_whole_image_once() -> None:
-    pictures, classes, score = make_pictures(3, [4, 7]), 3, make_score()
+@pytest.mark.parametrize("mean", ["normalized", "plain"])
+def test_whole_image_methods_compare_the_whole_image_once(mean: str) -> None:
+    pictures, classes = make_pictures(3, [4, 7]), 3
+    score = make_score().model_copy(update={"descriptor_mean": mean})
+    unit_length = ["clip-e", "cupl", *(["clip-d", "waffle"] if mean == "normalized" else [])]
     texts = make_texts(4, classes)
     outcomes = score_with(pictures, texts, classes, score, [m.name for m in METHODS if m.views == WHOLE])
     assert list(outcomes) == ["clip", "clip-e", "clip-d", "waffle", "cupl"]
@@ -217,7 +222,7 @@ def test_whole_image_methods_compare_the_whole_image_once() -> None:
             for label in range(classes):
                 rows = [r["embedding"] for r in texts.to_pylist() if (r["label"], r["source"]) == (label, source[name])]
                 total = [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
-                length = math.sqrt(dot(total, total)) if name in ("clip-e", "cupl") else 1.0
+                length = math.sqrt(dot(total, total)) if name in unit_length else 1.0
                 expected.append(dot(picture.embeddings[0].astype(np.float64).tolist(), total) / length)
             assert outcome.score[place, 0] == pytest.approx(max(expected), abs=1e-5)
             assert outcome.predicted[place, 0] == int(np.argmax(expected))
@@ -242,10 +247,29 @@ def test_class_vectors_equal_the_sum_over_texts(method: Method, normalize: bool)
             math.fsum(w * x for w, x in zip(weights, c, strict=True))
             for c in zip(*(r["embedding"] for r in rows), strict=True)
         ]
-        if method.name in ("clip-e", "cupl") or (weighted and normalize):
+        if method.name in ("clip-e", "cupl", "clip-d", "waffle") or (weighted and normalize):
             length = math.sqrt(dot(total, total))
             total = [value / length for value in total]
         assert vectors[label] == pytest.approx(total, abs=1e-6)
+
+
+def test_classes_with_the_same_texts_tie_and_the_lower_label_wins() -> None:
+    pictures, texts = make_pictures(5, [6, 4, 5]), make_texts(6, 3)
+    same = texts.filter(pc.field("label") == 1)
+    again = same.set_column(0, "label", pa.array([3] * len(same), pa.int32()))
+    texts = pa.concat_tables([texts, again.take(list(reversed(range(len(again)))))])
+    [vectors] = class_vectors(TEXTS, texts, [METHODS[4]], 4, make_score())
+    assert first_equals(vectors).tolist() == [0, 1, 2, 1], "the order of the texts makes no difference"
+    first = {"clip": np.arange(4), "cupl": np.array([0, 1, 2, 1]), "clip-d": np.array([0, 1, 2, 1])}
+    assert tie_lines(first, np.array([0, 3, 3, 1])) == [
+        "1 of 4 classes have the same texts as a class of a lower label, which wins; top-1 is at most 50.00 with cupl, "
+        "clip-d"
+    ]
+    ones = torch.from_numpy(vectors)
+    ones[3] += 1e-6 * torch.rand(ones.shape[1], generator=torch.Generator().manual_seed(0))
+    images = torch.from_numpy(np.stack([p.embeddings[:1].astype(np.float32) for p in pictures]))
+    scores = Classes(METHODS[4], ones, torch.from_numpy(first["cupl"])).scores(images)
+    assert torch.equal(scores[..., 3], scores[..., 1])
 
 
 def test_a_class_without_texts_is_refused() -> None:

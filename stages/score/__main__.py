@@ -6,8 +6,9 @@ All methods and all runs in one pass over the shards, on the GPU when there is o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -17,8 +18,8 @@ from stages.common.device import pick_device
 from stages.common.errors import UserError, run
 from stages.common.overlap import read_ahead, write_behind
 from stages.common.tables import PREDICTIONS, UNTRAINED, Meta, make_meta, read_meta, read_table, write_json, writing
-from stages.score.methods import METHODS, available, class_vectors
-from stages.score.outcomes import Inputs, Ledger, prepare, score_batch
+from stages.score.methods import METHODS, available, class_vectors, first_equals
+from stages.score.outcomes import Classes, Inputs, Ledger, prepare, score_batch
 from stages.score.stream import find_shards, kept_candidates, read_batches
 
 IMAGES_PER_BATCH = 64
@@ -53,7 +54,12 @@ def score_dataset(job: Job) -> list[str]:
     kept = kept_candidates(boxes_path, score.iou_threshold, crop["candidates"])
     methods, lines = available(texts)
     vectors = class_vectors(texts_path, texts, methods, classes, score)
-    pairs = [(m, torch.from_numpy(rows).to(device)) for m, rows in zip(methods, vectors, strict=True)]
+    first = {method.name: first_equals(rows) for method, rows in zip(methods, vectors, strict=True)}
+    lines += tie_lines(first, labels)
+    compared = [
+        Classes(method, torch.from_numpy(rows).to(device), _on_device(first[method.name], device))
+        for method, rows in zip(methods, vectors, strict=True)
+    ]
     meta = make_meta(
         "predictions",
         job.dataset,
@@ -73,7 +79,7 @@ def score_dataset(job: Job) -> list[str]:
     ):
         ledger = Ledger(methods, score.runs, writer)
         for span, inputs in read_ahead(prepared()):
-            later(ledger.add, image_ids[span], labels[span], score_batch(inputs, pairs, score))
+            later(ledger.add, image_ids[span], labels[span], score_batch(inputs, compared, score))
             progress.update(len(inputs.labels))
         later(ledger.flush)
     metrics: dict[str, object] = ledger.metrics()
@@ -81,6 +87,33 @@ def score_dataset(job: Job) -> list[str]:
         metrics["weights"] = UNTRAINED
     write_json(paths.metrics(job.dataset, job.model), metrics)
     return [*lines, f"score {job.dataset} {job.model}: {len(image_ids)} images, {len(methods)} methods"]
+
+
+def _on_device(first: np.ndarray, device: torch.device) -> torch.Tensor | None:
+    """None where each class has a vector of its own."""
+    return None if (first == np.arange(len(first))).all() else torch.from_numpy(first).to(device)
+
+
+def tie_lines(first: Mapping[str, np.ndarray], labels: np.ndarray) -> list[str]:
+    """Which methods cannot tell some classes apart, because their texts are the same, and what that costs at least.
+
+    Args:
+        first: method -> the lowest label of the same texts, for each class: [C] int64.
+        labels: [N] of the images.
+    """
+    names: dict[bytes, list[str]] = {}
+    for method, lowest in first.items():
+        names.setdefault(lowest.tobytes(), []).append(method)
+    lines = []
+    for methods in names.values():
+        lowest = first[methods[0]]
+        hidden = int((lowest != np.arange(len(lowest))).sum())
+        if hidden:
+            lines.append(
+                f"{hidden} of {len(lowest)} classes have the same texts as a class of a lower label, which wins; "
+                f"top-1 is at most {100 * (lowest[labels] == labels).mean():.2f} with {', '.join(methods)}"
+            )
+    return lines
 
 
 def box_parameters(job: Job) -> Meta:

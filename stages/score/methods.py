@@ -32,14 +32,14 @@ class Method:
     texts: str
     """Source of the texts, or KEPT."""
     combine: str
-    """How a class's texts become one vector: "mean", "normalized mean" or "weighted"."""
+    """How a class's texts become one vector: "mean", "normalized mean", "descriptor mean" or "weighted"."""
 
 
 METHODS = (
     Method("clip", WHOLE, "label", "mean"),  # arXiv 2103.00020
     Method("clip-e", WHOLE, "template", "normalized mean"),  # arXiv 2103.00020, section 3.1.4
-    Method("clip-d", WHOLE, "clip-d", "mean"),  # arXiv 2210.07183: the mean of the descriptors' cosines
-    Method("waffle", WHOLE, "waffle", "mean"),  # arXiv 2306.07282
+    Method("clip-d", WHOLE, "clip-d", "descriptor mean"),  # arXiv 2210.07183
+    Method("waffle", WHOLE, "waffle", "descriptor mean"),  # arXiv 2306.07282
     Method("cupl", WHOLE, "cupl", "normalized mean"),  # arXiv 2209.03320
     Method("wca", ALL, "cupl", "weighted"),  # arXiv 2406.02915
     Method("bifta-views", REFINED, "cupl", "weighted"),  # arXiv 2601.20419, its two halves and the whole
@@ -80,7 +80,12 @@ def class_vectors(
 
 
 def _class_vectors(path: Path, texts: pa.Table, method: Method, classes: int, score: Score) -> np.ndarray:
-    """Weighted: by the texts' cosine to the label prompt (WCA, equation 6), normalised if `score.normalize`."""
+    """The vectors of one method, [C, D] float32.
+
+    Weighted: by the texts' cosine to the label prompt (WCA, equation 6), normalised if `score.normalize`. The mean of
+    descriptors is normalised in WCA's and BiFTA's code; without that the score is the mean of the descriptors' cosines,
+    as CLIP-D and WaffleCLIP have it (`score.descriptor_mean`).
+    """
     chosen = texts["kept"] if method.texts == KEPT else pc.equal(texts["source"], method.texts)
     rows = texts.filter(pc.fill_null(chosen, False))
     labels = rows["label"].to_numpy()
@@ -93,5 +98,20 @@ def _class_vectors(path: Path, texts: pa.Table, method: Method, classes: int, sc
     else:
         weights = 1.0 / counts[labels]
     vectors = alignment.class_vectors(embedding_rows(rows["embedding"]), weights, labels, classes)
-    unit = method.combine == "normalized mean" or (method.combine == "weighted" and score.normalize)
+    unit = {
+        "mean": False,
+        "normalized mean": True,
+        "descriptor mean": score.descriptor_mean == "normalized",
+        "weighted": score.normalize,
+    }[method.combine]
     return (normalized(vectors) if unit else vectors).astype(np.float32)
+
+
+def first_equals(vectors: np.ndarray) -> np.ndarray:
+    """The lowest label of the same vector, for each class: [C, D] float32 -> [C] int64.
+
+    Classes with the same texts have the same vector but for rounding, and no image can tell them apart.
+    """
+    rounded = vectors.round(6) + 0.0  # no negative zeros
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(row.tobytes(), label) for label, row in enumerate(rounded)], dtype=np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -128,19 +129,33 @@ def _to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def score_batch(inputs: Inputs, methods: Sequence[tuple[Method, torch.Tensor]], score: Score) -> Ranks:
+class Classes(NamedTuple):
+    """What a method compares images with, on the device."""
+
+    method: Method
+    vectors: torch.Tensor
+    """[C, D] float32."""
+    first: torch.Tensor | None = None
+    """[C] int64: the lowest label of the same vector, where classes share one."""
+
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        """[B, R, D] image vectors -> [B, R, C]. Classes of one vector get one score, to the last bit."""
+        scores = images @ self.vectors.T
+        return scores if self.first is None else scores[..., self.first]
+
+
+def score_batch(inputs: Inputs, methods: Sequence[Classes], score: Score) -> Ranks:
     """All methods and runs on one batch: method after method, run after run. On a GPU it returns before that is done.
 
     Args:
-        methods: each with its [C, D] float32 class vectors, on the device.
+        methods: with what each compares images with.
     """
     views = inputs.views.float()
     vectors = {WHOLE: views[:, :1]}
-    for pool in {method.views for method, _ in methods} - {WHOLE}:
+    for pool in {classes.method.views for classes in methods} - {WHOLE}:
         weights = pool_weights(inputs.pools[pool], inputs.similarity, score.image_scale, inputs.places)
         vectors[pool] = image_vectors(weights, views, score.normalize)
-    scores = torch.cat([vectors[method.views] @ of_class.T for method, of_class in methods], dim=1)
-    return rank(scores, inputs.labels)
+    return rank(torch.cat([c.scores(vectors[c.method.views]) for c in methods], dim=1), inputs.labels)
 
 
 def rank(scores: torch.Tensor, labels: torch.Tensor) -> Ranks:
