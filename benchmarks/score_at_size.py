@@ -144,7 +144,9 @@ def write_texts(folder: Path, params: Params) -> None:
     centers = rng.standard_normal((CLASSES, DIMENSIONS))
     rows = centers[[text.label for text in texts]] + rng.standard_normal((len(texts), DIMENSIONS))
     embeddings = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    table = texts_table(texts, embeddings, params.refined_sources(), params.refine)
+    table = texts_table(
+        texts, embeddings, np.full(len(texts), 9, np.int32), 77, params.refined_sources(), params.refine
+    )
     meta = make_meta("texts", DATASET, parameters={}, model=MODEL_META)
     write_table(folder / paths.texts(DATASET, MODEL), table, meta)
 

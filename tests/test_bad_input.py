@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -27,6 +28,7 @@ from conftest import (
     make_tiny_model,
     run_stages,
 )
+from safetensors.torch import load_file, save_file
 
 STAGES = {
     "ingest": ("--dataset", "toy"),
@@ -200,15 +202,13 @@ def test_parameter_refused(path: str, value: object, names: tuple[str, ...], pro
     refuse("crop", "params.yaml", *names)
 
 
-@pytest.mark.parametrize("section", ["models", "sources"])
-def test_keys_that_make_one_stage_name(section: str, project: Project, refuse: Refuse) -> None:
+def test_keys_that_make_one_stage_name(project: Project, refuse: Refuse) -> None:
     """Of `refine@toy-a-tiny` for (toy, a-tiny) and (toy-a, tiny) DVC would run one."""
     params = yaml.safe_load(Path("params.yaml").read_text())
-    key, entry = next(iter(params[section].items()))
     params["datasets"]["toy-a"] = params["datasets"]["toy"]
-    params[section][f"a-{key}"] = entry
+    params["models"]["a-tiny"] = params["models"]["tiny"]
     Path("params.yaml").write_text(yaml.safe_dump(params))
-    refuse("crop", f"datasets.toy with {section}.a-{key}", f"datasets.toy-a with {section}.{key}", "rename one")
+    refuse("crop", "datasets.toy with models.a-tiny", "datasets.toy-a with models.tiny", "rename one")
 
 
 def test_prompt_with_another_field(project: Project, refuse: Refuse) -> None:
@@ -400,6 +400,62 @@ def test_model_folder_missing(project: Project, refuse: Refuse) -> None:
 def test_model_weights_truncated(project: Project, refuse: Refuse) -> None:
     _truncate(Path("tiny-model/open_clip_model.safetensors"))
     refuse("embed", "models.tiny", "local-dir:tiny-model")
+
+
+def _poison(part: str, value: float) -> None:
+    """Set one weight of a tower, as a broken download or a diverged training run leaves it."""
+    path = Path("tiny-model/open_clip_model.safetensors")
+    weights = load_file(path)
+    weights[part].view(-1)[0] = value
+    save_file(weights, path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("stage", "part", "named"),
+    [("refine", "text_projection", "the text 'a photo of a "), ("embed", "visual.proj", "a view of the image '")],
+)
+def test_weights_that_are_not_finite(
+    stage: str, part: str, named: str, value: float, project: Project, call: Call
+) -> None:
+    _poison(part, value)
+    check_refusal(call(stage, *STAGES[stage]), "models.tiny", named, "is not finite", "precision: float32")
+    assert not (VIEWS / "part-00000.parquet").exists() or stage == "refine"
+
+
+@pytest.mark.parametrize("artifact", ["texts.parquet", "views/part-00000.parquet"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_embeddings_that_are_not_finite(artifact: str, value: float, project: Project, refuse: Refuse) -> None:
+    path = Path("data/toy/tiny") / artifact
+    table = pq.read_table(path)
+    column = table["embedding"].combine_chunks()
+    rows = column.flatten().to_numpy(zero_copy_only=False).copy()
+    rows[-1] = value
+    spoilt = pa.FixedSizeListArray.from_arrays(pa.array(rows), column.type.list_size)
+    table = table.set_column(table.schema.get_field_index("embedding"), table.schema.field("embedding"), spoilt)
+    pq.write_table(table, path)
+    refuse("score", str(path), "is not finite", "run `dvc repro`")
+
+
+def test_texts_that_the_model_sees_in_part(project: Project, call: Call) -> None:
+    """They are counted, and two of them are not called similar because of their common beginning."""
+    words = "very long and soft white fur " * 30
+    both = {name: [f"A {name} with {words} and a {end}." for end in ("collar", "tail")] for name in CLASSES}
+    _write_cupl(both)
+    done = call("refine", "--dataset", "toy", "--model", "tiny")
+    assert done.code == 0
+    assert "cupl: 6 of 6 texts exceed 24 tokens" in done.out
+    table = pl.read_parquet("data/toy/tiny/texts.parquet").filter(pl.col("source") == "cupl")
+    assert table["kept"].to_list() == [True] * 6
+    assert table["truncated"].to_list() == [True] * 6
+    assert (table["tokens"] > 100).all()
+
+
+def test_marks_of_the_tokenizer_in_a_description_cut_nothing(project: Project, call: Call) -> None:
+    _write_cupl({name: [f"A {name}. <end_of_text> It has a {name} tail."] for name in CLASSES})
+    assert call("refine", "--dataset", "toy", "--model", "tiny").code == 0
+    texts = pl.read_parquet("data/toy/tiny/texts.parquet").filter(pl.col("source") == "cupl")["description"]
+    assert sorted(texts) == sorted(f"A {name}. It has a {name} tail." for name in CLASSES)
 
 
 def test_gpu_wanted_where_there_is_none(project: Project, refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:

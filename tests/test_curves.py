@@ -66,6 +66,25 @@ def test_error_bars_are_one_deviation_and_a_single_run_has_none() -> None:
     ]
 
 
+def test_a_data_set_that_overrides_the_parameter_has_a_curve_of_its_own() -> None:
+    """`-S +datasets.cub.score.iou_threshold=0.6` is no value of another data set, and the global one is none of CUB."""
+    cub, param = "data/cub/vit/metrics.json", "datasets.cub.score.iou_threshold"
+
+    def both(top1: float, own: float | None = None, **changed: Any) -> dict[str, Any]:
+        made = state({"bifta": figures(top1)}, **changed)
+        made["metrics"][cub] = {"data": {"bifta": figures(top1 + 1)}}
+        score = {} if own is None else {"iou_threshold": own}
+        made["params"]["params.yaml"]["data"]["datasets"] = {"cub": {"score": score}, "birds": {}}
+        return made
+
+    def found(states: list[dict[str, Any]], param: str) -> list[tuple[str, float, float]]:
+        return [(point.dataset, point.value, point.top1) for point in collect(states, param)]
+
+    assert found([both(60.0), both(50.0, 0.6)], param) == [("cub", 0.6, 51.0), ("cub", 0.8, 61.0)]
+    states = [both(60.0, 0.6), both(50.0, 0.6, score__iou_threshold=0.5)]
+    assert found(states, PARAM) == [("birds", 0.5, 50.0), ("birds", 0.8, 60.0)]
+
+
 def test_random_weights_are_said() -> None:
     points = collect([state({"bifta": figures(4.0), "weights": "UNTRAINED"})], PARAM)
     assert points[0].row["note"] == "UNTRAINED"

@@ -530,8 +530,8 @@ def test_shards_that_are_only_laid_out_anew_are_not_held_in_memory(
         most = max(most, len(held))
         return find(self, shard)
 
-    def written_now(work: Work, embedded: list[Embedded]) -> None:
-        write(work, embedded)
+    def written_now(work: Work, embedded: list[Embedded], model: str) -> None:
+        write(work, embedded, model)
         held.remove(work.shard.path)
 
     monkeypatch.setattr(OldViews, "work", work)

@@ -98,7 +98,7 @@ def test_attributes_are_a_source_for_refinement_alone_and_with_others(toy: Proje
         assert (done.code, set(refined())) == (0, expected), done.err
         if sources == ["finer"]:
             described = pl.read_parquet("data/toy/tiny/texts.parquet").filter(pl.col("source") == "finer")
-            assert described["description"][0] == "a photo of a Grey_Heron, which has crown 0."
+            assert described["description"][0] == "Grey_Heron, which has crown 0"
             assert len(described) == 6
 
 

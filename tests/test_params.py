@@ -108,6 +108,17 @@ def test_the_shipped_file_loads() -> None:
         (put("refine/label_prompt", "a {kind} of {name}."), ["refine.label_prompt: ", "{kind}"]),
         (put("refine/label_prompt", "{name} {"), ["refine.label_prompt: ", "{name} {"]),
         (put("datasets/demo/templates", ["a {name} {x}"]), ["datasets.demo.templates", "{x}"]),
+        (put("datasets/demo/templates", "imagenet8"), ["datasets.demo.templates", "imagenet7 nor imagenet80", "JSON"]),
+        (put("datasets/demo/aliases", {"red": "a", 3: "b"}), ["datasets.demo.aliases", 'write the label 3 as "3"']),
+        (put("datasets/demo/crop", {"candidats": 9}), ["datasets.demo.crop.candidats: unknown key", "'candidates'"]),
+        (put("datasets/demo/score", {"runs": "3"}), ["datasets.demo.score.runs: ", "integer", "not '3'"]),
+        (put("datasets/demo/crop", {"min_scale": 0.95}), ["datasets.demo.crop: ", "must not be above max_scale"]),
+        (
+            put("datasets/demo/score", {"iou_threshold": 0.85}),
+            ["datasets.demo: score.iou_threshold 0.85", "crop.iou_thresholds [0.5, 0.6, 0.7, 0.8, 0.9]"],
+        ),
+        (put("datasets/demo/sources", ["cup"]), ["datasets.demo.sources names 'cup'", "did you mean 'cupl'"]),
+        (put("datasets/demo/refine", {"sources": ["clip-d"]}), ["datasets.demo: refine.sources names 'clip-d'"]),
         (put("models/demo-clip/activation", "relu"), ["models.demo-clip.activation: ", "'gelu' or 'quick_gelu'"]),
         (put("models/demo-clip/preprocess", {"mean": [1, 1]}), ["models.demo-clip.preprocess.mean"]),
     ],
@@ -162,3 +173,40 @@ def test_what_is_allowed_is_taken(tmp_path: Path) -> None:
     assert params.refined_sources() == ["attrvr_des", "cupl"], "in the order of the list"
     assert params.models["b16"].preprocess is not None
     assert params.models["b16"].preprocess.mean == (0.5, 0.5, 0.5)
+
+
+def test_a_data_set_overrides_keys_and_restricts_sources(tmp_path: Path) -> None:
+    own = {
+        "reader": "folder",
+        "root": "x",
+        "sources": ["clip-d", "cupl"],
+        "crop": {"candidates": 100, "iou_thresholds": [0.8, 0.85]},
+        "refine": {"top_k": 20},
+        "score": {"iou_threshold": 0.85},
+    }
+    params = load_changed(tmp_path, put("datasets/cub", own), put("refine/sources", ["attrvr_des", "cupl"]))
+    cub, demo = params.for_dataset("cub"), params.for_dataset("demo")
+    assert (cub.crop.candidates, cub.crop.max_views, cub.refine.top_k) == (100, 100, 20)
+    assert cub.score.iou_threshold == 0.85
+    assert list(cub.sources) == ["cupl", "clip-d"], "in the order of the section"
+    assert cub.refined_sources() == ["cupl"]
+    assert (demo.crop, demo.score, demo.sources) == (params.crop, params.score, params.sources)
+    with pytest.raises(UserError, match=r"datasets\.cub: none of its sources .* set datasets\.cub\.refine\.sources"):
+        load_changed(tmp_path, put("datasets/cub", own), put("refine/sources", ["attrvr_des"]))
+
+
+def test_presets_of_the_papers_data_sets_are_allowed(tmp_path: Path) -> None:
+    """As a user copies them: under `datasets`, beside what is there."""
+    presets = yaml.safe_load((ROOT / "docs" / "presets.yaml").read_text(encoding="utf-8"))
+    params = load_changed(tmp_path, lambda raw: raw["datasets"].update(presets["datasets"]))
+    found = {key: params.for_dataset(key) for key in presets["datasets"]}
+    assert {key: (p.crop.candidates, p.score.iou_threshold) for key, p in found.items()} == {
+        "imagenet": (100, 0.85),
+        "imagenet_v2": (60, 0.8),
+        "cub": (300, 0.85),
+        "oxford_pets": (300, 0.85),
+        "dtd": (300, 0.85),
+        "food101": (100, 0.85),
+        "places365": (100, 0.85),
+    }
+    assert "attrvr_des" not in found["cub"].sources

@@ -38,7 +38,8 @@ RUNNING = re.compile(r"^Running stage '([^']+)':$", re.MULTILINE)
 TABLES = ("images.parquet", "classes.parquet", "boxes.parquet")
 OF_A_MODEL = ("texts.parquet", "predictions.parquet", "metrics.json")
 METHODS = ("clip", "clip-e", "waffle", "cupl", "wca", "bifta-views", "bifta-texts", "bifta")
-EVERY_STAGE = ("ingest", "describe", "crop", "refine", "embed", "score", "report")
+EVERY_STAGE = ("settings", "ingest", "describe", "crop", "refine", "embed", "score", "report")
+OF_A_DATASET = ("settings", "ingest", "describe", "crop")
 SENTENCES = descriptions_for(CLASSES)
 ALL_IN_ONE_PROCESS = """
 import runpy, sys
@@ -65,19 +66,18 @@ class Repository(Project):
         """The stages that `dvc repro` ran, in order."""
         return RUNNING.findall(self.run("dvc", "repro", *arguments).stdout)
 
-    def stages(self, *names: str, dataset: str = "", model: str = "", source: str = "") -> set[str]:
-        """DVC's names of these stages for every data set, model and source of params.yaml, or for the given ones."""
+    def stages(self, *names: str, dataset: str = "", model: str = "") -> set[str]:
+        """DVC's names of these stages for every data set and model of params.yaml, or for the given ones."""
         params = self.params()
         datasets = [dataset] if dataset else params["datasets"]
         models = [model] if model else params["models"]
-        sources = [source] if source else params["sources"]
         found: set[str] = set()
         for name in names:
             for key in datasets:
-                if name in ("ingest", "crop"):
+                if name in OF_A_DATASET:
                     found.add(f"{name}@{key}")
                 else:
-                    found |= {f"{name}@{key}-{other}" for other in (sources if name == "describe" else models)}
+                    found |= {f"{name}@{key}-{other}" for other in models}
         return found
 
     def artifacts(self, dataset: str) -> dict[str, bytes]:
@@ -142,7 +142,7 @@ def repository(shared: Repository, request: pytest.FixtureRequest) -> Iterator[R
 
 def test_first_run_runs_every_stage_once_and_keeps_the_descriptions(shared: Repository) -> None:
     ran = RUNNING.findall(shared.first_run)
-    assert sorted(ran) == sorted({"draw"} | shared.stages(*EVERY_STAGE, dataset="toy", model="tiny", source="cupl"))
+    assert sorted(ran) == sorted({"draw"} | shared.stages(*EVERY_STAGE, dataset="toy", model="tiny"))
     described = (shared.folder / "descriptions/toy/cupl.json").read_bytes()
     assert described == shared.describe("toy", "cupl").read_bytes()
     assert "descriptions/toy/cupl.json: used as it is" in shared.first_run
@@ -160,7 +160,7 @@ def test_source_added(repository: Repository) -> None:
         repository.describe(other, "attrvr_des")
     text = added.read_bytes()
     repository.edit(lambda params: params["sources"].update(attrvr_des="sentences"))
-    expected = repository.stages("describe", source="attrvr_des") | repository.stages("refine", "score", "report")
+    expected = repository.stages("settings", "describe", "refine", "score", "report")
     assert sorted(repository.repro()) == sorted(expected)
     assert added.read_bytes() == text
 
@@ -172,9 +172,9 @@ def _set(section: str, **values: object) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        pytest.param(_set("refine", top_k=3), ("refine", "score", "report"), id="refine"),
-        pytest.param(_set("crop", min_scale=0.4), ("crop", "embed", "score", "report"), id="crop"),
-        pytest.param(_set("score", runs=2), ("score", "report"), id="score"),
+        pytest.param(_set("refine", top_k=3), ("settings", "refine", "score", "report"), id="refine"),
+        pytest.param(_set("crop", min_scale=0.4), ("settings", "crop", "embed", "score", "report"), id="crop"),
+        pytest.param(_set("score", runs=2), ("settings", "score", "report"), id="score"),
     ],
 )
 def test_parameter_changed(
@@ -237,6 +237,14 @@ def test_data_set_added_and_killed_while_embedding(repository: Repository, tmp_p
 
     uninterrupted = run_from_scratch(repository, tmp_path / "copy", "birds")
     assert uninterrupted.artifacts("birds") == repository.artifacts("birds")
+
+    # What one data set overrides reruns nothing else.
+    repository.edit(lambda params: params["datasets"]["birds"].update(score={"runs": 5}))
+    assert sorted(repository.repro()) == sorted(repository.stages("settings", "score", "report", dataset="birds"))
+    repository.edit(lambda params: params["datasets"]["birds"].update(sources=[]))
+    again = repository.stages("settings", "describe", "refine", "score", "report", dataset="birds")
+    assert sorted(repository.repro()) == sorted(again)
+    assert list(json.loads((views.parent / "metrics.json").read_text())) == ["clip", "clip-e", "waffle"]
     repository.edit(lambda params: params["datasets"].pop("birds"))
     assert repository.repro() == []
 
@@ -269,8 +277,7 @@ def run_from_scratch(repository: Repository, folder: Path, dataset: str) -> Repo
     fresh = Repository(folder)
     (model,) = repository.params()["models"]
     pair = f"--dataset {dataset} --model {model}"
-    describe = [f"describe --dataset {dataset} --source {source}" for source in repository.params()["sources"]]
-    plain = [f"ingest --dataset {dataset}", *describe, f"crop --dataset {dataset}"]
+    plain = [f"{stage} --dataset {dataset}" for stage in ("ingest", "describe", "crop")]
     fresh.run("python", "-c", ALL_IN_ONE_PROCESS, *plain, f"refine {pair}", f"embed {pair}", f"score {pair}")
     return fresh
 
@@ -289,7 +296,7 @@ def test_root_missing(repository: Repository) -> None:
     asked = repository.run("python", "-m", "stages.common.check", check=False)
     repository.edit(lambda params: params["datasets"]["toy"].update(root="toy-images"))
     assert done.returncode != 0
-    assert RUNNING.findall(done.stdout) == []
+    assert set(RUNNING.findall(done.stdout)) <= {"settings@toy"}
     assert "nowhere" in done.stderr
     assert asked.returncode == 1
     assert asked.stderr.startswith("error: datasets.toy.root 'nowhere' does not exist")
@@ -317,6 +324,15 @@ def test_unreadable_image_costs_nothing(repository: Repository) -> None:
 def test_dag_names_every_stage(repository: Repository) -> None:
     drawn = repository.run("dvc", "dag").stdout
     assert [name for name in repository.stages(*EVERY_STAGE) if name not in drawn] == []
+
+
+def test_an_experiment_with_an_override_of_one_data_set(repository: Repository) -> None:
+    done = repository.run("dvc", "exp", "run", "-S", "+datasets.toy.score.runs=6")
+    ran = RUNNING.findall(done.stdout)
+    assert sorted(ran) == sorted(repository.stages("settings", "score", "report", dataset="toy"))
+    assert json.loads((repository.folder / "data/toy/tiny/metrics.json").read_text())["wca"]["runs"] == 6
+    repository.edit(lambda params: params["datasets"]["toy"].pop("score"))
+    repository.repro()
 
 
 def test_metrics_show_every_method(repository: Repository) -> None:
@@ -362,5 +378,5 @@ def test_push_and_pull(repository: Repository, tmp_path: Path) -> None:
     light.run("dvc", "pull", "--quiet", "ingest", "crop", "refine", "embed")
     assert not (light.folder / "data/toy/tiny/predictions.parquet").exists()
     light.edit(_set("score", runs=4))
-    assert set(light.repro("--allow-missing", "score", "report")) == light.stages("score", "report")
+    assert set(light.repro("--allow-missing", "score", "report")) == light.stages("settings", "score", "report")
     assert json.loads((light.folder / "data/toy/tiny/metrics.json").read_text())["wca"]["runs"] == 4

@@ -14,6 +14,8 @@ from stages.refine.__main__ import LABEL, Text, texts_table
 from stages.refine.select import EXACT, RANK, SIMILAR, Selection, select
 
 DIMENSIONS = 6
+SHORT = np.full(20, 5, dtype=np.int32)
+"""Numbers of tokens within any context."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,19 @@ def test_an_exact_repeat_of_a_dropped_sentence_points_at_the_one_that_was_kept()
     assert chosen.duplicate_of.tolist() == [-1, 0, -1, 0]
 
 
+def test_two_truncated_texts_are_not_similar_because_of_what_the_model_sees() -> None:
+    rows, similarity = unit(np.ones((4, 3))), np.zeros(4, dtype=np.float32)
+    truncated = np.array([True, True, False, True])
+    chosen = select(["a", "b", "c", "b"], rows, similarity, 0.99, 9, truncated)
+    assert chosen.dropped_because == [None, None, SIMILAR, EXACT]
+    texts = [Text(0, LABEL, "x"), *(Text(0, "one", text) for text in "abcd")]
+    tokens = np.array([5, 40, 33, 32, 90], dtype=np.int32)
+    table = texts_table(texts, unit(np.ones((5, 3))), tokens, 32, ["one"], make_refine())
+    assert table["truncated"].to_pylist() == [False, True, True, False, True]
+    assert table["tokens"].to_pylist() == tokens.tolist()
+    assert table["kept"].to_pylist() == [None, True, True, False, True]
+
+
 def make_refine(top_k: int = 50, threshold: float = 0.99) -> Refine:
     return Refine(
         sources="all",
@@ -159,10 +174,10 @@ def test_the_union_is_joined_in_the_order_of_the_chosen_sources() -> None:
     texts += [Text(0, "one", "s"), Text(0, "one", "t"), Text(0, "two", "s"), Text(1, "two", "s"), Text(0, "other", "s")]
     place = {text: row for row, text in enumerate(dict.fromkeys(text.description for text in texts))}
     embeddings = np.eye(4, dtype=np.float32)[[place[text.description] for text in texts]]
-    forward = texts_table(texts, embeddings, ["one", "two"], make_refine())
+    forward = texts_table(texts, embeddings, SHORT[: len(texts)], 77, ["one", "two"], make_refine())
     assert forward["kept"].to_pylist() == [None, None, True, True, False, True, None]
     assert forward["duplicate_of"].to_pylist() == [None, None, None, None, 2, None, None]
-    backward = texts_table(texts, embeddings, ["two", "one"], make_refine())
+    backward = texts_table(texts, embeddings, SHORT[: len(texts)], 77, ["two", "one"], make_refine())
     assert backward["kept"].to_pylist() == [None, None, False, True, True, True, None]
     assert backward["dropped_because"].to_pylist() == [None, None, EXACT, None, None, None, None]
     assert backward["duplicate_of"].to_pylist() == [None, None, 4, None, None, None, None]
@@ -172,7 +187,7 @@ def test_label_similarity_is_the_cosine_to_the_own_label_prompt() -> None:
     rng = np.random.default_rng(0)
     embeddings = unit(rng.normal(size=(6, 5)))
     texts = [Text(0, LABEL, "a"), Text(1, LABEL, "b"), *(Text(row % 2, "one", f"s{row}") for row in range(4))]
-    table = texts_table(texts, embeddings, ["one"], make_refine(top_k=1, threshold=1.01))
+    table = texts_table(texts, embeddings, SHORT[: len(texts)], 77, ["one"], make_refine(top_k=1, threshold=1.01))
     expected = [float(embeddings[row] @ embeddings[text.label]) for row, text in enumerate(texts)]
     assert table["label_similarity"].to_pylist() == pytest.approx(expected, abs=1e-6)
     for label in (0, 1):

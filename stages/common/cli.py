@@ -15,6 +15,7 @@ class Job:
     """What a stage was asked to do: the parameters and the keys given on the command line."""
 
     params: Params
+    """As the data set has them, where one is given: with what its entry overrides."""
     dataset: str
     model: str
     source: str
@@ -45,6 +46,8 @@ def parse_job(
     for name in wanted:
         keys[name] = getattr(arguments, name)
         check_key(f"{name}s", keys[name], getattr(params, f"{name}s"))
+    if keys["dataset"]:
+        params = params.for_dataset(keys["dataset"])
     return Job(params, keys["dataset"], keys["model"], keys["source"], arguments)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import torch
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
@@ -23,7 +24,7 @@ from stages.common.device import pick_device, pick_precision
 from stages.common.errors import UserError, nearest
 from stages.common.params import Model, Params
 from stages.common.tables import UNTRAINED
-from stages.common.tokenizer import FULL_VOCABULARY, Tokenizer, build_tokenizer
+from stages.common.tokenizer import FULL_VOCABULARY, Tokenizer, build_tokenizer, count_tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
@@ -37,10 +38,12 @@ class Encoder:
     """A loaded model. The text tower computes in float32 whatever `precision` is: de-duplication thresholds are fine.
 
     Attributes:
+        key: of `models` in params.yaml.
         meta: what goes into an artifact's metadata: name, pretrained, weights (hash), activation, image_size,
             embedding_dim, precision, and the preprocessing.
     """
 
+    key: str
     model: Any
     tokenizer: Tokenizer
     device: torch.device
@@ -72,6 +75,9 @@ class Encoder:
         Batches have `batch_size` rows, filled up where needed, and hold texts of about the same number of tokens: in
         batches of one shape, each on one core, a text's embedding does not depend, to the last bit, on the texts
         beside it.
+
+        Raises:
+            UserError: an embedding is not finite.
         """
         rows = torch.zeros(len(texts), self.meta["embedding_dim"])
         if not texts:
@@ -100,7 +106,18 @@ class Encoder:
             for (_, places), encoded in zip(batches, pool.map(encode, batches), strict=True):
                 rows[places] = encoded
                 bar.update(len(places))
+        finite = rows.isfinite().all(dim=1).numpy()
+        require_finite(finite, lambda row: f"the text '{texts[row]}'", self.key, self.meta["precision"])
         return rows
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, with the special ones; the text tower sees the first `context_length` of them."""
+        return count_tokens(self.tokenizer, texts)
+
+    @cached_property
+    def context_length(self) -> int:
+        """Tokens that the text tower takes."""
+        return int(self.tokenizer(["a"]).shape[1])
 
     def _contexts(self, tokens: torch.Tensor) -> torch.Tensor:
         """How many of a text's tokens its embedding depends on, in steps of CONTEXT_STEP: [N, L] -> [N].
@@ -113,6 +130,25 @@ class Encoder:
             return torch.full((len(tokens),), context)
         ends = tokens.argmax(dim=1) + 1
         return (-(-ends // CONTEXT_STEP) * CONTEXT_STEP).clamp(max=context)
+
+
+def require_finite(finite: np.ndarray, named: Callable[[int], str], key: str, precision: str) -> None:
+    """Refuse embeddings that are not finite: what is computed from them would look like a result.
+
+    Args:
+        finite: [N] bool, of N embeddings.
+        named: what the row of that number shows.
+        key: of the model in params.yaml.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    if not finite.all():
+        raise UserError(
+            f"models.{key}: the embedding of {named(int(np.argmin(finite)))} is not finite. The weights hold NaN, or "
+            f"their values are too large for {precision}; fetch the weights again, or set `precision: float32` in "
+            "params.yaml"
+        )
 
 
 def _with_context(model: Any, length: int) -> Any:
@@ -151,7 +187,7 @@ def load_encoder(key: str, params: Params) -> Encoder:
         "precision": precision,
         "preprocess": {name: preprocess[name] for name in PREPROCESS_KEYS},
     }
-    return Encoder(model, tokenizer, device, DTYPES[precision], meta)
+    return Encoder(key, model, tokenizer, device, DTYPES[precision], meta)
 
 
 def weights_hash(model: torch.nn.Module) -> str:

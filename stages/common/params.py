@@ -99,6 +99,10 @@ class Dataset(Section):
     names: dict[str, str] | list[str] | None = None
     templates: Templates | None = None
     aliases: Aliases = Field(default_factory=dict)
+    sources: list[str] | None = None
+    crop: dict[str, Any] = Field(default_factory=dict)
+    refine: dict[str, Any] = Field(default_factory=dict)
+    score: dict[str, Any] = Field(default_factory=dict)
 
 
 class Ingest(Section):
@@ -227,33 +231,52 @@ class Params(Section):
         taken = [source for source in self.sources if source in RESERVED_SOURCES]
         if taken:
             raise ValueError(f"sources: '{taken[0]}' is taken by texts of the pipeline's own; rename the source")
-        if self.score.iou_threshold not in self.crop.iou_thresholds:
-            raise ValueError(
-                f"score.iou_threshold {self.score.iou_threshold:g} is not one of crop.iou_thresholds "
-                f"{self.crop.iou_thresholds}"
-            )
-        if self.refine.sources != "all":
-            for source in self.refine.sources:
-                if self.sources.get(source) != "sentences" and source != FINER_SOURCE:
-                    allowed = [name for name, kind in self.sources.items() if kind == "sentences"]
-                    raise ValueError(
-                        f"refine.sources names '{source}', allowed are 'all' or some of {allowed} and '{FINER_SOURCE}'"
-                    )
+        _check_choices(self, "")
+        for key in self.datasets:
+            _check_choices(self.for_dataset(key), f"datasets.{key}: ")
         return self
 
     @model_validator(mode="after")
     def _stage_names_differ(self) -> Params:
         """DVC joins the keys of a stage by '-' and keeps, without a word, one of two stages of the same name."""
-        for kind, keys in (("models", self.models), ("sources", self.sources)):
-            first: dict[str, tuple[str, str]] = {}
-            for pair in product(self.datasets, keys):
-                other = first.setdefault("-".join(pair), pair)
-                if other != pair:
-                    raise ValueError(
-                        f"DVC cannot tell datasets.{other[0]} with {kind}.{other[1]} from datasets.{pair[0]} with "
-                        f"{kind}.{pair[1]}: both are '{'-'.join(pair)}'; rename one"
-                    )
+        first: dict[str, tuple[str, str]] = {}
+        for pair in product(self.datasets, self.models):
+            other = first.setdefault("-".join(pair), pair)
+            if other != pair:
+                raise ValueError(
+                    f"DVC cannot tell datasets.{other[0]} with models.{other[1]} from datasets.{pair[0]} with "
+                    f"models.{pair[1]}: both are '{'-'.join(pair)}'; rename one"
+                )
         return self
+
+    def for_dataset(self, key: str) -> Params:
+        """These parameters as one data set has them: with what its entry overrides, and its sources alone.
+
+        Raises:
+            ValueError: an override that its section does not allow, or an unknown source.
+        """
+        entry = self.datasets[key]
+        sections = {name: _overridden(key, name, getattr(self, name), getattr(entry, name)) for name in OVERRIDABLE}
+        if entry.sources is None:
+            return self.model_copy(update=sections)
+        for source in entry.sources:
+            if source not in self.sources:
+                known = list(self.sources)
+                raise ValueError(
+                    f"datasets.{key}.sources names '{source}', which is not under sources{nearest(source, known)}; "
+                    f"there are: {', '.join(known)}"
+                )
+        sources = {source: kind for source, kind in self.sources.items() if source in entry.sources}
+        refine: Refine = sections["refine"]
+        if refine.sources != "all" and "sources" not in entry.refine:
+            joined = [source for source in refine.sources if source in sources or source == FINER_SOURCE]
+            if not joined:
+                raise ValueError(
+                    f"datasets.{key}: none of its sources {entry.sources} is among refine.sources {refine.sources}; "
+                    f"set datasets.{key}.refine.sources"
+                )
+            sections["refine"] = refine.model_copy(update={"sources": joined})
+        return self.model_copy(update={**sections, "sources": sources})
 
     def read_sources(self) -> dict[str, str]:
         """Every source that `refine` reads, and what it holds; that of `stages/finer` where it is asked for."""
@@ -265,6 +288,41 @@ class Params(Section):
         if self.refine.sources != "all":
             return list(self.refine.sources)
         return [name for name, kind in self.sources.items() if kind == "sentences"]
+
+
+OVERRIDABLE = ("crop", "refine", "score")
+"""Sections of which the entry of a data set may override any key."""
+
+
+def _overridden(dataset: str, name: str, section: Section, own: dict[str, Any]) -> Any:
+    """`section` with a data set's own values.
+
+    Raises:
+        ValueError: they are not allowed there.
+    """
+    if not own:
+        return section
+    try:
+        return type(section).model_validate({**section.model_dump(), **own})
+    except ValidationError as error:
+        raise ValueError(_explain(error, f"datasets.{dataset}.", name)) from None
+
+
+def _check_choices(params: Params, where: str) -> None:
+    """Refuse a choice that is not among what another parameter offers.
+
+    Raises:
+        ValueError: as above; the text begins with `where`.
+    """
+    threshold, offered = params.score.iou_threshold, params.crop.iou_thresholds
+    if threshold not in offered:
+        raise ValueError(f"{where}score.iou_threshold {threshold:g} is not one of crop.iou_thresholds {offered}")
+    for source in params.refine.sources if params.refine.sources != "all" else ():
+        if params.sources.get(source) != "sentences" and source != FINER_SOURCE:
+            allowed = [name for name, kind in params.sources.items() if kind == "sentences"]
+            raise ValueError(
+                f"{where}refine.sources names '{source}', allowed are 'all' or some of {allowed} and '{FINER_SOURCE}'"
+            )
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -287,16 +345,23 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise UserError(f"{path}: {_explain(error)}") from None
 
 
-def _explain(error: ValidationError) -> str:
-    """The problems of a validation as one line: key, what is wrong, what is allowed."""
-    return "; ".join(dict.fromkeys(_explain_one(dict(problem)) for problem in error.errors()))
+def _explain(error: ValidationError, within: str = "", section: str = "") -> str:
+    """The problems of a validation as one line: key, what is wrong, what is allowed.
+
+    Args:
+        within: what stands before each key.
+        section: of `Params`, if that is what was validated.
+    """
+    inside = [section] if section else []
+    explained = (_explain_one(dict(problem), within, inside) for problem in error.errors())
+    return "; ".join(dict.fromkeys(explained))
 
 
-def _explain_one(problem: dict) -> str:
-    where = [str(part) for part in problem["loc"]]
-    key = ".".join(part for part in where if not re.search(r"[\[(]", part))
+def _explain_one(problem: dict, within: str, inside: list[str]) -> str:
+    where = [*inside, *(str(part) for part in problem["loc"])]
+    key = within + ".".join(part for part in where if not re.search(r"[\[(]", part))
     if problem["type"] == "extra_forbidden":
-        allowed = _allowed_keys([str(part) for part in where[:-1]])
+        allowed = _allowed_keys(where[:-1])
         return f"{key}: unknown key{nearest(where[-1], allowed)}; allowed here: {', '.join(allowed)}"
     if problem["type"] == "missing":
         return f"{key}: missing"

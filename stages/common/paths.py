@@ -26,6 +26,11 @@ def unpacked(dataset: str) -> Path:
     return DATA / dataset / "unpacked"
 
 
+def settings(dataset: str, section: str) -> Path:
+    """A section of params.yaml as the data set has it."""
+    return DATA / dataset / "settings" / f"{section}.json"
+
+
 def boxes(dataset: str) -> Path:
     return DATA / dataset / "boxes.parquet"
 
@@ -42,9 +47,13 @@ def descriptions(dataset: str, source: str) -> Path:
     return descriptions_folder(dataset) / f"{source}.json"
 
 
+def responses_folder(dataset: str) -> Path:
+    return DATA / dataset / "responses"
+
+
 def responses(dataset: str, source: str) -> Path:
     """The log of an LLM's answers, one JSON object a line."""
-    return DATA / dataset / "responses" / f"{source}.jsonl"
+    return responses_folder(dataset) / f"{source}.jsonl"
 
 
 def texts(dataset: str, model: str) -> Path:

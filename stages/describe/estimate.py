@@ -69,7 +69,7 @@ def print_estimate(params: Params, dataset: str | None, source: str | None) -> N
     rows: list[Estimate] = []
     problems: list[str] = []
     for key in [dataset] if dataset else params.datasets:
-        for name in [source] if source else params.sources:
+        for name in [source] if source else params.for_dataset(key).sources:
             try:
                 plan = make_plan(key, name, params.describe)
             except UserError as error:

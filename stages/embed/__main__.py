@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
 from itertools import chain, islice, tee
 
+import numpy as np
 from tqdm import tqdm
 
 from stages.common import paths
 from stages.common.cli import Job, parse_job
-from stages.common.encoders import Encoder, load_encoder
+from stages.common.encoders import Encoder, load_encoder, require_finite
 from stages.common.errors import run
 from stages.common.overlap import write_behind
 from stages.common.tables import Meta, make_meta, open_parquet, read_meta
@@ -92,7 +93,7 @@ def embed_dataset(job: Job, model: Meta, embed: EmbedShards) -> str:
             counts["shards"] += 1
             counts["images"] += len(work.missing)
             counts["views"] += sum(1 + len(image.candidates) for image in work.missing)
-            later(write, work, embedded)
+            later(write, work, embedded, job.model)
 
         def works() -> Iterator[Work]:
             for shard in plan():
@@ -110,9 +111,18 @@ def embed_dataset(job: Job, model: Meta, embed: EmbedShards) -> str:
     return f"embed {job.dataset} {job.model}: {summary(**counts)}{kept}"
 
 
-def write(work: Work, embedded: list[Embedded]) -> None:
-    """Write the shard: in a thread of its own, where fetching from a GPU may wait."""
-    write_shard(work.shard, list(assemble(work, fetch(embedded))))
+def write(work: Work, embedded: list[Embedded], model: str) -> None:
+    """Write the shard: in a thread of its own, where fetching from a GPU may wait.
+
+    Raises:
+        UserError: an embedding is not finite.
+    """
+    made = fetch(embedded)
+    # A view's similarity is the product of its embedding with the whole image's, so it is finite only if both are.
+    finite = np.array([bool(one.similarity.isfinite().all()) for one in made], dtype=bool)
+    precision = work.shard.meta["model"]["precision"]
+    require_finite(finite, lambda row: f"a view of the image '{work.missing[row].image_id}'", model, precision)
+    write_shard(work.shard, list(assemble(work, made)))
 
 
 def summary(shards: int, images: int, views: int) -> str:

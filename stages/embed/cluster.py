@@ -105,7 +105,8 @@ class Cluster:
         yield work, embedded
 
     def _encoder(self) -> tuple[str, str, Params]:
-        return str(Path.cwd()), self._job.model, self._job.params
+        # Of the parameters an encoder reads no data set's, whose entries refer to sections that are now one's alone.
+        return str(Path.cwd()), self._job.model, self._job.params.model_copy(update={"datasets": {}})
 
     def _resources(self) -> dict[str, float]:
         """What a worker takes: a GPU where the cluster has any, and its share of the cores."""

@@ -24,6 +24,7 @@ from stages.common import paths as common_paths
 from stages.common.encoders import load_encoder
 from stages.common.errors import UserError, run
 from stages.common.params import Score
+from stages.common.settings import write_settings
 from stages.finer import paths
 from stages.finer.cli import FinerJob, parse_finer_job
 from stages.finer.seen import split_attributes
@@ -46,6 +47,7 @@ class Seen:
 
 def main() -> None:
     job = parse_finer_job("finer.align", __doc__, "dataset")
+    write_settings(job.params, job.dataset, "score")
     for line in align_dataset(job, job.finer.encoder):
         print(line)
 
@@ -62,7 +64,7 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
     encoder = load_encoder(model, job.params)
     mine = tables.model_identity({"model": encoder.meta})
     tables.require_same("model", (texts_path, tables.model_identity(meta)), (paths.FINER, mine), "run `dvc repro`")
-    vectors = description_vectors(texts, classes, job.params.score)
+    vectors = description_vectors(texts_path, texts, classes, job.params.score)
     wholes = whole_images(job.dataset, model, mine)
     predictions = common_paths.predictions(job.dataset, model)
     tables.read_meta(predictions, "predictions")
@@ -118,14 +120,15 @@ def read_seen(job: FinerJob, lvlm: str) -> Seen:
     )
 
 
-def description_vectors(texts: pa.Table, classes: int, score: Score) -> np.ndarray:
+def description_vectors(path: Path, texts: pa.Table, classes: int, score: Score) -> np.ndarray:
     """sum_j v_j T_j over each class's kept descriptions, as `bifta` has it: [C, D] float32."""
     kept = texts.filter(pc.fill_null(texts["kept"], False))
+    embeddings = tables.finite_rows(kept, path, "description")
     labels = kept["label"].to_numpy()
     if len(np.unique(labels)) != classes:
         raise UserError("there are classes without kept descriptions; run `dvc repro refine`")
     weights = alignment.text_weights(kept["label_similarity"].to_numpy(), labels, classes, score.text_scale)
-    vectors = alignment.class_vectors(tables.embedding_rows(kept["embedding"]), weights, labels, classes)
+    vectors = alignment.class_vectors(embeddings, weights, labels, classes)
     return (alignment.normalized(vectors) if score.normalize else vectors).astype(np.float32)
 
 
@@ -145,7 +148,7 @@ def whole_images(dataset: str, model: str, identity: tables.Meta) -> dict[str, n
         mend = "run `dvc repro embed`"
         tables.require_same("model", (shard, tables.model_identity(meta)), (paths.FINER, identity), mend)
         whole = pq.read_table(shard, columns=["image_id", "embedding"], filters=[("candidate", "=", -1)])
-        embeddings = tables.embedding_rows(whole["embedding"]).astype(np.float32)
+        embeddings = tables.finite_rows(whole, shard, "image_id").astype(np.float32)
         found.update(zip(whole["image_id"].to_pylist(), embeddings, strict=True))
     return found
 

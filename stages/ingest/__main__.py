@@ -16,6 +16,7 @@ from stages.common.cli import parse_job
 from stages.common.errors import UserError, nearest, run, warn
 from stages.common.names import spelling
 from stages.common.params import Dataset
+from stages.common.settings import write_settings
 from stages.common.tables import make_meta, write_table
 from stages.ingest.datasets import READERS, Listing, Reader, Request
 from stages.ingest.probe import Probe, probe_all, refuse_bad
@@ -228,6 +229,7 @@ def main() -> None:
     if knobs.on_bad_image == "fail" or all(p.problem for p in probes.values()):
         refuse_bad(root, probes)
     images, skipped = images_table(listing, probes), skipped_table(probes)
+    write_settings(job.params, job.dataset, "dataset")
     made_by = {"reader": entry.reader, "split": entry.split}
     described = {
         "templates": template_texts(entry.templates if entry.templates is not None else reader.templates),

@@ -15,6 +15,7 @@ from stages.common.cli import Job, parse_job
 from stages.common.encoders import load_encoder
 from stages.common.errors import UserError, run
 from stages.common.params import Refine
+from stages.common.settings import write_settings
 from stages.common.tables import Meta, embedding_column, embedding_rows, make_meta, read_table, write_table
 from stages.refine.baselines import join_descriptor, waffle_descriptors
 from stages.refine.select import EXACT, RANK, SIMILAR, select
@@ -66,15 +67,25 @@ def collect_texts(job: Job, names: Sequence[str], made_by: Meta) -> list[Text]:
     return [Text(label, source, text) for source, label, text in generate()]
 
 
-def texts_table(texts: Sequence[Text], embeddings: np.ndarray, sources: Sequence[str], refine: Refine) -> pa.Table:
+def texts_table(
+    texts: Sequence[Text],
+    embeddings: np.ndarray,
+    tokens: np.ndarray,
+    context_length: int,
+    sources: Sequence[str],
+    refine: Refine,
+) -> pa.Table:
     """The table of texts, with the refinement of the union of `sources`.
 
     Args:
         texts: N texts, those of LABEL first, by label.
         embeddings: [N, D] float32 of unit norm.
+        tokens: [N] int32, of each text, with the special ones.
+        context_length: tokens that the model sees.
         sources: whose union is refined, in order; the texts of all others get `kept` null.
     """
     labels = np.array([text.label for text in texts], dtype=np.int32)
+    truncated = tokens > context_length
     similarity = label_similarities(embeddings, labels)
     judged, kept = np.zeros(len(texts), dtype=bool), np.zeros(len(texts), dtype=bool)
     because = np.full(len(texts), None, dtype=object)
@@ -86,6 +97,7 @@ def texts_table(texts: Sequence[Text], embeddings: np.ndarray, sources: Sequence
             similarity[rows],
             refine.cosine_threshold,
             refine.top_k,
+            truncated[rows],
         )
         repeats = chosen.duplicate_of >= 0
         judged[rows], kept[rows], because[rows] = True, chosen.kept, chosen.dropped_because
@@ -95,6 +107,8 @@ def texts_table(texts: Sequence[Text], embeddings: np.ndarray, sources: Sequence
             "label": labels,
             "source": [text.source for text in texts],
             "description": [text.description for text in texts],
+            "tokens": tokens,
+            "truncated": truncated,
             "label_similarity": similarity,
             "kept": pa.array(kept, mask=~judged),
             "dropped_because": pa.array(because, pa.string()),
@@ -124,6 +138,7 @@ def union_rows(texts: Sequence[Text], labels: np.ndarray, sources: Sequence[str]
 
 def main() -> None:
     job = parse_job("refine", __doc__, "dataset", "model")
+    write_settings(job.params, job.dataset, "sources", "refine")
     classes, made_by = read_table(paths.classes(job.dataset), "classes")
     texts = collect_texts(job, classes["name"].to_pylist(), made_by["parameters"])
     encoder = load_encoder(job.model, job.params)
@@ -131,10 +146,12 @@ def main() -> None:
     path = paths.texts(job.dataset, job.model)
     embedded = known_embeddings(path, model)
     new = [description for description in dict.fromkeys(t.description for t in texts) if description not in embedded]
-    embedded.update(zip(new, encoder.encode_texts(new, job.params.refine.batch_size, "texts").numpy(), strict=True))
-    embeddings = np.stack([embedded[text.description] for text in texts])
+    rows = encoder.encode_texts(new, job.params.refine.batch_size, "texts").numpy()
+    embedded.update(zip(new, zip(rows, encoder.token_counts(new), strict=True), strict=True))
+    embeddings = np.stack([embedded[text.description][0] for text in texts])
+    tokens = np.array([embedded[text.description][1] for text in texts], dtype=np.int32)
     sources = job.params.refined_sources()
-    table = texts_table(texts, embeddings, sources, job.params.refine)
+    table = texts_table(texts, embeddings, tokens, encoder.context_length, sources, job.params.refine)
     parameters = {
         "seed": job.params.seed,
         "sources": job.params.read_sources(),
@@ -143,18 +160,33 @@ def main() -> None:
     }
     meta = make_meta("texts", job.dataset, parameters=parameters, model=model)
     write_table(path, table, meta)
+    for line in truncated_lines(texts, table["truncated"].to_pylist(), encoder.context_length):
+        print(line)
     print(f"{summary(job, table)}; {len(new)} texts embedded")
 
 
-def known_embeddings(path: Path, model: Meta) -> dict[str, np.ndarray]:
-    """What an earlier run of this very `model` embedded: description -> [D] float32."""
+def known_embeddings(path: Path, model: Meta) -> dict[str, tuple[np.ndarray, int]]:
+    """What an earlier run of this very `model` embedded: description -> [D] float32, and its number of tokens."""
     try:
-        table, meta = read_table(path, "texts", ["description", "embedding"])
+        table, meta = read_table(path, "texts", ["description", "tokens", "embedding"])
     except UserError:  # none, or none that can be used
         return {}
-    if meta["model"] != model:
+    if meta["model"] != model or "tokens" not in table.column_names:
         return {}
-    return dict(zip(table["description"].to_pylist(), embedding_rows(table["embedding"]), strict=True))
+    rows = embedding_rows(table["embedding"])
+    finite = np.flatnonzero(np.isfinite(rows).all(axis=1))
+    descriptions, tokens = table["description"].to_pylist(), table["tokens"].to_pylist()
+    return {descriptions[row]: (rows[row], tokens[row]) for row in finite}
+
+
+def truncated_lines(texts: Sequence[Text], truncated: Sequence[bool], context_length: int) -> list[str]:
+    """One line for each source of which the model sees some texts only in part."""
+    counts = Counter(text.source for text in texts)
+    cut = Counter(text.source for text, is_cut in zip(texts, truncated, strict=True) if is_cut)
+    return [
+        f"{source}: {count} of {counts[source]} texts exceed {context_length} tokens; the model sees their beginning"
+        for source, count in cut.items()
+    ]
 
 
 def summary(job: Job, table: pa.Table) -> str:

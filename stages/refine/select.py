@@ -28,6 +28,7 @@ def select(
     label_similarity: np.ndarray,
     cosine_threshold: float,
     top_k: int,
+    truncated: np.ndarray | None = None,
 ) -> Selection:
     """Refine the descriptions of one class, in the order given.
 
@@ -38,6 +39,8 @@ def select(
         texts: N descriptions, white space cleaned.
         embeddings: [N, D] float32 of unit norm.
         label_similarity: [N] float32, cosine to the label prompt.
+        truncated: [N] bool, texts that the model sees the beginning of. Two of them are never called similar, because
+            they may differ in what the model does not see.
     """
     count = len(texts)
     dropped_because: list[str | None] = [None] * count
@@ -49,6 +52,8 @@ def select(
             dropped_because[row], duplicate_of[row] = EXACT, original
     kept = duplicate_of < 0
     similar = np.triu(embeddings @ embeddings.T >= cosine_threshold, k=1)
+    if truncated is not None:
+        similar &= ~np.outer(truncated, truncated)
     for place in np.flatnonzero(similar.any(axis=1)):
         if kept[place]:
             repeats = np.flatnonzero(similar[place] & kept)

@@ -16,9 +16,13 @@ SHOWN = 10
 """Classes or keys that a message lists by name."""
 
 
+MARKS = re.compile(r"<(?:start|end)_of_text>", re.IGNORECASE)
+"""CLIP's tokenizer takes these words for its own marks, and the model sees nothing behind the end."""
+
+
 def clean(text: str) -> str:
-    """White space collapsed."""
-    return " ".join(text.split())
+    """White space collapsed, and no marks of CLIP's tokenizer."""
+    return " ".join(MARKS.sub(" ", text).split())
 
 
 def read_descriptions(path: Path) -> dict[str, list[str]]:

@@ -21,7 +21,7 @@ import yaml
 
 from stages.common import paths
 from stages.common.errors import UserError, nearest, run, warn
-from stages.common.params import load_params
+from stages.common.params import OVERRIDABLE, load_params
 from stages.common.tables import UNTRAINED, write_json
 
 MODELS = "models"
@@ -106,7 +106,10 @@ def check_param(param: str) -> None:
     Raises:
         UserError: as above.
     """
-    known = [*flatten(load_params().model_dump()), MODELS]
+    params = load_params()
+    known = [*flatten(params.model_dump()), MODELS]
+    own = [f"{section}.{key}" for section in OVERRIDABLE for key in getattr(params, section).model_dump()]
+    known += [f"datasets.{dataset}.{key}" for dataset in params.datasets for key in own]
     if param not in known:
         raise UserError(f"params.yaml has no parameter '{param}'{nearest(param, known)}")
 
@@ -164,15 +167,32 @@ def collect(states: list[dict[str, Any]], param: str) -> list[Point]:
     points: dict[tuple[str, str, str, str], Point] = {}
     for state in states:
         params = _params(state)
-        if param not in params or not alike(params, reference, param):
+        if not alike(params, reference, param):
             continue
         for dataset, model, method, figures, note in _figures(state):
+            value = value_for(params, param, dataset)
+            if value is None:
+                continue
             top1, spread = figures["top1"], figures["std"] if figures["runs"] > 1 else 0.0
             low, high = round(top1 - spread, 4), round(top1 + spread, 4)
-            point = Point(dataset, model, method, params[param], top1, low, high, note)
+            point = Point(dataset, model, method, value, top1, low, high, note)
             points.setdefault((dataset, model, method, json.dumps(point.value)), point)
     methods = list(dict.fromkeys(point.method for point in points.values()))
     return sorted(points.values(), key=lambda p: (p.dataset, p.model, methods.index(p.method), order(p.value)))
+
+
+def value_for(params: Params, param: str, dataset: str) -> Any:
+    """What a data set was computed with, or None where the parameter is not its own to vary.
+
+    A global parameter that the data set overrides changes nothing of it; `datasets.<key>.crop.candidates` is that of
+    one data set, and the global value where its entry has none.
+    """
+    own = f"datasets.{dataset}."
+    if param.startswith(own):
+        return params.get(param, params.get(param.removeprefix(own)))
+    if param.startswith("datasets.") or own + param in params:
+        return None
+    return params.get(param)
 
 
 def across_models(states: list[dict[str, Any]]) -> list[Point]:

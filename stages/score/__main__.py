@@ -17,6 +17,7 @@ from stages.common.cli import Job, parse_job
 from stages.common.device import pick_device
 from stages.common.errors import UserError, run
 from stages.common.overlap import read_ahead, write_behind
+from stages.common.settings import write_settings
 from stages.common.tables import PREDICTIONS, UNTRAINED, Meta, make_meta, read_meta, read_table, write_json, writing
 from stages.score.methods import METHODS, available, class_vectors, first_equals
 from stages.score.outcomes import Classes, Inputs, Ledger, prepare, score_batch
@@ -27,6 +28,7 @@ IMAGES_PER_BATCH = 64
 
 def main() -> None:
     job = parse_job("score", __doc__, "dataset", "model")
+    write_settings(job.params, job.dataset, "score")
     # One core is for reading: threads of the arithmetic that wait for a core keep all the others waiting.
     torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 1) - 1)))
     for line in score_dataset(job):

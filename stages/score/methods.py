@@ -14,7 +14,7 @@ from stages.common import alignment
 from stages.common.alignment import normalized, text_weights
 from stages.common.errors import UserError
 from stages.common.params import Score
-from stages.common.tables import embedding_rows
+from stages.common.tables import finite_rows
 
 WHOLE, ALL, REFINED = "whole", "all", "refined"
 """Pools of views: the whole image; the first max_views candidates; those that survive the IoU filter."""
@@ -69,17 +69,20 @@ def class_vectors(
     """For each method one vector a class: [C, D] float32. Methods with the same vectors get the same array.
 
     Raises:
-        UserError: a class has no text of a method.
+        UserError: a class has no text of a method, or an embedding is not finite.
     """
     made: dict[tuple[str, str], np.ndarray] = {}
+    embeddings = finite_rows(texts, path, "description" if "description" in texts.column_names else "source")
     for method in methods:
         key = (method.texts, method.combine)
         if key not in made:
-            made[key] = _class_vectors(path, texts, method, classes, score)
+            made[key] = _class_vectors(path, texts, embeddings, method, classes, score)
     return [made[method.texts, method.combine] for method in methods]
 
 
-def _class_vectors(path: Path, texts: pa.Table, method: Method, classes: int, score: Score) -> np.ndarray:
+def _class_vectors(
+    path: Path, texts: pa.Table, embeddings: np.ndarray, method: Method, classes: int, score: Score
+) -> np.ndarray:
     """The vectors of one method, [C, D] float32.
 
     Weighted: by the texts' cosine to the label prompt (WCA, equation 6), normalised if `score.normalize`. The mean of
@@ -87,7 +90,8 @@ def _class_vectors(path: Path, texts: pa.Table, method: Method, classes: int, sc
     as CLIP-D and WaffleCLIP have it (`score.descriptor_mean`).
     """
     chosen = texts["kept"] if method.texts == KEPT else pc.equal(texts["source"], method.texts)
-    rows = texts.filter(pc.fill_null(chosen, False))
+    chosen = pc.fill_null(chosen, False)
+    rows = texts.filter(chosen)
     labels = rows["label"].to_numpy()
     counts = np.bincount(labels, minlength=classes)
     without = np.flatnonzero(counts == 0).tolist()
@@ -97,7 +101,7 @@ def _class_vectors(path: Path, texts: pa.Table, method: Method, classes: int, sc
         weights = text_weights(rows["label_similarity"].to_numpy(), labels, classes, score.text_scale)
     else:
         weights = 1.0 / counts[labels]
-    vectors = alignment.class_vectors(embedding_rows(rows["embedding"]), weights, labels, classes)
+    vectors = alignment.class_vectors(embeddings[chosen.to_numpy()], weights, labels, classes)
     unit = {
         "mean": False,
         "normalized mean": True,

@@ -13,7 +13,7 @@ from stages.common.overlap import read_ahead
 from stages.common.tables import (
     Meta,
     digest,
-    embedding_rows,
+    finite_rows,
     model_identity,
     open_parquet,
     read_meta,
@@ -98,7 +98,7 @@ def read_batches(
         max_views: the unfiltered pool is the first this many candidates.
 
     Raises:
-        UserError: a shard whose rows are not of the images that its metadata promises.
+        UserError: a shard whose rows are not of the images that its metadata promises, or are not finite.
     """
     first = 0
     for shard in read_ahead(_read_shards(shards, image_ids)):
@@ -133,7 +133,7 @@ def _read_shards(shards: Sequence[Path], image_ids: Sequence[str]) -> Iterator[_
             raise UserError(f"{path} has rows of other images than its metadata says; delete it, run `dvc repro embed`")
         first += len(ids)
         starts = np.append(starts, len(candidate))
-        yield _Rows(starts, candidate, table["similarity"].to_numpy(), embedding_rows(table["embedding"]))
+        yield _Rows(starts, candidate, table["similarity"].to_numpy(), finite_rows(table, path, "image_id"))
 
 
 def _pad(shard: _Rows, images: slice, first: int, kept: np.ndarray, max_views: int) -> ViewBatch:

@@ -1,0 +1,1 @@
+"""settings: `params.yaml` -> what each stage is set to for a data set."""
