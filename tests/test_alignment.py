@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from stages.common.alignment import draw_places, pool_weights, softmax_by_group
 from stages.common.errors import UserError
 from stages.common.params import Score
+from stages.common.ranking import rank
 from stages.common.tables import embedding_column
 from stages.score.__main__ import tie_lines
 from stages.score.methods import METHODS, WHOLE, Method, available, class_vectors, first_equals
-from stages.score.outcomes import Classes, Outcome, Tally, fetch, predictions_table, prepare, rank, score_batch
+from stages.score.outcomes import Classes, Outcome, Tally, fetch, predictions_table, prepare, score_batch
 from stages.score.stream import ViewBatch
 
 DIMENSIONS = 8

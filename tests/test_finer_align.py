@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from stages.common.params import Score, load_params
 from stages.common.tables import make_meta, write_table
-from stages.finer.align import align
+from stages.finer.align import Seen, align, outcome
 from stages.finer.answers import ANSWERS
 from stages.finer.seen import split_attributes
 
@@ -162,3 +162,13 @@ def test_without_attrseek_s_answers_the_line_says_what_is_wanted(toy: Project, c
     done = call("finer.align", "--dataset", "toy")
     assert done.code == 0 and "no row for attrseek (vlm): it wants ATTRSEEK's answers" in done.out
     assert json.loads((MADE / "metrics.json").read_text()) == {}
+
+
+def test_ties_and_what_is_no_number_count_as_with_the_other_methods() -> None:
+    """Of equal scores the lower label is ahead, and NaN is right nowhere."""
+    scores = np.zeros((3, 7), dtype=np.float32)
+    scores[2] = np.nan
+    seen = Seen("lvlm", ["a", "b", "c"], np.array([0, 5, 1], dtype=np.int32), [], 0)
+    table, metrics = outcome("attrseek (lvlm)", seen, scores)
+    assert metrics["top1"] == metrics["top5"] == pytest.approx(100 / 3, abs=1e-4)
+    assert table["predicted"].to_pylist()[:2] == [0, 0]

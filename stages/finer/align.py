@@ -24,12 +24,12 @@ from stages.common import paths as common_paths
 from stages.common.encoders import load_encoder
 from stages.common.errors import UserError, run
 from stages.common.params import Score
+from stages.common.ranking import rank
 from stages.common.settings import write_settings
 from stages.finer import paths
 from stages.finer.cli import FinerJob, parse_finer_job
 from stages.finer.seen import split_attributes
 
-TOP = 5
 BATCH = 64
 
 
@@ -87,8 +87,8 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
             )
         whole = np.stack([wholes[image_id] for image_id in seen.image_ids])
         scores = align(views, whole, vectors, job.params.score)
-        rows.append(_predictions(method, seen, scores))
-        metrics[method] = _metrics(seen, scores)
+        table, metrics[method] = outcome(method, seen, scores)
+        rows.append(table)
         others = ", ".join(f"{name} {top1:.2f}" for name, top1 in others_on(predictions, seen.image_ids))
         lines.append(
             f"{method} on {job.dataset}: top-1 {metrics[method]['top1']:.2f} of {len(seen.image_ids)} images "
@@ -189,30 +189,31 @@ def align(views: Sequence[np.ndarray], whole: np.ndarray, classes: np.ndarray, s
     return np.concatenate(scores)
 
 
-def _predictions(method: str, seen: Seen, scores: np.ndarray) -> pa.Table:
-    two = -np.sort(-scores, axis=1)[:, :2]
+def outcome(method: str, seen: Seen, scores: np.ndarray) -> tuple[pa.Table, dict[str, float | int]]:
+    """Predictions and metrics (percent) as those of the other methods, by the same ranking.
+
+    Args:
+        scores: [B, C] float32.
+    """
+    ranks = rank(torch.from_numpy(scores)[:, None], torch.from_numpy(seen.labels.astype(np.int64)))
+    predicted, best, margin, in_top = (tensor[:, 0].numpy() for tensor in ranks)
     columns = {
         "image_id": seen.image_ids,
         "label": seen.labels,
         "method": [method] * len(seen.image_ids),
         "run": np.zeros(len(scores), dtype=np.int32),
-        "predicted": scores.argmax(axis=1).astype(np.int32),
-        "score": two[:, 0],
-        "margin": two[:, 0] - two[:, -1],
+        "predicted": predicted.astype(np.int32),
+        "score": best,
+        "margin": margin,
     }
-    return pa.table(columns, schema=tables.PREDICTIONS)
-
-
-def _metrics(seen: Seen, scores: np.ndarray) -> dict[str, float | int]:
-    """As those of the other methods: percent."""
-    rank = (scores > scores[np.arange(len(scores)), seen.labels][:, None]).sum(axis=1)
-    return {
-        "top1": round(100 * float((scores.argmax(axis=1) == seen.labels).mean()), 4),
-        "top5": round(100 * float((rank < TOP).mean()), 4),
+    metrics = {
+        "top1": round(100 * float((predicted == seen.labels).mean()), 4),
+        "top5": round(100 * float(in_top.mean()), 4),
         "std": 0.0,
         "images": len(scores),
         "runs": 1,
     }
+    return pa.table(columns, schema=tables.PREDICTIONS), metrics
 
 
 if __name__ == "__main__":

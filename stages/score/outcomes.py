@@ -13,15 +13,12 @@ import torch
 
 from stages.common.alignment import draw_places, image_vectors, pool_weights
 from stages.common.params import Score
+from stages.common.ranking import Ranks, rank
 from stages.common.tables import PREDICTIONS
 from stages.score.methods import WHOLE, Method
 from stages.score.stream import ViewBatch
 
-TOP = 5
 ROWS_PER_GROUP = 1 << 17
-
-Ranks = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
-"""What `Outcome` holds, in its order, of all methods: [B, S] each, on the device; S is the runs of all methods."""
 
 
 @dataclass(frozen=True)
@@ -156,21 +153,6 @@ def score_batch(inputs: Inputs, methods: Sequence[Classes], score: Score) -> Ran
         weights = pool_weights(inputs.pools[pool], inputs.similarity, score.image_scale, inputs.places)
         vectors[pool] = image_vectors(weights, views, score.normalize)
     return rank(torch.cat([c.scores(vectors[c.method.views]) for c in methods], dim=1), inputs.labels)
-
-
-def rank(scores: torch.Tensor, labels: torch.Tensor) -> Ranks:
-    """[B, S, C] scores and [B] labels -> predictions; the lower label wins a tie."""
-    classes = scores.shape[-1]
-    score, predicted = scores.max(dim=-1)
-    if classes > 1:
-        margin = score - scores.scatter(-1, predicted[..., None], -torch.inf).amax(dim=-1)
-    else:
-        margin = torch.zeros_like(score)
-    # Counted, because the indices of `topk` are in no particular order where scores are equal; NaN is never in the top.
-    true = scores.gather(2, labels[:, None, None].expand(-1, scores.shape[1], 1))
-    not_lower = torch.arange(classes, device=scores.device) >= labels[:, None, None]
-    not_ahead = (scores < true) | ((scores == true) & not_lower)
-    return predicted, score, margin, not_ahead.sum(dim=-1) > classes - TOP
 
 
 def fetch(ranks: Ranks, runs: Sequence[int]) -> list[Outcome]:
