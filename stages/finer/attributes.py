@@ -219,7 +219,8 @@ class _Index:
             if concept.common_name:
                 self._by_common.setdefault(spelling(concept.common_name), []).append(concept)
         self._known = {spelling(form) for found in classes for form in found.fine}
-        self._cut = {form for found in classes for form in _cut(found.name)} - self._known
+        self._cut = {form for found in classes for form in _cut(found.name)}
+        self._cut -= {spelling(found.name) for found in classes}  # a class's own name is not cut from another's
 
     def of(self, found: ClassLabels) -> list[Concept]:
         """The concepts that may be a class's, the likeliest first."""
