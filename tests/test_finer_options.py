@@ -107,6 +107,15 @@ def test_a_published_coarse_list_is_closed_where_it_has_every_label(
     assert len(found) == {"airplane": 30, "Car": 7}.get(superordinate if right else "", 1)
 
 
+def test_a_coarse_label_outside_of_the_published_list_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = {"superordinate": "car", "fine": ["it"]}
+    cars = [sample_of(tmp_path, idx, coarse=[body], **labels) for idx, body in enumerate(("van", "wagon"))]
+    assert not any("Choose one of" in q.text for q in questions_of(*cars) if q.granularity == "coarse")
+    assert "lacks 1 of 2 coarse labels, such as 'wagon'; the question is asked without" in capsys.readouterr().err
+
+
 def test_examples_name_no_class_and_no_label_of_any_data_set() -> None:
     """Against every table of names that is at hand."""
     flowers: list[str] = list(torchvision.datasets.Flowers102.classes)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from stages.common.errors import warn
 from stages.common.names import spelling
 from stages.finer.scoring import normalise
 
@@ -112,12 +113,25 @@ def kinds(superordinates: Iterable[str]) -> list[str]:
     return sorted([*map(shown_as, own), *others], key=str.casefold)
 
 
-def coarse_list(superordinates: Iterable[str], coarse: Collection[str]) -> Closed | None:
-    """The closed list of a data set's coarse question: a published one that has all of its coarse labels, or none."""
+def coarse_list(dataset: str, superordinates: Iterable[str], coarse: Collection[str]) -> Closed | None:
+    """The closed list of a data set's coarse question: a published one that has all of its coarse labels, or none.
+
+    A line says so where the list has some of the labels and not all.
+    """
     above = {singular(label) for label in superordinates}
     closed = COARSE.get(min(above)) if len(above) == 1 else None
-    known = {spelling(option) for option in closed.options} if closed else set()
-    return closed if coarse and all(spelling(label) in known for label in coarse) else None
+    if closed is None or not coarse:
+        return None
+    known = {spelling(option) for option in closed.options}
+    others = sorted(label for label in coarse if spelling(label) not in known)
+    if not others:
+        return closed
+    if len(others) < len(coarse):
+        warn(
+            f"{dataset}: the published list of the coarse question ({closed.level}) lacks {len(others)} of "
+            f"{len(coarse)} coarse labels, such as '{others[0]}'; the question is asked without the list"
+        )
+    return None
 
 
 def one_right(options: Sequence[str], right: Sequence[str], golds: Sequence[str]) -> list[str]:

@@ -139,7 +139,7 @@ def build_questions(
     Raises:
         UserError: an image that cannot be read.
     """
-    lists = Lists(samples)
+    lists = Lists(dataset, samples)
     questions = []
     for row in choose(samples, ask.images_per_class, seed):
         sample = samples[row]
@@ -162,10 +162,10 @@ def build_questions(
 class Lists:
     """The closed lists of a data set's questions, each with one right option for the image that it is about."""
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
+    def __init__(self, dataset: str, samples: Sequence[Sample]) -> None:
         superordinates = {sample.superordinate for sample in samples}
         self._kinds = kinds(superordinates)
-        closed = coarse_list(superordinates, {label for sample in samples for label in sample.coarse})
+        closed = coarse_list(dataset, superordinates, {label for sample in samples for label in sample.coarse})
         self.level = closed.level if closed else prompts.LEVEL
         self._coarse = closed.options if closed else ()
 
