@@ -136,6 +136,13 @@ def test_unified_file_missing_or_in_another_encoding(tmp_path: Path) -> None:
         read_unified(tmp_path / "u.jsonl", "x", CLASS_NAMES)
 
 
+def test_a_species_without_a_common_name_has_a_blank_label_that_is_left_out(tmp_path: Path) -> None:
+    path = unified_file(tmp_path / "u.jsonl", line(**{"fine-level-lbl": ["A300B4", ""]}))
+    assert read_unified(path, "x", CLASS_NAMES)[0].fine == ["A300B4"]
+    with pytest.raises(UserError, match="'fine-level-lbl' must be a list of at least one label"):
+        read_unified(unified_file(path, line(**{"fine-level-lbl": [" "]})), "x", CLASS_NAMES)
+
+
 def test_labels_match_in_any_spelling(tmp_path: Path) -> None:
     rows = [line(**{"fine-level-lbl": ["boeing_707", "707 320"]}), line(idx=1, metadata=...)]
     read = read_unified(unified_file(tmp_path / "u.jsonl", *rows), "x", CLASS_NAMES)
@@ -342,6 +349,15 @@ def test_published_files_for_both_splits(labelled: Project, call: Call) -> None:
         "error: train.jsonl: 1 images are in test.jsonl as well, such as 'toy-images/blue tavo/0.jpg'; none may be "
         "both trained on and asked about\n"
     )
+
+
+def test_a_rank_beside_a_published_file_is_one_line(labelled: Project, call: Call) -> None:
+    labelled.edit(lambda params: params["finer"]["datasets"]["toy"].update(unified="u.jsonl", rank="order"))
+    done = call("finer.unify", "--dataset", "toy")
+    assert done.code == 1 and len(done.err.splitlines()) == 1
+    assert "rank is given beside unified, a file that has coarse labels of its own; take one out" in done.err
+    labelled.edit(lambda params: params["finer"]["datasets"]["toy"].update(unified=None, rank="kingdom"))
+    assert "finer.datasets.toy.rank" in call("finer.unify", "--dataset", "toy").err
 
 
 def test_published_train_file_alone_is_one_line(labelled: Project, call: Call) -> None:

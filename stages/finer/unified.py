@@ -191,7 +191,7 @@ def _sample(path: Path, number: int, text: str) -> Sample:
             ("idx", "a whole number of at least 0", type(line["idx"]) is int and line["idx"] >= 0),
             ("basic-level-lbl", "a label", _is_label(line["basic-level-lbl"])),
             ("coarse-level-lbl", "a list of labels", _are_labels(line["coarse-level-lbl"])),
-            ("fine-level-lbl", "a list of at least one label", _are_labels(line["fine-level-lbl"], fewest=1)),
+            ("fine-level-lbl", "a list of at least one label", _has_label(line["fine-level-lbl"])),
             ("img_path", "the path of an image", _is_label(line["img_path"])),
             ("metadata", "an object", isinstance(metadata, dict)),
         )
@@ -200,15 +200,21 @@ def _sample(path: Path, number: int, text: str) -> Sample:
     if wrong:
         raise UserError(f"{where}: {wrong[0]}; {MEND}")
     above, coarse, fine = (line[f"{level}-level-lbl"] for level in ("basic", "coarse", "fine"))
-    return Sample(line["idx"], above, coarse, fine, line["img_path"], metadata)
+    # The published exact match finds a blank label in every answer.
+    return Sample(line["idx"], above, coarse, [*filter(_is_label, fine)], line["img_path"], metadata)
 
 
 def _is_label(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _are_labels(value: Any, fewest: int = 0) -> bool:
-    return isinstance(value, list) and len(value) >= fewest and all(map(_is_label, value))
+def _are_labels(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_label, value))
+
+
+def _has_label(value: Any) -> bool:
+    """Whether a list has a label; blank ones may stand beside it, for iNaturalist's species without a common name."""
+    return isinstance(value, list) and any(map(_is_label, value)) and all(isinstance(label, str) for label in value)
 
 
 def _refuse_duplicates(path: Path, numbered: Sequence[tuple[int, Sample]]) -> None:
