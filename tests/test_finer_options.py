@@ -47,7 +47,8 @@ def options_of(text: str) -> list[str]:
         (("airplane", ["Boeing"], ["737-800", "Boeing 737"]), "Airplane", ("aircraft",)),
         (("Car", ["van"], ["Audi 100 Wagon 1994"]), "Car", ("car",)),
         (("Plants", ["Tree", "Shrub"], ["Cornus alternifolia"]), "Plants", ("tree", "flower")),
-        # "ant" occurs in "Plants", "ray" in "Ray-finned Fishes".
+        # "ani" occurs in "Animalia", "ant" in "Plants", "ray" in "Ray-finned Fishes".
+        (("Bird", ["Ani"], ["Groove-billed Ani"]), "Birds", ("Animalia",)),
         (("Insects", ["Ant"], ["Formica rufa"]), "Insects", ("Plants",)),
         (("Animalia", ["Ray"], ["Raja clavata"]), "Animalia", ("Ray-finned Fishes",)),
         # Data sets of one's own: nothing that may be said of the same thing.

@@ -32,8 +32,8 @@ class Row:
 class Places:
     """Finds the image that a path means, wherever its author kept the data set.
 
-    A path means an image whose own path, the data set's root included, ends with it, or whose image_id it ends with:
-    "/shared/nas/data/CUB_200_2011/images/001.x/a.jpg" and "{data_dir_path}/CUB_200_2011/images/001.x/a.jpg" are
+    A path means an image if it ends with the image_id, or if the image's own path, root included, ends with it.
+    "/shared/nas/data/CUB_200_2011/images/001.x/a.jpg" and "{data_dir_path}/CUB_200_2011/images/001.x/a.jpg" both mean
     "images/001.x/a.jpg" of the root "cub/CUB_200_2011".
     """
 
@@ -108,14 +108,14 @@ def read_published(
 ) -> list[Sample]:
     """A published unified file with our metadata.
 
-    The label is that of the image in `images.parquet`; only of an image that is not there the names decide.
+    The label is that of the image in `images.parquet`. Names decide only for an image that is not in that table.
 
     Args:
         images: image_id -> row of `images.parquet`.
 
     Raises:
-        UserError: as `parse_unified`; images that are not there, or a path that means several; fine labels that are
-            another class's than the image, or, without the image's own label, not one class's.
+        UserError: as `parse_unified`; images that are not there; a path that means several images; fine labels of
+            another class than the image's; an image that is not in the table and has not one class's labels.
     """
     labels, places = Labels([found.fine for found in classes]), Places(root, images)
     samples, missing = [], []

@@ -69,9 +69,9 @@ def parse_unified(path: Path) -> list[tuple[int, Sample]]:
 def read_unified(path: Path, dataset: str, names: Sequence[Sequence[str]]) -> list[Sample]:
     """The lines of a unified file, checked; `metadata` of each holds the label of its class.
 
-    A line that `unify` wrote says the label itself. Only a line without one is looked up by its names, because a name
-    may be that of several classes: an aircraft's family can be another class's variant, and published names leave out
-    what tells two classes apart.
+    A line that `unify` wrote has the label itself. Names are looked up only for a line without one, because several
+    classes may have one name: an aircraft's family can be another class's variant, and published names leave out what
+    tells two classes apart.
 
     Args:
         names: of each class of the data set, every name by which it is right (`ClassLabels.fine`).
