@@ -129,10 +129,11 @@ def _concept(path: Path, place: int, entry: Any) -> Concept:
 def _pruned(where: str, place: int, entry: dict[str, Any]) -> Concept:
     """An entry with `fine` and `required` (and, if wanted, `likely`) at its top level."""
     fine = entry["fine"]
-    if not isinstance(fine, list) or not fine or not all(map(_is_name, fine)):
+    names = tuple(filter(_is_name, fine)) if isinstance(fine, list) else ()  # a common name may be blank
+    if not names:
         raise UserError(f"{where}: `fine` must be a list of at least one label, not {fine!r}")
     lists = {"required": entry["required"], "likely": entry.get("likely", [])}
-    return Concept(place, fine[0], _attributes(f"{where} ('{fine[0]}')", lists), fine=tuple(fine))
+    return Concept(place, names[0], _attributes(f"{where} ('{names[0]}')", lists), fine=names)
 
 
 def _is_name(value: Any) -> TypeGuard[str]:
