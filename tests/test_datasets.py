@@ -12,13 +12,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Call, Project
+from miniatures import (
+    AIRCRAFT,
+    GRASS,
+    WORM,
+    category,
+    make_aircraft,
+    make_cars,
+    make_cub,
+    make_dogs,
+    make_inaturalist,
+    make_nabirds,
+    put,
+    write,
+)
 from PIL import Image
 from scipy.io import savemat  # type: ignore[import-untyped]
 
@@ -26,6 +39,7 @@ from stages.common.errors import UserError
 from stages.common.params import Columns
 from stages.ingest import torchvision_readers
 from stages.ingest.__main__ import CLASSES, check_listing, classes_table, own_fine, own_names, template_texts
+from stages.ingest.coarse import bird_groups, car_body
 from stages.ingest.datasets import READERS, Listing, Request
 from stages.ingest.folders import imagenet_ids, imagenet_names
 from stages.ingest.lists import bird_group
@@ -38,21 +52,6 @@ def picture(colour: str = "teal", kind: str = "JPEG") -> bytes:
 
 
 JPEG = picture()
-
-
-def put(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(JPEG)
-    return root
-
-
-def write(root: Path, **texts: str) -> None:
-    """Text files: `a__b` is `a/b.txt`."""
-    for name, text in texts.items():
-        path = root / f"{name.replace('__', '/')}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
 
 
 def read(reader: str, root: Path, split: str | None = None, **more: Any) -> Listing:
@@ -74,81 +73,10 @@ def named(listing: Listing) -> dict[str, str]:
 # The layouts
 
 
-def cub(root: Path) -> None:
-    put(root, "images/001.Black_footed_Albatross/a.jpg", "images/002.Ovenbird/b.jpg", "images/002.Ovenbird/c.jpg")
-    write(
-        root,
-        images="1 001.Black_footed_Albatross/a.jpg\n2 002.Ovenbird/b.jpg\n3 002.Ovenbird/c.jpg\n",
-        image_class_labels="1 1\n2 2\n3 2\n",
-        classes="1 001.Black_footed_Albatross\n2 002.Ovenbird\n",
-        train_test_split="1 0\n2 1\n3 0\n",
-    )
-
-
-def nabirds(root: Path) -> None:
-    put(root, "images/0817/x.jpg", "images/0009/y.jpg")
-    write(
-        root,
-        images="00-1 0817/x.jpg\n00-2 0009/y.jpg\n",
-        image_class_labels="00-1 817\n00-2 9\n",
-        classes="0 Birds\n5 Perching Birds\n6 Ducks\n9 Mallard (Male)\n817 Oak Titmouse\n",
-        hierarchy="5 0\n6 0\n9 6\n817 5\n",
-        train_test_split="00-1 0\n00-2 1\n",
-    )
-
-
-def dogs(root: Path) -> None:
-    paths = ["n02085620-Chihuahua/n02085620_1.jpg", "n02085936-Maltese_dog/n02085936_2.jpg"]
-    put(root / "Images", *paths)
-    for name, listed in {"file": paths, "train": paths[:1], "test": paths[1:]}.items():
-        cells = [[path] for path in listed]
-        savemat(root / f"{name}_list.mat", {"file_list": _cells(cells), "labels": [[1]] * len(cells)})
-
-
-def _cells(rows: list[list[str]]) -> Any:
-    return np.array(rows, dtype=object)
-
-
-def inaturalist(root: Path) -> None:
-    put(
-        root,
-        "val/00000_Animalia_Annelida_Clitellata_Haplotaxida_Lumbricidae_Lumbricus_terrestris/a.jpg",
-        "val/00001_Plantae_Tracheophyta_Liliopsida_Poales_Poaceae_Poa_annua/b.jpg",
-    )
-
-
 def flowers(root: Path) -> None:
     put(root / "flowers-102/jpg", "image_00001.jpg", "image_00002.jpg", "image_00003.jpg")
     savemat(root / "flowers-102/imagelabels.mat", {"labels": [[77, 1, 102]]})
     savemat(root / "flowers-102/setid.mat", {"trnid": [[2]], "valid": [[3]], "tstid": [[1]]})
-
-
-def cars(root: Path) -> None:
-    base = root / "stanford_cars"
-    put(base, "cars_test/00001.jpg", "cars_test/00002.jpg", "cars_train/00001.jpg")
-    (base / "devkit").mkdir()
-    names = ["AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012", "FIAT 500 Abarth 2012"]
-    savemat(base / "devkit/cars_meta.mat", {"class_names": _cells([names])})
-    kind = [("class", "O"), ("fname", "O")]
-    for path, rows in {
-        "cars_test_annos_withlabels.mat": [(2, "00001.jpg"), (1, "00002.jpg")],
-        "devkit/cars_train_annos.mat": [(3, "00001.jpg"), (3, "00001.jpg")],
-    }.items():
-        savemat(base / path, {"annotations": np.array([rows], dtype=kind)})
-
-
-def aircraft(root: Path) -> None:
-    base = root / "fgvc-aircraft-2013b/data"
-    put(base / "images", "0034309.jpg", "1025794.jpg")
-    write(
-        base,
-        variants="707-320\nA300B4\n",
-        families="Boeing 707\nA300\n",
-        manufacturers="Airbus\nBoeing\n",
-        images_variant_test="0034309 707-320\n1025794 A300B4\n",
-        images_family_test="0034309 Boeing 707\n1025794 A300\n",
-        images_manufacturer_test="0034309 Boeing\n1025794 Airbus\n",
-    )
 
 
 def food(root: Path) -> None:
@@ -210,7 +138,7 @@ Layout = tuple[Callable[[Path], None], dict[str | None, dict[str, str]], str | N
 
 LAYOUTS: Mapping[str, Layout] = {  # key -> maker, split -> {file: class}, superordinate, class -> coarse, a needed file
     "cub": (
-        cub,
+        make_cub,
         {
             None: {"a.jpg": "Black footed Albatross", "c.jpg": "Ovenbird"},
             "train": {"b.jpg": "Ovenbird"},
@@ -221,21 +149,46 @@ LAYOUTS: Mapping[str, Layout] = {  # key -> maker, split -> {file: class}, super
         "train_test_split.txt",
     ),
     "nabirds": (
-        nabirds,
-        {None: {"x.jpg": "Oak Titmouse"}, "train": {"y.jpg": "Mallard (Male)"}},
+        make_nabirds,
+        {
+            None: {
+                "0295.jpg": "Ovenbird",
+                "0313.jpg": "Black-bellied Whistling-Duck",
+                "0817.jpg": "Common Eider (Adult male)",
+                "0860.jpg": "Common Eider (Female/juvenile)",
+            },
+            "train": {
+                "1295.jpg": "Ovenbird",
+                "1313.jpg": "Black-bellied Whistling-Duck",
+                "1817.jpg": "Common Eider (Adult male)",
+                "1860.jpg": "Common Eider (Female/juvenile)",
+            },
+        },
         "bird",
-        {"Oak Titmouse": ["Perching Birds"], "Mallard (Male)": ["Ducks"]},
+        {
+            "Ovenbird": ["Perching Birds"],
+            "Black-bellied Whistling-Duck": ["Ducks", "Geese", "Swans"],
+            "Common Eider (Adult male)": ["Ducks", "Geese", "Swans"],
+            "Common Eider (Female/juvenile)": ["Ducks", "Geese", "Swans"],
+        },
         "hierarchy.txt",
     ),
     "stanford-dogs": (
-        dogs,
-        {None: {"n02085936_2.jpg": "Maltese dog"}, "train": {"n02085620_1.jpg": "Chihuahua"}},
+        make_dogs,
+        {
+            None: {
+                "n02085620_1.jpg": "Chihuahua",
+                "n02086240_1.jpg": "Shih-Tzu",
+                "n02099267_1.jpg": "flat-coated retriever",
+            },
+            "train": {"n02099429_1.jpg": "curly-coated retriever"},
+        },
         "dog",
         None,
         "test_list.mat",
     ),
     "inaturalist": (
-        inaturalist,
+        make_inaturalist,
         {None: {"a.jpg": "Lumbricus terrestris", "b.jpg": "Poa annua"}},
         "living being",
         {
@@ -256,21 +209,22 @@ LAYOUTS: Mapping[str, Layout] = {  # key -> maker, split -> {file: class}, super
         "flowers-102/imagelabels.mat",
     ),
     "stanford-cars": (
-        cars,
+        make_cars,
         {None: {"00001.jpg": "Ram C/V Cargo Van Minivan 2012", "00002.jpg": "AM General Hummer SUV 2000"}},
         "car",
         {
             "AM General Hummer SUV 2000": ["SUV"],
-            "Ram C/V Cargo Van Minivan 2012": ["Minivan"],
-            "FIAT 500 Abarth 2012": [],
+            "Ram C/V Cargo Van Minivan 2012": ["van"],
+            "FIAT 500 Abarth 2012": ["hatchback"],
+            "Audi 100 Wagon 1994": ["van"],
         },
         "stanford_cars/cars_test_annos_withlabels.mat",
     ),
     "aircraft": (
-        aircraft,
-        {None: {"0034309.jpg": "707-320", "1025794.jpg": "A300B4"}},
+        make_aircraft,
+        {None: {f"10{number}.jpg": variant for number, variant in enumerate(AIRCRAFT)}},
         "aircraft",
-        {"707-320": ["Boeing 707", "Boeing"], "A300B4": ["A300", "Airbus"]},
+        {variant: list(above) for variant, above in AIRCRAFT.items()},
         "fgvc-aircraft-2013b/data/images_variant_test.txt",
     ),
     "food101": (
@@ -398,7 +352,7 @@ def test_table_for_people_has_every_reader() -> None:
 
 
 def test_list_that_names_a_file_outside_is_refused(tmp_path: Path) -> None:
-    cub(tmp_path)
+    make_cub(tmp_path)
     text = (tmp_path / "images.txt").read_text()
     (tmp_path / "images.txt").write_text(text.replace("002.Ovenbird/c.jpg", "../../c.jpg"))
     with pytest.raises(UserError, match=r"names the image '../../c\.jpg'; expected a path relative"):
@@ -415,7 +369,7 @@ def test_list_that_names_a_file_outside_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_lists_that_do_not_agree(file: str, text: str, match: str, tmp_path: Path) -> None:
-    cub(tmp_path)
+    make_cub(tmp_path)
     (tmp_path / file).write_text(text)
     with pytest.raises(UserError, match=match):
         read("cub", tmp_path, "all")
@@ -438,25 +392,63 @@ def test_group_is_the_last_word_of_a_bird_s_name(name: str, group: list[str]) ->
     assert bird_group(name) == group
 
 
-def test_aircraft_is_called_by_variant_and_family(tmp_path: Path) -> None:
-    aircraft(tmp_path)
-    listing = read("aircraft", tmp_path)
-    assert listing.fine == [["707-320", "Boeing 707"], ["A300B4", "A300"]]
+def test_nabirds_are_called_without_what_tells_their_sexes_apart(tmp_path: Path) -> None:
+    make_nabirds(tmp_path)
+    listing = read("nabirds", tmp_path)
+    assert own_fine(listing.names, listing.fine) == [
+        ["Ovenbird"],
+        ["Black-bellied Whistling-Duck"],
+        ["Common Eider (Adult male)", "Common Eider"],
+        ["Common Eider (Female/juvenile)", "Common Eider"],
+    ]
 
 
-WORM, GRASS = (
-    "00000_Animalia_Annelida_Clitellata_Haplotaxida_Lumbricidae_Lumbricus_terrestris",
-    "00001_Plantae_Tracheophyta_Liliopsida_Poales_Poaceae_Poa_annua",
+@pytest.mark.parametrize(
+    ("above", "groups"),
+    [
+        (["Shearwaters and Petrels"], ["Shearwaters", "Petrels"]),
+        (["Plovers, Sandpipers, and Allies"], ["Plovers", "Sandpipers", "Allies"]),
+        (["Barn Owl", "Barn Owls"], ["Barn Owls"]),  # the species itself is no group
+        (["Barn Owls"], ["Barn Owls"]),  # without a node of the species
+        ([], []),  # the root is all birds
+    ],
 )
+def test_groups_of_a_bird(above: list[str], groups: list[str]) -> None:
+    nodes = ["Barn Owl (Adult)", *above, "Birds"]
+    names, parents = dict(enumerate(nodes)), {place: place + 1 for place in range(len(nodes) - 1)}
+    found = bird_groups("0", {str(k): v for k, v in names.items()}, {str(k): str(v) for k, v in parents.items()})
+    assert found == groups
 
 
-def category(folder: str, supercategory: str, common_name: str | None) -> dict[str, Any]:
-    return {"image_dir_name": folder, "supercategory": supercategory, "common_name": common_name, "name": "as above"}
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("Audi S4 Sedan 2012", "sedan"),
+        ("Chrysler Town and Country Minivan 2012", "van"),
+        ("Rolls-Royce Phantom Drophead Coupe Convertible 2012", "coupe"),  # the first of the list
+        ("Aston Martin V8 Vantage Convertible 2012", "convertible"),  # "Vantage" holds "van"
+        ("Infiniti G Coupe IPL 2012", "coupe"),
+        ("Ford Ranger SuperCab 2011", "pickup"),
+        ("HUMMER H2 SUT Crew Cab 2009", "SUV"),
+        ("Dodge Magnum Wagon 2008", "hatchback"),
+        ("Audi 100 Wagon 1994", "van"),
+        ("Chrysler 300 SRT-8 2010", "sedan"),
+    ],
+)
+def test_body_of_a_car_is_one_of_the_published_seven(name: str, body: str) -> None:
+    assert car_body(name) == [body]
+    assert car_body("Trabant 601 1990") == []
+
+
+def test_aircraft_is_called_by_variant_and_family(tmp_path: Path) -> None:
+    make_aircraft(tmp_path)
+    listing = read("aircraft", tmp_path)
+    assert listing.fine == [[variant, family] for variant, (family, _) in AIRCRAFT.items()]
 
 
 @pytest.mark.parametrize("file", ["val.json", "train_mini.json", "train.json"])
 def test_inaturalist_with_annotations(file: str, tmp_path: Path) -> None:
-    inaturalist(tmp_path)
+    make_inaturalist(tmp_path)
     assert read("inaturalist", tmp_path).fine is None
     # In an order of its own, and one species without a common name.
     categories = [category(GRASS, "Plants", None), category(WORM, "Animalia", "Common Earthworm")]
@@ -480,7 +472,7 @@ def test_inaturalist_with_annotations(file: str, tmp_path: Path) -> None:
     ],
 )
 def test_inaturalist_annotations_refused(text: str, match: str, tmp_path: Path) -> None:
-    inaturalist(tmp_path)
+    make_inaturalist(tmp_path)
     (tmp_path / "val.json").write_text(text)
     with pytest.raises(UserError, match=match):
         read("inaturalist", tmp_path)

@@ -17,13 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.common.errors import UserError
+from stages.common.finer_params import Rank
 from stages.common.images import content_digest
 from stages.common.params import load_params
-from stages.finer.attributes import Attributes, Concept, match_concepts, read_attributes, write_attributes
+from stages.finer.attributes import (
+    Attributes,
+    Concept,
+    class_concepts,
+    match_concepts,
+    read_attributes,
+    write_attributes,
+)
 from stages.finer.classes import ClassLabels, read_classes
 from stages.finer.cli import check_finer
 from stages.finer.unified import Sample, read_unified, write_unified
-from stages.finer.unify import build_samples, check_classes, coarse_labels, split_of
+from stages.finer.unify import as_published, build_samples, check_classes, split_of
 
 CLASS_NAMES = [["707-320", "Boeing 707"], ["707-420", "Boeing 707"], ["A300B4", "A300"]]
 
@@ -56,11 +64,11 @@ LABELS = st.text(min_size=1).filter(lambda text: bool(text.strip()) and text.isp
 def test_unified_file_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
     path = tmp_path_factory.mktemp("unified") / "u.jsonl"
     samples = [
-        Sample(idx, above, coarse, ["A300B4"], f"{idx}.jpg", {"image_id": above})
+        Sample(idx, above, coarse, ["A300B4"], f"{idx}.jpg", {"image_id": above, "label": 2})
         for idx, (above, coarse) in enumerate(rows)
     ]
     write_unified(path, samples)
-    assert read_unified(path, CLASS_NAMES) == samples
+    assert read_unified(path, "x", CLASS_NAMES) == samples
 
 
 def test_published_keys_and_multi_word_labels(tmp_path: Path) -> None:
@@ -76,7 +84,7 @@ def test_published_keys_and_multi_word_labels(tmp_path: Path) -> None:
         "metadata": metadata,
     }
     # A line separator inside of a label is no end of the line.
-    assert read_unified(path, CLASS_NAMES)[0].coarse == ["moray eel", "eel\u2028s"]
+    assert read_unified(path, "x", CLASS_NAMES)[0].coarse == ["moray eel", "eel\u2028s"]
 
 
 @pytest.mark.parametrize(
@@ -116,29 +124,47 @@ def test_published_keys_and_multi_word_labels(tmp_path: Path) -> None:
 def test_unified_file_refused(lines: list, match: str, tmp_path: Path) -> None:
     path = unified_file(tmp_path / "u.jsonl", *lines)
     with pytest.raises(UserError, match=match) as refused:
-        read_unified(path, CLASS_NAMES)
+        read_unified(path, "x", CLASS_NAMES)
     assert "\n" not in str(refused.value)
 
 
 def test_unified_file_missing_or_in_another_encoding(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"u\.jsonl is missing; make it with `dvc repro stages/finer/dvc\.yaml`"):
-        read_unified(tmp_path / "u.jsonl", CLASS_NAMES)
+        read_unified(tmp_path / "u.jsonl", "x", CLASS_NAMES)
     (tmp_path / "u.jsonl").write_bytes(b'{"idx": "\xe9"}')
     with pytest.raises(UserError, match="not in UTF-8"):
-        read_unified(tmp_path / "u.jsonl", CLASS_NAMES)
+        read_unified(tmp_path / "u.jsonl", "x", CLASS_NAMES)
 
 
-def test_labels_match_in_any_spelling_and_others_beside_them_are_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_species_without_a_common_name_has_a_blank_label_that_is_left_out(tmp_path: Path) -> None:
+    path = unified_file(tmp_path / "u.jsonl", line(**{"fine-level-lbl": ["A300B4", ""]}))
+    assert read_unified(path, "x", CLASS_NAMES)[0].fine == ["A300B4"]
+    with pytest.raises(UserError, match="'fine-level-lbl' must be a list of at least one label"):
+        read_unified(unified_file(path, line(**{"fine-level-lbl": [" "]})), "x", CLASS_NAMES)
+
+
+def test_labels_match_in_any_spelling(tmp_path: Path) -> None:
     rows = [line(**{"fine-level-lbl": ["boeing_707", "707 320"]}), line(idx=1, metadata=...)]
-    assert len(read_unified(unified_file(tmp_path / "u.jsonl", *rows), CLASS_NAMES)) == 2
-    assert capsys.readouterr().err == ""
-    rows.append(line(idx=2, **{"fine-level-lbl": ["A300B4", "the bus", "the other bus"]}))
-    assert len(read_unified(unified_file(tmp_path / "u.jsonl", *rows), CLASS_NAMES)) == 3
-    warned = capsys.readouterr().err
-    assert "2 fine labels stand beside a class's own and are unknown to the data set, such as 'the bus'" in warned
-    assert len(warned.splitlines()) == 1
+    read = read_unified(unified_file(tmp_path / "u.jsonl", *rows), "x", CLASS_NAMES)
+    assert [sample.label for sample in read] == [0, 0]
+
+
+CRJ = [["CRJ-700"], ["CRJ-900", "CRJ-700"], ["MD-87", "MD-80"], ["MD-80"]]
+
+
+def test_a_family_may_be_another_class_s_own_name(tmp_path: Path) -> None:
+    """Names decide by the whole set; a label that the project wrote itself decides before any name."""
+    fine = [["CRJ-700", "CRJ-900"], ["CRJ-700"], ["md 80"], ["MD-87"], ["who knows"]]
+    metadata = [{}, {}, {"dataset": "other", "label": 0}, {}, {"dataset": "x", "label": 3}]
+    rows = [
+        line(idx=idx, metadata=own, **{"fine-level-lbl": names})
+        for idx, (names, own) in enumerate(zip(fine, metadata, strict=True))
+    ]
+    path = unified_file(tmp_path / "u.jsonl", *rows)
+    assert [sample.label for sample in read_unified(path, "x", CRJ)] == [1, 0, 3, 2, 3]
+    path = unified_file(path, *rows[:4], line(idx=4, metadata={"dataset": "x", "label": 4}))
+    with pytest.raises(UserError, match="line 5: the data set has 4 classes and none of label 4; mend"):
+        read_unified(path, "x", CRJ)
 
 
 # The split
@@ -180,12 +206,27 @@ def test_split_by_hand() -> None:
 # Classes
 
 
-def test_coarse_labels_are_those_that_are_not_fine_ones() -> None:
+def test_classes_with_the_labels_of_the_published_files() -> None:
     family = ClassLabels("707-320", ["707-320", "Boeing 707"], ["boeing_707", "Boeing", "Boeing"], "aircraft")
-    assert coarse_labels(family) == ["Boeing"]
-    (sample,) = build_samples("x", "some/root", [("a/b.jpg", 0, "00ff")], [family])
+    (aircraft,) = as_published("x", [family], "aircraft", None)
+    assert aircraft == ClassLabels("707-320", ["707-320", "Boeing 707"], ["Boeing"], "airplane")
+    (sample,) = build_samples("x", "some/root", [("a/b.jpg", 0, "00ff")], [aircraft])
     metadata = {"dataset": "x", "image_id": "a/b.jpg", "label": 0, "content": "00ff"}
-    assert sample == Sample(0, "aircraft", ["Boeing"], ["707-320", "Boeing 707"], "some/root/a/b.jpg", metadata)
+    assert sample == Sample(0, "airplane", ["Boeing"], ["707-320", "Boeing 707"], "some/root/a/b.jpg", metadata)
+    drake = ClassLabels("Eider (male)", ["Eider (male)", "Eider"], ["Common Eider", "Ducks"], "bird")
+    assert as_published("x", [drake], "nabirds", None) == [ClassLabels("Eider (male)", ["Eider"], ["Ducks"], "bird")]
+    own = ClassLabels("owl (barn)", ["owl (barn)"], ["owls"], "bird")  # its parenthesis says which
+    assert as_published("x", [own], "manifest", None) == [own]
+
+
+def test_one_rank_of_inaturalist_is_coarse() -> None:
+    ranks = ["Lumbricus", "Lumbricidae", "Haplotaxida", "Clitellata", "Annelida", "Animalia"]
+    worm = ClassLabels("Lumbricus terrestris", ["Lumbricus terrestris"], ranks, "Animalia")
+    chosen: list[Rank | None] = [None, "genus", "family", "order", "class"]
+    coarse = [as_published("x", [worm], "inaturalist", rank)[0].coarse for rank in chosen]
+    assert coarse == [[ranks[1]], [ranks[0]], [ranks[1]], [ranks[2]], [ranks[3]]]
+    with pytest.raises(UserError, match=r"^finer\.datasets\.x\.rank is for the reader inaturalist, not 'cub'"):
+        as_published("x", [worm], "cub", "family")
 
 
 def test_classes_without_superordinate_are_refused_and_without_coarse_labels_told(
@@ -196,7 +237,7 @@ def test_classes_without_superordinate_are_refused_and_without_coarse_labels_tol
         check_classes("x", [known, bare])
     check_classes("x", [known])
     assert capsys.readouterr().err == ""
-    check_classes("x", [known, ClassLabels("Ovenbird", ["Ovenbird"], ["ovenbird"], "bird")])
+    check_classes("x", [known, ClassLabels("Ovenbird", ["Ovenbird"], [], "bird")])
     assert "1 of 2 classes have no coarse labels, such as 'Ovenbird'; coarse" in capsys.readouterr().err
 
 
@@ -279,7 +320,7 @@ def test_published_file_in_place_of_one_built(labelled: Project, call: Call) -> 
     done = call("finer.unify", "--dataset", "toy")
     assert done.err.splitlines()[-1] == (
         "error: published.jsonl: 1 images are not there, such as 'no.jpg'; img_path is looked for in the project's "
-        "folder and in 'toy-images'"
+        "folder, and by its last parts in 'toy-images' (datasets.toy.root)"
     )
 
 
@@ -308,6 +349,15 @@ def test_published_files_for_both_splits(labelled: Project, call: Call) -> None:
         "error: train.jsonl: 1 images are in test.jsonl as well, such as 'toy-images/blue tavo/0.jpg'; none may be "
         "both trained on and asked about\n"
     )
+
+
+def test_a_rank_beside_a_published_file_is_one_line(labelled: Project, call: Call) -> None:
+    labelled.edit(lambda params: params["finer"]["datasets"]["toy"].update(unified="u.jsonl", rank="order"))
+    done = call("finer.unify", "--dataset", "toy")
+    assert done.code == 1 and len(done.err.splitlines()) == 1
+    assert "rank is given beside unified, a file that has coarse labels of its own; take one out" in done.err
+    labelled.edit(lambda params: params["finer"]["datasets"]["toy"].update(unified=None, rank="kingdom"))
+    assert "finer.datasets.toy.rank" in call("finer.unify", "--dataset", "toy").err
 
 
 def test_published_train_file_alone_is_one_line(labelled: Project, call: Call) -> None:
@@ -440,23 +490,78 @@ def concept(number: int, name: str, common_name: str | None = None) -> Concept:
     return Concept(number, name, Attributes([f"of {name}"], []), common_name)
 
 
+def classes_of(*fine: list[str]) -> list[ClassLabels]:
+    return [ClassLabels(names[0], names, [], "bird") for names in fine]
+
+
 def test_concepts_match_by_any_name_the_class_s_own_first(capsys: pytest.CaptureFixture[str]) -> None:
-    names, fine = ["707-320", "707-420", "A300B4"], CLASS_NAMES
     concepts = [concept(0, "boeing_707"), concept(1, "707 420"), concept(2, "A300B4")]
-    assert [one.id for one in match_concepts(Path("a.json"), concepts, names, fine)] == [0, 1, 2]
+    assert [one.id for one in match_concepts(Path("a.json"), concepts, classes_of(*CLASS_NAMES))] == [0, 1, 2]
     assert capsys.readouterr().err == ""
     birds = [concept(0, "Strix aluco"), concept(1, "Tyto alba", "Barn owl")]
-    (matched,) = match_concepts(Path("a.json"), birds, ["barn owl"], [["barn owl"]])
+    (matched,) = match_concepts(Path("a.json"), birds, classes_of(["barn owl"]))
     assert matched.id == 1
     assert capsys.readouterr().err == (
         "warning: a.json: 1 concepts are no class of the data set and are left out: 'Strix aluco'\n"
     )
 
 
+def published(name: str, *required: str, **more: Any) -> dict[str, Any]:
+    return {"id": 0, "name": name, "attr_binomial": {"required": list(required), "likely": ["none"]}, **more}
+
+
+def pruned(required: str, *fine: str) -> dict[str, Any]:
+    return {"fine": list(fine), "coarse": ["Boeing"], "required": [required]}
+
+
+@pytest.mark.parametrize(
+    ("entries", "fine", "required"),
+    [
+        # An aircraft variant without attributes of its own has those of its family.
+        ([published("Boeing 737", "f"), published("737-300", "v"), published("737-800", "None")],
+         [["737-300", "Boeing 737"], ["737-800", "Boeing 737"]], ["v", "f"]),
+        # Of iNaturalist those of the common name stand in; another species of that name has no part in it.
+        ([published("Poa annua", common_name="Grass", attr_common={"required": ["c"], "likely": []}),
+          published("Poa alpina", "b", common_name="Grass")], [["Poa annua", "Grass"], ["Poa alpina", "Grass"]],
+         ["c", "b"]),
+        # NABirds' names without their parenthesis, Stanford Dogs' behind the last hyphen.
+        ([published("Common Eider", "e")], [["Common Eider (male)", "Common Eider"], ["Common Eider (female)"]],
+         ["e", "e"]),
+        ([published("coated retriever", "r"), published("Tzu", "t")],
+         [["flat-coated retriever"], ["curly-coated retriever"], ["Shih-Tzu"]], ["r", "r", "t"]),
+        # Pruned: the entry with the class's own labels, whatever their order.
+        ([pruned("9", "CRJ-700", "CRJ-900"), pruned("7", "CRJ-700"), pruned("8", "Boeing 737", "737-800"),
+          pruned("3", "Boeing 737", "737-300")],
+         [["CRJ-700"], ["CRJ-900", "CRJ-700"], ["737-300", "Boeing 737"], ["737-800", "Boeing 737"]],
+         ["7", "9", "3", "8"]),
+    ],
+)  # fmt: skip
+def test_published_attributes_find_their_classes(
+    entries: Any, fine: list[list[str]], required: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = attributes_file(tmp_path / "a.json", entries)
+    found = [one.binomial for one in class_concepts(path, classes_of(*fine))]
+    assert [one.required for one in found] == [[text] for text in required]
+    assert all(one.likely == [] for one in found)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_class_left_without_attributes_is_named(tmp_path: Path) -> None:
+    """A cut name is not taken where it is another class's own: a jay's attributes are no blue-jay's."""
+    entries = [published("jay", "j"), published("wren", "none")]
+    path = attributes_file(tmp_path / "a.json", entries)
+    with pytest.raises(UserError, match=r"a\.json has no required attributes of 1 of 2 classes: 'wren'; add"):
+        class_concepts(path, classes_of(["jay"], ["wren"]))
+    with pytest.raises(UserError, match=r"a\.json has no concept of 1 of 3 classes: 'blue-jay'"):
+        class_concepts(path, classes_of(["jay"], ["wren"], ["blue-jay"]))
+    with pytest.raises(UserError, match="entry 1: `fine` must be a list of at least one label"):
+        read_attributes(attributes_file(path, [{"fine": "jay", "required": []}]))
+
+
 def test_concepts_that_are_missing_are_counted_and_ten_named() -> None:
     names = [f"bird {number:02d}" for number in range(14)]
     with pytest.raises(UserError) as refused:
-        match_concepts(Path("a.json"), [concept(0, "bird 03")], names, [[name] for name in names])
+        match_concepts(Path("a.json"), [concept(0, "bird 03")], classes_of(*([name] for name in names)))
     text = str(refused.value)
     assert text.startswith("a.json has no concept of 13 of 14 classes: 'bird 00' (did you mean 'bird 03'?), 'bird 01'")
     assert "'bird 10'" in text

@@ -35,7 +35,8 @@ REQUIRED = ["red crown", "short tail"]
 
 
 def sample(idx: int, label: int = 0, coarse: tuple[str, ...] = ("finch",)) -> Sample:
-    return Sample(idx, "bird", list(coarse), [f"class {label}"], f"root/{idx}.jpg", {"image_id": f"{idx}.jpg"})
+    metadata = {"image_id": f"{idx}.jpg", "label": label}
+    return Sample(idx, "bird", list(coarse), [f"class {label}"], f"root/{idx}.jpg", metadata)
 
 
 def classes(count: int, *superordinates: str) -> list[ClassLabels]:
@@ -174,14 +175,14 @@ LABELLED = st.lists(st.integers(0, 5), max_size=60)
 
 @given(LABELLED, st.integers(1, 80), st.integers(0, 9), st.randoms(use_true_random=False))
 def test_at_most_the_share_of_each_class(labels: list[int], per_dataset: int, seed: int, rnd: Any) -> None:
-    rows = [(sample(idx, label), label) for idx, label in enumerate(labels)]
+    rows = [sample(idx, label) for idx, label in enumerate(labels)]
     groups = groups_of(classes(6))
     chosen = choose(seed, "x", rows, groups, per_dataset)
     limit = max(1, per_dataset // 6)
-    assert Counter(label for _, label in chosen) == {
+    assert Counter(found.label for found in chosen) == {
         label: min(limit, count) for label, count in Counter(labels).items()
     }
-    assert [found.idx for found, _ in chosen] == sorted(found.idx for found, _ in chosen)
+    assert [found.idx for found in chosen] == sorted(found.idx for found in chosen)
     rnd.shuffle(rows)
     assert choose(seed, "x", rows, groups, per_dataset) == chosen
 
@@ -189,9 +190,9 @@ def test_at_most_the_share_of_each_class(labels: list[int], per_dataset: int, se
 def test_by_superordinate_where_those_differ() -> None:
     found = classes(200, "Birds", "Plants")
     assert set(groups_of(found)) == {"Birds", "Plants"}
-    rows = [(sample(idx, idx % 200), idx % 200) for idx in range(1000)]
+    rows = [sample(idx, idx % 200) for idx in range(1000)]
     chosen = choose(0, "x", rows, groups_of(found), per_dataset=100)
-    assert Counter(label % 2 for _, label in chosen) == {0: 50, 1: 50}
+    assert Counter(found.label % 2 for found in chosen) == {0: 50, 1: 50}
     # By class there would be one of each, for 100 // 200 is none.
     assert len(choose(0, "x", rows, groups_of(classes(200)), per_dataset=100)) == 200
 

@@ -11,6 +11,7 @@ from stages.common.section import Count, Key, Section, Unit
 Granularity = Literal["superordinate", "coarse", "fine"]
 Prompting = Literal["plain", "cot", "few-shot-cot", "attrseek"]
 Input = Literal["image", "text", "image+attributes"]
+Rank = Literal["genus", "family", "order", "class"]
 
 Positive = Annotated[float, Field(gt=0.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -24,16 +25,20 @@ def _each_once(values: list) -> list:
 
 class Benchmark(Section):
     """A data set that takes part: the share of each class's images that is for tuning and the probe; or, where its
-    unified files are published rather than built, these: `unified` to be asked about, `unified_train` to train on."""
+    unified files are published rather than built, these: `unified` to be asked about, `unified_train` to train on.
+    `rank` is that of iNaturalist's coarse label, the family where it is left out."""
 
     train_share: Share = 0.5
     unified: str | None = None
     unified_train: str | None = None
+    rank: Rank | None = None
 
     @model_validator(mode="after")
-    def _train_file_beside_a_test_file(self) -> Benchmark:
+    def _what_fits_a_published_file(self) -> Benchmark:
         if self.unified_train is not None and self.unified is None:
             raise ValueError("unified_train is given without unified; give the file to be asked about as well")
+        if self.rank is not None and self.unified is not None:
+            raise ValueError("rank is given beside unified, a file that has coarse labels of its own; take one out")
         return self
 
 

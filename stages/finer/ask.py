@@ -22,13 +22,13 @@ from stages.common.responses import LogWriter, Records, Reply, read_log
 from stages.common.tables import Meta, make_meta, write_table
 from stages.finer import paths
 from stages.finer.answers import ANSWERS
-from stages.finer.attributes import match_concepts, read_attributes
+from stages.finer.attributes import class_concepts
 from stages.finer.classes import read_classes
 from stages.finer.cli import FinerJob, parse_finer_job
 from stages.finer.concept_answers import without_thinking
 from stages.finer.questions import ChatRequest, Lvlm, Question, Turn, build_questions
 from stages.finer.serve import checkpoint_hash, serving
-from stages.finer.unified import Labels, read_unified
+from stages.finer.unified import read_unified
 
 REFUSED = ("refused", "content filter", "no text")
 """What a model or its filter says to an image or a question; asked again it would say the same."""
@@ -50,16 +50,18 @@ class Connection:
 
 def main() -> None:
     job = parse_finer_job("finer.ask", __doc__, "lvlm")
-    questions = {dataset: dataset_questions(job, dataset) for dataset in job.finer.datasets}
+    questions, problems = all_questions(job)
     lvlm = find_lvlm(job)
     folder = paths.answers(job.lvlm, "x").parent
     for stale in folder.glob("*.parquet"):
-        if stale.stem not in questions:
+        if stale.stem not in job.finer.datasets:
             stale.unlink()
     waiting = any(_open(own, lvlm, read_log(paths.responses(job.lvlm, dataset))) for dataset, own in questions.items())
     with _connection(job, lvlm) if waiting else nullcontext() as connection:
         for dataset, own in questions.items():
             print(ask_dataset(job, lvlm, dataset, own, connection), flush=True)
+    if problems:
+        raise UserError("; ".join(problems))
 
 
 def find_lvlm(job: FinerJob) -> Lvlm:
@@ -81,6 +83,23 @@ def find_lvlm(job: FinerJob) -> Lvlm:
     return Lvlm(job.lvlm, str(folder.resolve()), checkpoint_hash(folder), settings)
 
 
+def all_questions(job: FinerJob) -> tuple[dict[str, list[Question]], list[str]]:
+    """The questions about each data set, and what is wrong with the others: one need not keep the rest from answers.
+
+    Raises:
+        UserError: something is wrong with every data set.
+    """
+    questions, problems = {}, []
+    for dataset in job.finer.datasets:
+        try:
+            questions[dataset] = dataset_questions(job, dataset)
+        except UserError as error:
+            problems.append(str(error))
+    if not questions and problems:
+        raise UserError("; ".join(problems))
+    return questions, problems
+
+
 def dataset_questions(job: FinerJob, dataset: str) -> list[Question]:
     """Every question about a data set, in order.
 
@@ -88,17 +107,13 @@ def dataset_questions(job: FinerJob, dataset: str) -> list[Question]:
         UserError: an input that is missing or wrong.
     """
     classes = read_classes(dataset)
-    fine = [entry.fine for entry in classes]
-    samples = read_unified(paths.unified(dataset, paths.TEST), fine)
+    samples = read_unified(paths.unified(dataset, paths.TEST), dataset, [entry.fine for entry in classes])
     if not samples:
         raise UserError(
             f"{paths.unified(dataset, paths.TEST)} holds no image; lower finer.datasets.{dataset}.train_share"
         )
-    target = paths.attributes(dataset)
-    concepts = match_concepts(target, read_attributes(target), [entry.name for entry in classes], fine)
-    known = Labels(fine)
-    labels = [next(iter(known.find(sample.fine))) for sample in samples]
-    return build_questions(samples, labels, concepts, job.finer.ask, job.params.seed, dataset)
+    concepts = class_concepts(paths.attributes(dataset), classes)
+    return build_questions(samples, concepts, job.finer.ask, job.params.seed, dataset)
 
 
 def ask_dataset(
@@ -296,7 +311,7 @@ def answers_table(questions: Sequence[Question], lvlm: Lvlm, records: Records, r
             {
                 "idx": sample.idx,
                 "image_id": question.image_id,
-                "label": question.label,
+                "label": sample.label,
                 "superordinate": sample.superordinate,
                 "coarse": sample.coarse,
                 "fine": sample.fine,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from stages.common.errors import UserError, nearest, warn
 from stages.common.names import spelling
 from stages.common.tables import write_text
+from stages.finer.classes import ClassLabels
 
 SHAPE = "[{id, name, attr_binomial: {required: [...], likely: [...]}}, ...]"
+PRUNED = ("fine", "required")
+"""Keys of an entry of the published pruned files, which name a class by its fine labels."""
 SHOWN = 10
 
 
@@ -26,13 +30,22 @@ class Attributes:
 
 @dataclass(frozen=True)
 class Concept:
-    """One entry: `id`, `name`, `attr_binomial`; of iNaturalist also `common_name` and `attr_common`."""
+    """One entry: `id`, `name`, `attr_binomial`; of iNaturalist also `common_name` and `attr_common`.
+
+    An entry of a pruned file has `fine`, all of its labels, the first of which is the name.
+    """
 
     id: int
     name: str
     binomial: Attributes
     common_name: str | None = None
     common: Attributes | None = None
+    fine: tuple[str, ...] = ()
+
+    @property
+    def attributes(self) -> Attributes:
+        """Those asked for by the binomial, or where these have none that is required, by the common name."""
+        return self.common if self.common and self.common.required and not self.binomial.required else self.binomial
 
 
 def attributes_json(concepts: Iterable[Concept]) -> str:
@@ -72,9 +85,9 @@ def read_attributes(path: Path) -> list[Concept]:
     if not isinstance(found, list):
         raise UserError(f"{path} must hold {SHAPE}")
     concepts = [_concept(path, place, entry) for place, entry in enumerate(found)]
-    first: dict[str, int] = {}
+    first: dict[frozenset[str], int] = {}
     for place, concept in enumerate(concepts):
-        other = first.setdefault(spelling(concept.name), place)
+        other = first.setdefault(_forms(concept.fine or (concept.name,)), place)
         if other != place:
             raise UserError(
                 f"{path}: entries {other + 1} and {place + 1} are of one concept, '{concepts[other].name}' and "
@@ -83,12 +96,18 @@ def read_attributes(path: Path) -> list[Concept]:
     return concepts
 
 
+def _forms(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(spelling, names))
+
+
 def _concept(path: Path, place: int, entry: Any) -> Concept:
     where = f"{path}, entry {place + 1}"
     if not isinstance(entry, dict):
         raise UserError(f"{where}: not an object; the file must hold {SHAPE}")
+    if "name" not in entry and all(key in entry for key in PRUNED):
+        return _pruned(where, place, entry)
     name, number, common_name = entry.get("name"), entry.get("id", place), entry.get("common_name")
-    if not isinstance(name, str) or not name.strip():
+    if not _is_name(name):
         raise UserError(f"{where}: no `name`; the file must hold {SHAPE}")
     where = f"{where} ('{name}')"
     if type(number) is not int:
@@ -107,55 +126,128 @@ def _concept(path: Path, place: int, entry: Any) -> Concept:
     )
 
 
+def _pruned(where: str, place: int, entry: dict[str, Any]) -> Concept:
+    """An entry with `fine` and `required` (and, if wanted, `likely`) at its top level."""
+    fine = entry["fine"]
+    names = tuple(filter(_is_name, fine)) if isinstance(fine, list) else ()  # a common name may be blank
+    if not names:
+        raise UserError(f"{where}: `fine` must be a list of at least one label, not {fine!r}")
+    lists = {"required": entry["required"], "likely": entry.get("likely", [])}
+    return Concept(place, names[0], _attributes(f"{where} ('{names[0]}')", lists), fine=names)
+
+
+def _is_name(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(value.strip())
+
+
 def _attributes(where: str, value: Any) -> Attributes:
+    """Lists of texts; "none", which published files have in place of an empty list, is dropped."""
     if not isinstance(value, dict):
         raise UserError(f"{where} must be {{required: [...], likely: [...]}}, not {value!r}")
     lists = []
     for key in ("required", "likely"):
         texts = value.get(key)
-        if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+        if not isinstance(texts, list) or not all(map(_is_name, texts)):
             raise UserError(f"{where}.{key} must be a list of texts, not {texts!r}")
-        lists.append(texts)
+        lists.append([text for text in texts if spelling(text) != "none"])
     return Attributes(*lists)
 
 
-def match_concepts(
-    path: Path, concepts: Sequence[Concept], names: Sequence[str], fine: Sequence[Sequence[str]]
-) -> list[Concept]:
-    """The concept of each class, in order of labels; one may be that of several classes (an aircraft's family).
+def class_concepts(path: Path, classes: Sequence[ClassLabels]) -> list[Concept]:
+    """The concept of each class, in order of labels, from a concept-attribute file.
+
+    Raises:
+        UserError: as `read_attributes`; classes without a concept, or whose concepts have no required attributes.
+    """
+    concepts = match_concepts(path, read_attributes(path), classes)
+    bare = [
+        f"'{found.name}'" for found, concept in zip(classes, concepts, strict=True) if not concept.binomial.required
+    ]
+    if bare:
+        raise UserError(
+            f"{path} has no required attributes of {len(bare)} of {len(classes)} classes: {_some(bare, len(bare))}; "
+            "add them, or move the file away to have it made anew"
+        )
+    return concepts
+
+
+def match_concepts(path: Path, concepts: Sequence[Concept], classes: Sequence[ClassLabels]) -> list[Concept]:
+    """The concept of each class, in order of labels; one may be that of several classes.
+
+    A class's own name is looked for first, then its other names: an aircraft variant without required attributes has
+    those of its family. Then come the forms to which published files cut names. `binomial` of what is returned holds
+    the attributes to use.
 
     Args:
         path: of the file, for messages.
-        names: of the classes.
-        fine: of each class, every name by which it is right. The class's own is looked for first.
 
     Raises:
         UserError: classes without a concept.
     """
-    concept_of: dict[str, Concept] = {spelling(concept.name): concept for concept in concepts}
-    for concept in concepts:
-        if concept.common_name:
-            concept_of.setdefault(spelling(concept.common_name), concept)
+    index = _Index(concepts, classes)
     matched, missing = [], []
-    for name, others in zip(names, fine, strict=True):
-        found = next((concept_of[form] for form in map(spelling, (name, *others)) if form in concept_of), None)
-        if found is None:
-            missing.append(name)
-        else:
-            matched.append(found)
+    for found in classes:
+        candidates = index.of(found)
+        if not candidates:
+            missing.append(found.name)
+            continue
+        chosen = next((concept for concept in candidates if concept.attributes.required), candidates[0])
+        matched.append(replace(chosen, binomial=chosen.attributes))
     if missing:
         known = [concept.name for concept in concepts]
         some = [f"'{name}'{nearest(name, known)}" for name in missing[:SHOWN]]  # the nearest takes its time
         raise UserError(
-            f"{path} has no concept of {len(missing)} of {len(names)} classes: {_some(some, len(missing))}; add them, "
-            "or remove the file to have all asked for"
+            f"{path} has no concept of {len(missing)} of {len(classes)} classes: {_some(some, len(missing))}; add "
+            "them, or remove the file to have all asked for"
         )
-    used = {spelling(concept.name) for concept in matched}
-    unknown = [f"'{concept.name}'" for concept in concepts if spelling(concept.name) not in used]
+    unknown = [f"'{concept.name}'" for concept in concepts if not index.knows(concept)]
     if unknown:
         them = _some(unknown, len(unknown))
         warn(f"{path}: {len(unknown)} concepts are no class of the data set and are left out: {them}")
     return matched
+
+
+class _Index:
+    """Concepts by the names that they go by."""
+
+    def __init__(self, concepts: Sequence[Concept], classes: Sequence[ClassLabels]) -> None:
+        self._by_name: dict[str, list[Concept]] = {}
+        for concept in concepts:
+            for name in concept.fine or (concept.name,):
+                self._by_name.setdefault(spelling(name), []).append(concept)
+        self._by_common: dict[str, list[Concept]] = {}
+        for concept in concepts:
+            if concept.common_name:
+                self._by_common.setdefault(spelling(concept.common_name), []).append(concept)
+        self._known = {spelling(form) for found in classes for form in found.fine}
+        self._cut = {form for found in classes for form in _cut(found.name)}
+        self._cut -= {spelling(found.name) for found in classes}  # a class's own name is not cut from another's
+
+    def of(self, found: ClassLabels) -> list[Concept]:
+        """The concepts that may be a class's, the likeliest first."""
+        own, *others = map(spelling, found.fine)
+        named = self._with(own, found) or self._by_name.get(own, [])
+        named = [*named, *(concept for form in others for concept in self._with(form, found))]
+        if named:
+            return named
+        common = [concept for form in (own, *others) for concept in self._by_common.get(form, [])]
+        return common or [c for form in _cut(found.name) if form in self._cut for c in self._by_name.get(form, [])]
+
+    def _with(self, form: str, found: ClassLabels) -> list[Concept]:
+        """The concepts of a name, but not those of a pruned file that are also of a name that the class has not."""
+        names = _forms(found.fine)
+        same = [c for c in self._by_name.get(form, []) if not c.fine or _forms(c.fine) <= names]
+        return sorted(same, key=lambda concept: -len(concept.fine))
+
+    def knows(self, concept: Concept) -> bool:
+        names = _forms([*(concept.fine or (concept.name,)), *filter(None, [concept.common_name])])
+        return bool(names & (self._known | self._cut))
+
+
+def _cut(name: str) -> list[str]:
+    """The forms to which published files cut a name: NABirds' without its parenthesis, Stanford Dogs' behind the last
+    hyphen ("coated retriever" of two breeds)."""
+    return [spelling(re.sub(r"\s*\([^)]*\)", "", name)), spelling(name.rpartition("-")[2])]
 
 
 def _some(items: Sequence[str], count: int) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stages.common import paths as common_paths
@@ -26,8 +26,7 @@ from stages.finer.attributes import (
     Attributes,
     Concept,
     attributes_json,
-    match_concepts,
-    read_attributes,
+    class_concepts,
     write_attributes,
 )
 from stages.finer.classes import ClassLabels, read_classes
@@ -60,18 +59,14 @@ def make_concepts(job: FinerJob) -> str:
         said = f"{target}: used as it is"
     else:
         said = _ask_and_write(job, classes, target, log, records)
-    concepts = match_concepts(target, read_attributes(target), [c.name for c in classes], [c.fine for c in classes])
+    concepts = class_concepts(target, classes)
     described = {
         entry.name: [*concept.binomial.required, *concept.binomial.likely]
         for entry, concept in zip(classes, concepts, strict=True)
     }
-    without = [entry.name for entry, concept in zip(classes, concepts, strict=True) if not concept.binomial.required]
-    if without:
-        raise UserError(
-            f"{target} has no required attributes of {len(without)} classes: {', '.join(without[:10])}; add them, or "
-            "move the file away to have it made anew"
-        )
-    write_attributes(paths.attributes_by_class(job.dataset), concepts)
+    # Under the classes' own names: several may have one concept.
+    renamed = [replace(c, id=label, name=classes[label].name, fine=()) for label, c in enumerate(concepts)]
+    write_attributes(paths.attributes_by_class(job.dataset), renamed)
     _write_own(common_paths.descriptions(job.dataset, "finer"), described, log)
     required = sum(len(concept.binomial.required) for concept in concepts)
     likely = sum(len(concept.binomial.likely) for concept in concepts)

@@ -17,12 +17,12 @@ from stages.common.finer_params import Finer
 from stages.common.seeding import generator
 from stages.common.tables import make_meta, write_json, write_table
 from stages.finer import paths
-from stages.finer.attributes import match_concepts, read_attributes
+from stages.finer.attributes import class_concepts
 from stages.finer.classes import ClassLabels, read_classes
 from stages.finer.cli import parse_finer_job
 from stages.finer.conversations import CHAT, Entry, attribute_conversation, chat_row, direct_conversation, read_mix
-from stages.finer.unified import Labels, Sample, read_unified
-from stages.finer.unify import rank
+from stages.finer.unified import Sample, read_unified
+from stages.finer.unify import fine_labels, rank
 
 ATTRIBUTES, DIRECT = "attributes", "direct"
 CLASSES = "classes.json"
@@ -42,26 +42,29 @@ def held_out_classes(seed: int, dataset: str, names: Sequence[str], share: float
 
 
 def groups_of(classes: Sequence[ClassLabels]) -> list[str]:
-    """What the conversations are spread over: classes, or (iNaturalist) superordinates where those differ."""
+    """What the conversations are spread over: fine labels, or (iNaturalist) superordinates where those differ."""
     if len({found.superordinate for found in classes}) > 1:
         return [found.superordinate or "" for found in classes]
-    return [found.name for found in classes]
+    return [answer_of(found) for found in classes]
 
 
-def choose(
-    seed: int, dataset: str, samples: Iterable[tuple[Sample, int]], groups: Sequence[str], per_dataset: int
-) -> list[tuple[Sample, int]]:
-    """(sample, label): at most `per_dataset` divided by the number of groups, and one at least, of each group.
+def answer_of(found: ClassLabels) -> str:
+    """The fine label that a conversation about a class ends with."""
+    return fine_labels(found)[0]
+
+
+def choose(seed: int, dataset: str, samples: Iterable[Sample], groups: Sequence[str], per_dataset: int) -> list[Sample]:
+    """At most `per_dataset` divided by the number of groups, and one at least, of each group.
 
     Drawn by image, so that neither order nor other images decide; in order of `idx`.
     """
     limit = max(1, per_dataset // len(set(groups)))
-    ranked: dict[str, list[tuple[bytes, int, Sample, int]]] = {}
-    for sample, label in samples:
+    ranked: dict[str, list[tuple[bytes, int, Sample]]] = {}
+    for sample in samples:
         place = rank(seed, "chosen", dataset, image_key(sample))
-        ranked.setdefault(groups[label], []).append((place, sample.idx, sample, label))
+        ranked.setdefault(groups[sample.label], []).append((place, sample.idx, sample))
     chosen = [row for rows in ranked.values() for row in sorted(rows, key=lambda row: row[:2])[:limit]]
-    return [(sample, label) for _, _, sample, label in sorted(chosen, key=lambda row: row[1])]
+    return [sample for _, _, sample in sorted(chosen, key=lambda row: row[1])]
 
 
 def image_key(sample: Sample) -> str:
@@ -89,10 +92,8 @@ def dataset_conversations(
     Raises:
         UserError: a class that is talked about has no required attributes.
     """
-    labels = Labels([found.fine for found in classes])
-    labelled = [(sample, next(iter(labels.find(sample.fine)))) for sample in samples]
-    labelled = [(sample, label) for sample, label in labelled if classes[label].name not in set(held_out)]
-    bare = sorted({classes[label].name for _, label in labelled if not required[label]})
+    trained = [sample for sample in samples if classes[sample.label].name not in set(held_out)]
+    bare = sorted({classes[sample.label].name for sample in trained if not required[sample.label]})
     if bare:
         more = f" and {len(bare) - 10} more" if len(bare) > 10 else ""
         raise UserError(
@@ -100,13 +101,13 @@ def dataset_conversations(
             f"{more}; add them, or remove the file to have it made anew"
         )
     entries: dict[str, list[Entry]] = {ATTRIBUTES: [], DIRECT: []}
-    chosen = choose(seed, dataset, labelled, groups_of(classes), per_dataset)
-    for sample, label in chosen:
+    chosen = choose(seed, dataset, trained, groups_of(classes), per_dataset)
+    for sample in chosen:
         name, key = f"{dataset}-{sample.idx}", image_key(sample)
         rng = generator(seed, ATTRIBUTES, dataset, key)
-        entries[ATTRIBUTES].append(attribute_conversation(name, sample, required[label], rng))
+        entries[ATTRIBUTES].append(attribute_conversation(name, sample, required[sample.label], rng))
         entries[DIRECT].append(direct_conversation(name, sample, generator(seed, DIRECT, dataset, key)))
-    return entries, [classes[label].name for label in sorted({label for _, label in chosen})]
+    return entries, [classes[label].name for label in sorted({sample.label for sample in chosen})]
 
 
 def shuffled(seed: int, kind: str, entries: Sequence[Entry]) -> list[Entry]:
@@ -128,14 +129,15 @@ def collect(seed: int, finer: Finer) -> tuple[dict[str, list[Entry]], dict[str, 
     parts: dict[str, dict[str, list[str]]] = {}
     for dataset in finer.datasets:
         classes = read_classes(dataset)
-        names, fine = [found.name for found in classes], [found.fine for found in classes]
         if dataset == settings.leave_out:
-            parts[dataset] = {"seen": [], "held_out": names}
+            parts[dataset] = {"seen": [], "held_out": [found.name for found in classes]}
             continue
-        held_out = held_out_classes(seed, dataset, names, settings.held_out_classes)
-        path = paths.attributes(dataset)
-        concepts = match_concepts(path, read_attributes(path), names, fine)
-        samples = read_unified(paths.unified(dataset, paths.TRAIN), fine)
+        # Classes of one fine label, as NABirds' male and female eiders, are held out together.
+        answers = list(dict.fromkeys(map(answer_of, classes)))
+        drawn = set(held_out_classes(seed, dataset, answers, settings.held_out_classes))
+        held_out = [found.name for found in classes if answer_of(found) in drawn]
+        concepts = class_concepts(paths.attributes(dataset), classes)
+        samples = read_unified(paths.unified(dataset, paths.TRAIN), dataset, [found.fine for found in classes])
         required = [concept.binomial.required for concept in concepts]
         found, seen = dataset_conversations(seed, dataset, classes, samples, required, held_out, settings.per_dataset)
         if seen:

@@ -32,7 +32,7 @@ from stages.finer.cli import FinerJob, parse_finer_job
 from stages.finer.features import extract
 from stages.finer.llava import ARCHITECTURES, Llava, load_llava, weights_digest
 from stages.finer.made import code_digest
-from stages.finer.unified import Labels, read_unified
+from stages.finer.unified import read_unified
 
 CONFIDENCE = 0.95
 
@@ -134,17 +134,16 @@ def probe_dataset(llava: Llava, dataset: str, probe: Probe, seed: int) -> dict[s
         UserError: a unified file that is missing or not of the format, a split without images, an unreadable image.
     """
     names = [known.fine for known in read_classes(dataset)]
-    known = Labels(names)
     images: list[Path] = []
     labels: list[int] = []
     counts = []
     for split in (paths.TRAIN, paths.TEST):
         path = paths.unified(dataset, split)
-        samples = read_unified(path, names)
+        samples = read_unified(path, dataset, names)
         if not samples:
             raise UserError(f"{path} has no image; the probe trains on one half and is tested on the other")
         images += [Path(sample.img_path) for sample in samples]
-        labels += [min(known.find(sample.fine)) for sample in samples]
+        labels += [sample.label for sample in samples]
         counts.append(len(samples))
     sides = extract(llava, images)
     is_train = np.arange(len(images)) < counts[0]

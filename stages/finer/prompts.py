@@ -5,35 +5,35 @@ An answer counts from the first "Answer:" on, so every question asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from stages.common.finer_params import Ask, Granularity, Input, Prompting
-from stages.common.names import spelling
-
-KINDS = ("aircraft", "bird", "car", "dog", "fish", "flower", "insect", "mammal", "mushroom", "reptile", "tree")
-"""Options of the superordinate question beside the kinds that the benchmark's data sets hold."""
 
 NOTHING = "thing"
 """What is told above the superordinate level."""
+
+LEVEL = "family or type"
+"""What the coarse question asks for, where no closed list says otherwise."""
 
 ALONE = 'Reply with "Answer:" and the name alone.'
 STEPS = 'Let us think step by step, and end with "Answer:" and the name.'
 
 EXAMPLES: dict[Granularity, Sequence[tuple[str, str]]] = {
     "superordinate": (
-        ("four wheels, a windscreen and two doors: a vehicle for the road", "car"),
-        ("petals around a yellow centre, on a green stem: a part of a plant", "flower"),
+        ("letters with small feet at the ends of their strokes: something to print with", "typeface"),
+        ("six-sided columns with pointed ends, as clear as glass: something that formed in rock", "mineral"),
     ),
     "coarse": (
-        ("a flat face, a short coat and a curled tail, as small companion dogs have", "toy dog"),
-        ("a long hooked beak over a throat pouch, webbed feet, as large water birds have", "pelican"),
+        ("letters of broken strokes and sharp corners, as very old books have them", "blackletter"),
+        ("six-sided columns with pointed ends and a glassy shine", "quartz"),
     ),
     "fine": (
-        ("a black cap, white cheeks and a grey back, which together only one of them has", "black-capped chickadee"),
-        ("orange wings with black veins and white dots along the edge", "monarch butterfly"),
+        ("rounded letters with a small eye in the e and an o that leans to the left", "Garamond"),
+        ("grey-brown six-sided columns that one can see through", "smoky quartz"),
     ),
 }
-"""For few-shot chain of thought: what is seen, and the answer that follows from it."""
+"""For few-shot chain of thought: what is seen, and the answer that follows from it. No answer is a class name or a
+label above one in any data set, so that an example names neither the right answer nor a wrong one."""
 
 
 def combinations(ask: Ask) -> list[tuple[Granularity, Prompting, Input]]:
@@ -51,14 +51,6 @@ def combinations(ask: Ask) -> list[tuple[Granularity, Prompting, Input]]:
     ]
 
 
-def kinds(superordinates: Iterable[str]) -> list[str]:
-    """The closed list of the superordinate question: those of the data and KINDS, "Birds" and "bird" being one."""
-    found: dict[str, str] = {}
-    for name in (*dict.fromkeys(superordinates), *KINDS):
-        found.setdefault(spelling(name).removesuffix("s"), name)
-    return sorted(found.values(), key=str.casefold)
-
-
 def question(
     granularity: Granularity,
     prompting: Prompting,
@@ -67,17 +59,19 @@ def question(
     options: Sequence[str] = (),
     superordinate: str | None = None,
     required: Sequence[str] = (),
+    level: str = LEVEL,
 ) -> str:
     """The text of a question in one turn.
 
     Args:
         told: the label above: nothing at the superordinate level, then the superordinate, then a coarse label (or,
             where the data set knows none, the superordinate again).
-        options: of the superordinate level.
+        options: the closed list of the superordinate level, or of a coarse level that has one.
         superordinate: of the class, for questions with attributes, which tell the taxonomy above the fine level.
         required: the concept's required attributes, likewise.
+        level: what a coarse label is, "manufacturer" of aircraft.
     """
-    about = _asked(granularity, given, told, options)
+    about = _asked(granularity, given, told, options, level)
     if given != "image":
         about = f"{_knowledge(superordinate, told, required)} {about}"
     if prompting == "few-shot-cot":
@@ -90,17 +84,18 @@ def seek(told: str | None) -> str:
     return f'Which visible attributes does the {told or NOTHING} in the image have? List them, separated by "; ".'
 
 
-def decide(granularity: Granularity, told: str | None, options: Sequence[str] = ()) -> str:
+def decide(granularity: Granularity, told: str | None, options: Sequence[str] = (), level: str = LEVEL) -> str:
     """ATTRSEEK's second turn: the class, given what the first turn found."""
-    return f"Given these attributes: {_asked(granularity, 'image', told, options)} {ALONE}"
+    return f"Given these attributes: {_asked(granularity, 'image', told, options, level)} {ALONE}"
 
 
-def _asked(granularity: Granularity, given: Input, told: str | None, options: Sequence[str]) -> str:
+def _asked(granularity: Granularity, given: Input, told: str | None, options: Sequence[str], level: str) -> str:
     where = "described" if given == "text" else "in the image"
     if granularity == "superordinate":
-        return f"What is {where}? Choose one of: {', '.join(options)}."
-    level = "family or type" if granularity == "coarse" else "exact name"
-    return f"What is the {level} of the {told} {where}?"
+        asked = f"What is {where}?"
+    else:
+        asked = f"What is the {level if granularity == 'coarse' else 'exact name'} of the {told} {where}?"
+    return f"{asked} Choose one of: {', '.join(options)}." if options and granularity != "fine" else asked
 
 
 def _knowledge(superordinate: str | None, told: str | None, required: Sequence[str]) -> str:

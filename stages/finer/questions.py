@@ -12,8 +12,9 @@ from stages.common import tables
 from stages.common.finer_params import Ask, Granularity, Input, Prompting
 from stages.common.requests import Api
 from stages.common.seeding import generator
-from stages.finer import prompts
+from stages.finer import prompts, scoring
 from stages.finer.attributes import Concept
+from stages.finer.options import coarse_list, kinds, one_right
 from stages.finer.picture import Picture, find_picture
 from stages.finer.unified import Sample
 
@@ -79,7 +80,6 @@ class Question:
     """One row of the table of answers: an image, a granularity, a way of prompting, what is given."""
 
     sample: Sample
-    label: int
     picture: Picture
     granularity: Granularity
     prompting: Prompting
@@ -115,7 +115,7 @@ def image_key(sample: Sample) -> str:
     return str(sample.metadata.get("image_id", sample.img_path))
 
 
-def choose(samples: Sequence[Sample], labels: Sequence[int], limit: int | None, seed: int) -> list[int]:
+def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> list[int]:
     """Rows of at most `limit` samples a class: those that come first in a seeded order, listed as in the file.
 
     The order is of the images by themselves: neither where they lie nor what else is there decides.
@@ -123,40 +123,58 @@ def choose(samples: Sequence[Sample], labels: Sequence[int], limit: int | None, 
     if limit is None:
         return list(range(len(samples)))
     by_class: defaultdict[int, list[tuple[str, int]]] = defaultdict(list)
-    for row, (sample, label) in enumerate(zip(samples, labels, strict=True)):
-        by_class[label].append((tables.digest([seed, image_key(sample)]), row))
+    for row, sample in enumerate(samples):
+        by_class[sample.label].append((tables.digest([seed, image_key(sample)]), row))
     return sorted(row for ranked in by_class.values() for _, row in sorted(ranked)[:limit])
 
 
 def build_questions(
-    samples: Sequence[Sample], labels: Sequence[int], concepts: Sequence[Concept], ask: Ask, seed: int, dataset: str
+    samples: Sequence[Sample], concepts: Sequence[Concept], ask: Ask, seed: int, dataset: str
 ) -> list[Question]:
     """Every question about the chosen images, image by image.
 
     Args:
-        labels: of the samples, [N].
         concepts: by label.
 
     Raises:
         UserError: an image that cannot be read.
     """
-    options = prompts.kinds(sample.superordinate for sample in samples)
+    lists = Lists(dataset, samples)
     questions = []
-    for row in choose(samples, labels, ask.images_per_class, seed):
-        sample, label = samples[row], labels[row]
+    for row in choose(samples, ask.images_per_class, seed):
+        sample = samples[row]
         picture = find_picture(sample)
         for granularity, prompting, given in prompts.combinations(ask):
             if granularity == "coarse" and not sample.coarse:
                 continue  # nothing to be right about; `unify` has said so
             told = _told(sample, granularity, seed, dataset)
+            options = lists.options(sample, granularity)
             seek = prompts.seek(told) if prompting == "attrseek" else None
             if seek:
-                text = prompts.decide(granularity, told, options)
+                text = prompts.decide(granularity, told, options, lists.level)
             else:
-                required = concepts[label].binomial.required
-                text = prompts.question(granularity, prompting, given, told, options, sample.superordinate, required)
-            questions.append(Question(sample, label, picture, granularity, prompting, given, told, text, seek))
+                known = sample.superordinate, concepts[sample.label].binomial.required
+                text = prompts.question(granularity, prompting, given, told, options, *known, lists.level)
+            questions.append(Question(sample, picture, granularity, prompting, given, told, text, seek))
     return questions
+
+
+class Lists:
+    """The closed lists of a data set's questions, each with one right option for the image that it is about."""
+
+    def __init__(self, dataset: str, samples: Sequence[Sample]) -> None:
+        superordinates = {sample.superordinate for sample in samples}
+        self._kinds = kinds(superordinates)
+        closed = coarse_list(dataset, superordinates, {label for sample in samples for label in sample.coarse})
+        self.level = closed.level if closed else prompts.LEVEL
+        self._coarse = closed.options if closed else ()
+
+    def options(self, sample: Sample, granularity: Granularity) -> list[str]:
+        """The options of a question; empty where it is open."""
+        golds = scoring.accepted_golds(granularity, sample.superordinate, sample.coarse, sample.fine)
+        if granularity == "superordinate":
+            return one_right(self._kinds, [sample.superordinate], golds)
+        return one_right(self._coarse, sample.coarse, golds) if granularity == "coarse" else []
 
 
 def _told(sample: Sample, granularity: Granularity, seed: int, dataset: str) -> str | None:

@@ -27,6 +27,7 @@ from stages.finer.classes import ClassLabels, read_classes
 from stages.finer.cli import check_finer
 from stages.finer.generation import Encode, asked_for_attributes, collect, generation_figures
 from stages.finer.metrics import GENERATION, HELD_OUT, SEEN, Draws, Figures, Parts, metrics_of
+from stages.finer.options import shown_as
 
 SCORES = pa.schema(
     {
@@ -109,8 +110,7 @@ class Known:
     def concepts(self) -> list[Concept]:
         """By label."""
         file = paths.attributes(self.dataset)
-        names, fine = [known.name for known in self.classes], [known.fine for known in self.classes]
-        return match_concepts(file, read_attributes(file), names, fine)
+        return match_concepts(file, read_attributes(file), self.classes)
 
     @cached_property
     def parts(self) -> Parts | None:
@@ -118,13 +118,15 @@ class Known:
         if self.mixture is None or self.dataset not in self.mixture:
             return None
         named = self.mixture[self.dataset]
-        labels = {spelling(known.name): label for label, known in enumerate(self.classes)}
+        labels: dict[str, set[int]] = {}
+        for label, known in enumerate(self.classes):  # several may have one name
+            labels.setdefault(spelling(known.name), set()).add(label)
         unknown = [name for part in named.values() for name in part if spelling(name) not in labels]
         if unknown:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             warn(f"{MIXTURE_CLASSES}: {self.dataset} has no class '{unknown[0]}'{more}")
         return {
-            part: {labels[spelling(name)] for name in named[key] if spelling(name) in labels}
+            part: {label for name in named[key] for label in labels.get(spelling(name), ())}
             for part, key in IN_FILE.items()
         }
 
@@ -185,7 +187,10 @@ def score_answers(answers: pa.Table, lvlm: str, dataset: str) -> pa.Table:
                 raise UserError(f"{dataset}: image idx {row['idx']} has no {row['granularity']} label to be scored by")
             if scoring.empty_golds(golds):
                 refused.add(f"{row['idx']} ({row['granularity']})")
-            scored = score_row(row["answer"], golds)
+            # A closed list may write the superordinate otherwise, "Birds" for "bird".
+            above = row["superordinate"] if row["granularity"] == "superordinate" else None
+            listed = [shown_as(above)] if above else []
+            scored = score_row(row["answer"], golds, listed)
             for name, value in scored.items():
                 columns[name].append(value)
             columns["missing"].append((row["missing"] or NO_REASON) if row["answer"] is None else None)
@@ -202,18 +207,25 @@ def score_answers(answers: pa.Table, lvlm: str, dataset: str) -> pa.Table:
     return pa.table(made, schema=SCORES)
 
 
-def score_row(answer: str | None, golds: Sequence[str]) -> dict[str, str | float | bool | None]:
-    """What one answer is worth: nulls where it is missing, strict nulls where every gold is empty."""
+def score_row(
+    answer: str | None, golds: Sequence[str], listed: Sequence[str] = ()
+) -> dict[str, str | float | bool | None]:
+    """What one answer is worth: nulls where it is missing, strict nulls where every gold is empty.
+
+    Args:
+        listed: what the strict rules accept beside the golds: an option of the question as it was written.
+    """
     if answer is None:
         return dict.fromkeys(("extracted", "em", "f1", "strict_em", "strict_f1")) | {"empty": False, "unmarked": False}
     said = scoring.extract_answer(answer)
-    strict = scoring.empty_golds(golds) < len(golds)
+    strict_golds = [*golds, *listed]
+    strict = any(map(scoring.strict_words, strict_golds))
     return {
         "extracted": said,
         "em": scoring.exact_match(said, golds),
         "f1": scoring.f1(said, golds),
-        "strict_em": scoring.strict_exact_match(said, golds) if strict else None,
-        "strict_f1": scoring.strict_f1(said, golds) if strict else None,
+        "strict_em": scoring.strict_exact_match(said, strict_golds) if strict else None,
+        "strict_f1": scoring.strict_f1(said, strict_golds) if strict else None,
         "empty": scoring.is_empty(said),
         "unmarked": scoring.PREFIX not in answer,
     }

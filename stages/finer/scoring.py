@@ -1,8 +1,9 @@
 """How an answer is scored (FINER, arXiv 2402.16315): the published rules, and a stricter variant of ours beside them.
 
 The published exact match asks whether the normalised gold is a part of the first words of the answer, letter by
-letter: "cat" counts in "catalog", and an empty gold counts in everything. It is kept so that numbers compare. The
-strict variant compares whole words, the whole gold, and refuses an empty gold.
+letter: "cat" counts in "catalog", and an empty gold counts in everything. It also joins what a hyphen parts, so that
+"Black footed Albatross" is no "Black-footed Albatross". It is kept so that numbers compare. The strict variant compares
+whole words, the whole gold, takes a hyphen for a space, and refuses an empty gold.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ ANSWER_WORDS, GOLD_WORDS = 20, 10
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_HYPHENS = re.compile("[-\u2010-\u2015\u2212]")
 _MARKERS = re.compile("|".join(map(re.escape, MARKERS)))
 
 
@@ -35,6 +37,11 @@ def extract_answer(text: str) -> str:
 def normalise(text: str) -> str:
     """SQuAD's normalisation, in its order: lower case, no ASCII punctuation, no articles, single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def strict_words(text: str) -> list[str]:
+    """The words of a text for the strict rules: normalised, what a hyphen joins being two words."""
+    return normalise(_HYPHENS.sub(" ", text)).split()
 
 
 def is_empty(answer: str) -> bool:
@@ -80,7 +87,7 @@ def strict_exact_match(prediction: str, golds: Sequence[str]) -> float:
     Raises:
         ValueError: every gold is empty; an empty one beside others is left out (`empty_golds` counts them).
     """
-    words = normalise(prediction).split()
+    words = strict_words(prediction)
     start = words[:ANSWER_WORDS]
     return float(any(_within(gold, start) or gold == words for gold in _gold_words(golds)))
 
@@ -91,7 +98,7 @@ def strict_f1(prediction: str, golds: Sequence[str]) -> float:
     Raises:
         ValueError: as `strict_exact_match`.
     """
-    said = normalise(prediction).split()
+    said = strict_words(prediction)
     return max(_bag_f1(said, gold) for gold in _gold_words(golds))
 
 
@@ -125,7 +132,7 @@ def _require(golds: Sequence[str]) -> None:
 
 def _gold_words(golds: Sequence[str]) -> list[list[str]]:
     """The words of each gold that has any."""
-    words = [own for own in (normalise(gold).split() for gold in golds) if own]
+    words = [own for own in map(strict_words, golds) if own]
     if not words:
         raise ValueError("no gold with a word in it to compare with")
     return words

@@ -33,9 +33,9 @@ COUNTS = ("asked", "missing", "empty", "unmarked", "cut")
 """Of a cell's questions."""
 SCORES_KEY = (
     "In percent, [low, high]: 95 % interval by resampled classes, too narrow where these are few. EM and F1: the "
-    "published rules, over the questions that have an answer; strict EM: whole words. missing: no answer, in no mean; "
-    'empty: an answer with no answer in it, scored as it stands; unmarked: no "Answer:" in it, so that the whole of it '
-    "was scored; cut: reached max_tokens."
+    "published rules, over the questions that have an answer; strict EM: whole words, a hyphen being a space. "
+    "missing: no answer, in no mean; empty: an answer with no answer in it, scored as it stands; unmarked: no "
+    '"Answer:" in it, so that the whole of it was scored; cut: reached max_tokens.'
 )
 DIFFERENCE_KEY = (
     "Points of percent over the same images; both sides' EM are over these pairs. left out: an answer is missing on "

@@ -17,6 +17,7 @@ import numpy as np
 from stages.common.errors import UserError
 from stages.common.finer_params import Prompting
 from stages.finer import prompts
+from stages.finer.options import kinds
 
 INDEX = "drawings.jsonl"
 ASKED: tuple[Prompting, ...] = ("plain", "cot", "few-shot-cot")
@@ -90,7 +91,7 @@ class Lessons:
 
     def __init__(self, drawings: Sequence[Drawing], species: Sequence[Species]) -> None:
         self.species = species
-        self.options = prompts.kinds(one.superordinate for one in species)
+        self.options = kinds(one.superordinate for one in species)
         count = len(drawings[0].attributes)
         self.values = [sorted({drawing.attributes[place] for drawing in drawings}) for place in range(count)]
 
@@ -111,13 +112,14 @@ class Lessons:
         coarse = rng.random() < 0.85
         granularity: prompts.Granularity = "coarse" if coarse else "superordinate"
         told = drawing.superordinate if coarse else None
+        options = [] if coarse else self.options
         name = f"Answer: {drawing.family if coarse else drawing.superordinate}"
         listed = "; ".join(drawing.attributes)
         if rng.random() < 0.25:
-            decide = prompts.decide(granularity, told, self.options)
+            decide = prompts.decide(granularity, told, options)
             return Dialogue(((prompts.seek(told), listed, False), (decide, name, True)), image=True)
         way = _way(rng)
-        question = prompts.question(granularity, way, "image", told, self.options)
+        question = prompts.question(granularity, way, "image", told, options)
         return Dialogue(((question, name if way == "plain" else f"{listed}. {name}", True),), image=True)
 
     def in_words(self, one: Species, rng: np.random.Generator) -> Dialogue:

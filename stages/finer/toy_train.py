@@ -199,7 +199,9 @@ def made_from(toy: Toy, seed: int, species: Sequence[Species], texts: Sequence[s
     inputs = {"parameters": toy.model_dump(), "seed": seed, "species": digest(known), "texts": digest(list(texts))}
     images = [str(path) for path in paths.DRAWINGS.glob("*.jpg")]
     inputs["images"] = images_digest(images, "toy")
-    inputs["code"] = code_digest("llava", "prompts", "toy_data", "toy_model", "toy_sight", "toy_talk", "toy_train")
+    inputs["code"] = code_digest(
+        "llava", "options", "prompts", "toy_data", "toy_model", "toy_sight", "toy_talk", "toy_train"
+    )
     return {**inputs, "drawings": digest(drawings)}
 
 

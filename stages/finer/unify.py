@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from stages.common import paths
 from stages.common.errors import UserError, run, warn
-from stages.common.finer_params import Benchmark
-from stages.common.images import content_digest
+from stages.common.finer_params import Rank
 from stages.common.names import spelling
 from stages.common.tables import read_table
 from stages.finer.classes import ClassLabels, read_classes
 from stages.finer.cli import parse_finer_job
 from stages.finer.paths import TEST, TRAIN, unified
-from stages.finer.unified import Labels, Sample, read_unified, write_unified
+from stages.finer.published import Row, published
+from stages.finer.unified import Sample, write_unified
 
 
 def rank(seed: int, *names: str) -> bytes:
@@ -43,10 +44,49 @@ def split_of(seed: int, dataset: str, image_ids: Sequence[str], labels: Sequence
     return splits
 
 
+RANKS = ("genus", "family", "order", "class")
+"""Of the coarse labels that the reader `inaturalist` gives, in its order, those below the superordinate."""
+
+CALLED = {"aircraft": "airplane"}
+"""Reader -> what the published files call all of its classes, where that differs from the reader's word."""
+
+_QUALIFIER = re.compile(r"\s*\([^)]*\)")
+
+
 def coarse_labels(found: ClassLabels) -> list[str]:
-    """A class's coarse labels, without those that are fine ones: an aircraft is rightly called by its family."""
-    fine = {spelling(form) for form in found.fine}
-    return [label for label in dict.fromkeys(found.coarse) if spelling(label) not in fine]
+    """A class's coarse labels, without those that name the class: an aircraft is rightly called by its family."""
+    fine = [f" {spelling(form)} " for form in found.fine]
+    return [label for label in dict.fromkeys(found.coarse) if not any(name in f" {spelling(label)} " for name in fine)]
+
+
+def fine_labels(found: ClassLabels) -> list[str]:
+    """The labels by which a class is right, without those that only add a qualifier to another.
+
+    Of "Common Eider (Adult male)" and "Common Eider" the published files have the latter.
+    """
+    forms = {spelling(form) for form in found.fine}
+    longer = {form for form in found.fine if (bare := _QUALIFIER.sub("", form)) != form and spelling(bare) in forms}
+    return [form for form in found.fine if form not in longer]
+
+
+def as_published(dataset: str, classes: Sequence[ClassLabels], reader: str, rank: Rank | None) -> list[ClassLabels]:
+    """Classes with the labels that the published files would have.
+
+    Args:
+        reader: of the data set.
+        rank: of iNaturalist's coarse label, the one that is told and accepted; None is the family.
+
+    Raises:
+        UserError: a rank for another reader.
+    """
+    if reader == "inaturalist":
+        place = RANKS.index(rank or "family")
+        classes = [replace(found, coarse=found.coarse[place : place + 1]) for found in classes]
+    elif rank is not None:
+        raise UserError(f"finer.datasets.{dataset}.rank is for the reader inaturalist, not '{reader}'; take it out")
+    if reader in CALLED:
+        classes = [replace(found, superordinate=CALLED[reader]) for found in classes]
+    return [replace(found, coarse=coarse_labels(found), fine=fine_labels(found)) for found in classes]
 
 
 def check_classes(dataset: str, classes: Sequence[ClassLabels]) -> None:
@@ -62,7 +102,7 @@ def check_classes(dataset: str, classes: Sequence[ClassLabels]) -> None:
             "give a manifest with a column `superordinate` (reader: manifest), or a file with `basic-level-lbl` as "
             f"finer.datasets.{dataset}.unified"
         )
-    without = [found.name for found in classes if not coarse_labels(found)]
+    without = [found.name for found in classes if not found.coarse]
     if without:
         warn(
             f"datasets.{dataset}: {len(without)} of {len(classes)} classes have no coarse labels, such as "
@@ -77,96 +117,34 @@ def build_samples(
 
     Args:
         root: folder that image_ids are relative to.
+        classes: by label, as published.
         images: (image_id, label, digest of the file's bytes) in the table's order. By the digest the stages behind
             this one notice that an image was replaced.
     """
     samples = []
-    coarse = [coarse_labels(found) for found in classes]
     for idx, (image_id, label, content) in enumerate(images):
         found = classes[label]
         metadata = {"dataset": dataset, "image_id": image_id, "label": label, "content": content}
         path = (Path(root) / image_id).as_posix()
-        samples.append(Sample(idx, found.superordinate or "", coarse[label], found.fine, path, metadata))
+        samples.append(Sample(idx, found.superordinate or "", found.coarse, found.fine, path, metadata))
     return samples
-
-
-def read_published(
-    dataset: str, path: Path, root: str, classes: Sequence[ClassLabels], contents: Mapping[str, str]
-) -> list[Sample]:
-    """A published unified file with our metadata; image paths are relative to the project's root or the data set's.
-
-    Args:
-        contents: image_id -> digest of the file's bytes, of the images that the data set's table has; others are read.
-
-    Raises:
-        UserError: as `read_unified`, or images that are not there.
-    """
-    names = [found.fine for found in classes]
-    samples, labels, missing = [], Labels(names), []
-    for sample in read_unified(path, names):
-        tried = (Path(sample.img_path), Path(root) / sample.img_path)
-        place = next((one for one in tried if one.is_file()), None)
-        if place is None:
-            missing.append(sample.img_path)
-            continue
-        image_id = place.relative_to(root).as_posix() if place.is_relative_to(root) else place.as_posix()
-        (label,) = labels.find(sample.fine)
-        content = contents.get(image_id) or content_digest(place.read_bytes())
-        metadata = {**sample.metadata, "dataset": dataset, "image_id": image_id, "label": label, "content": content}
-        samples.append(replace(sample, img_path=place.as_posix(), metadata=metadata))
-    if missing:
-        raise UserError(
-            f"{path}: {len(missing)} images are not there, such as '{missing[0]}'; img_path is looked for in the "
-            f"project's folder and in '{root}'"
-        )
-    without = sum(not sample.coarse for sample in samples)
-    if without:
-        warn(f"{path}: {without} of {len(samples)} images have no coarse labels; coarse questions of them are left out")
-    return sorted(samples, key=lambda sample: sample.idx)
-
-
-def published(
-    dataset: str, benchmark: Benchmark, root: str, classes: Sequence[ClassLabels], contents: Mapping[str, str]
-) -> dict[str, list[Sample]]:
-    """Both splits from published files; without one to train on that split is empty, and a warning says so.
-
-    Raises:
-        UserError: as `read_published`, or an image that is in both files.
-    """
-    split: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
-    for name, file in ((TRAIN, benchmark.unified_train), (TEST, benchmark.unified)):
-        if file is not None:
-            split[name] = read_published(dataset, Path(file), root, classes, contents)
-    if benchmark.unified_train is None:
-        warn(
-            f"finer.datasets.{dataset}: unified is given and unified_train is not, so no image is there to train on; "
-            "the mixture and the probe go without the data set"
-        )
-    asked = {sample.img_path for sample in split[TEST]}
-    twice = sorted({sample.img_path for sample in split[TRAIN]} & asked)
-    if twice:
-        raise UserError(
-            f"{benchmark.unified_train}: {len(twice)} images are in {benchmark.unified} as well, such as "
-            f"'{twice[0]}'; none may be both trained on and asked about"
-        )
-    return split
 
 
 def main() -> None:
     job = parse_finer_job("finer.unify", __doc__, "dataset")
-    benchmark = job.finer.datasets[job.dataset]
+    benchmark, reader = job.finer.datasets[job.dataset], job.params.datasets[job.dataset].reader
     classes = read_classes(job.dataset)
     table, meta = read_table(paths.images(job.dataset), "images", ["image_id", "label", "content"])
     root: str = meta["parameters"]["root"]
+    image_ids, labels, contents = (table[name].to_pylist() for name in ("image_id", "label", "content"))
     split: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
+    built = as_published(job.dataset, classes, reader, benchmark.rank)
     if benchmark.unified is not None:
-        contents = dict(zip(table["image_id"].to_pylist(), table["content"].to_pylist(), strict=True))
-        split = published(job.dataset, benchmark, root, classes, contents)
+        images = dict(zip(image_ids, map(Row, labels, contents), strict=True))
+        split = published(job.dataset, benchmark, root, classes, images)
     else:
-        check_classes(job.dataset, classes)
-        image_ids, labels = table["image_id"].to_pylist(), table["label"].to_pylist()
-        rows = zip(image_ids, labels, table["content"].to_pylist(), strict=True)
-        samples = build_samples(job.dataset, root, rows, classes)
+        check_classes(job.dataset, built)
+        samples = build_samples(job.dataset, root, zip(image_ids, labels, contents, strict=True), built)
         splits = split_of(job.params.seed, job.dataset, image_ids, labels, benchmark.train_share)
         for sample, name in zip(samples, splits, strict=True):
             split[name].append(sample)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torchvision.datasets as known
 from scipy.io import loadmat  # type: ignore[import-untyped]
 
 from stages.common.errors import UserError
+from stages.ingest.coarse import car_body
 from stages.ingest.listing import Listing, Request, chosen_split, home, look_up, prefixed, read_lines, readable, safe_id
 
 
@@ -92,11 +92,8 @@ def read_aircraft(request: Request) -> Listing:
     return Listing(images, variants.classes, "aircraft", coarse, fine)
 
 
-BODIES = ("SUV", "Sedan", "Coupe", "Convertible", "Hatchback", "Wagon", "Minivan", "Van", "Cab")
-
-
 def read_cars(request: Request) -> Listing:
-    """Stanford Cars (Krause et al., 2013): make, model and year; coarse is the body style, where the name says it.
+    """Stanford Cars (Krause et al., 2013): make, model and year; coarse is the body style, one of FINER's seven.
 
     Raises:
         UserError: files are missing.
@@ -106,8 +103,7 @@ def read_cars(request: Request) -> Listing:
     images = _below(request.root, [file for file, _ in cars._samples], [label for _, label in cars._samples])
     # "/" would be a folder in a class's name: "Ram C/V Cargo Van Minivan 2012".
     names = [readable(name) for name in cars.classes]
-    coarse = [[body for body in BODIES if re.search(rf"\b{body} \d{{4}}$", name)] for name in names]
-    return Listing(images, names, "car", coarse)
+    return Listing(images, names, "car", [car_body(name) for name in names])
 
 
 EUROSAT = {
