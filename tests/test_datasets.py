@@ -212,12 +212,12 @@ LAYOUTS: Mapping[str, Layout] = {  # key -> maker, split -> {file: class}, super
     "cub": (
         cub,
         {
-            None: {"a.jpg": "Black footed Albatross", "c.jpg": "Ovenbird"},
+            None: {"a.jpg": "Black-footed Albatross", "c.jpg": "Ovenbird"},
             "train": {"b.jpg": "Ovenbird"},
-            "all": {"a.jpg": "Black footed Albatross", "b.jpg": "Ovenbird", "c.jpg": "Ovenbird"},
+            "all": {"a.jpg": "Black-footed Albatross", "b.jpg": "Ovenbird", "c.jpg": "Ovenbird"},
         },
         "bird",
-        {"Black footed Albatross": ["Albatross"], "Ovenbird": []},
+        {"Black-footed Albatross": ["Albatross"], "Ovenbird": []},
         "train_test_split.txt",
     ),
     "nabirds": (

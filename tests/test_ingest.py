@@ -72,7 +72,7 @@ def test_folder_takes_extensions_in_either_case_and_leaves_other_files(tmp_path:
 
 def test_folder_split_is_a_sub_folder(tmp_path: Path) -> None:
     fill(tmp_path, "train/owl/a.jpg", "train/wren/b.jpg", "test/wren/c.jpg")
-    assert read_folder(tmp_path, "test") == Listing([("test/wren/c.jpg", 0)], ["wren"])
+    assert read_folder(tmp_path, "test") == Listing([("test/wren/c.jpg", 1)], ["owl", "wren"])
     assert sorted(read_folder(tmp_path, "train").images) == [("train/owl/a.jpg", 0), ("train/wren/b.jpg", 1)]
     with pytest.raises(UserError, match=r"no folder '.*/val'; `split`"):
         read_folder(tmp_path, "val")
@@ -87,7 +87,7 @@ def test_image_ids_do_not_depend_on_how_the_root_is_written(tmp_path: Path, monk
 
 def test_classes_of_the_same_name_are_refused(tmp_path: Path) -> None:
     listing = read_folder(fill(tmp_path, "barn_owl/a.jpg", "barn owl/b.jpg", "wren/c.jpg"), None)
-    with pytest.raises(UserError, match="several classes have the same name: barn owl; rename them apart"):
+    with pytest.raises(UserError, match="several classes have the same name: barn owl; rename the folders or labels apart"):
         check_listing(listing)
 
 

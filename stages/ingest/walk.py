@@ -1,0 +1,125 @@
+"""Folders on disk: which files are images of the data set, and which are other programs'."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from stages.common.errors import UserError
+
+EXTENSIONS = (*IMG_EXTENSIONS, ".gif", ".avif", ".jfif", ".jp2")
+"""File names that are taken for images, in either case."""
+
+FOREIGN = {
+    "__macosx",
+    "__pycache__",
+    "@eadir",
+    "@recently-snapshot",
+    "@recycle",
+    "@sharebin",
+    "@tmp",
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "lost+found",
+    "network trash folder",
+    "recycler",
+    "system volume information",
+    "temporary items",
+    "~snapshot",
+}
+"""Folders of operating systems and network drives, in lower case."""
+
+
+def foreign(name: str) -> bool:
+    """Whether a file or folder is another program's: hidden (".ipynb_checkpoints", "._x.jpg"), or one of FOREIGN."""
+    return name.startswith(".") or name.casefold() in FOREIGN
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without those of other programs."""
+    return sorted(entry.name for entry in folder.iterdir() if not foreign(entry.name) and entry.is_dir())
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name is that of an image."""
+    return name.lower().endswith(EXTENSIONS)
+
+
+def files_below(folder: Path, left_out: list[str] | None = None) -> list[str]:
+    """Image files at any depth below a folder, as sorted POSIX paths relative to it, without those of other programs.
+
+    Args:
+        left_out: takes the paths of images that are left out.
+
+    Raises:
+        UserError: a folder below it is a link.
+        OSError: a folder that cannot be read.
+    """
+    found = []
+    for base, folders, files in os.walk(folder, onerror=_refuse):
+        below = Path(base).relative_to(folder)
+        inner = [name for name in folders if not foreign(name)]
+        refuse_links(folder, [(below / name / "x").as_posix() for name in inner])
+        images = [name for name in files if is_image(name)]
+        found += [(below / name).as_posix() for name in images if not foreign(name)]
+        if left_out is not None:
+            left_out += [(Path(base) / name).as_posix() for name in images if foreign(name)]
+            for name in folders:
+                left_out += foreign_images(Path(base) / name) if foreign(name) else []
+        folders[:] = inner
+    return sorted(found)
+
+
+def foreign_images(folder: Path) -> list[str]:
+    """The images in another program's folder; none where it may not be read."""
+    return [(Path(base) / name).as_posix() for base, _, files in os.walk(folder) for name in files if is_image(name)]
+
+
+def _refuse(error: OSError) -> None:
+    raise error
+
+
+def refuse_links(root: Path, paths: Iterable[str]) -> None:
+    """Refuse paths that lead through a link to a folder, behind which DVC would not notice a change.
+
+    Args:
+        root: may be a link itself, which DVC follows, as it follows links to files.
+        paths: of files, relative to the root.
+
+    Raises:
+        UserError: as above.
+    """
+    folders: set[PurePosixPath] = set()
+    for parent in {path.rpartition("/")[0] for path in paths}:
+        folders |= {PurePosixPath(parent), *PurePosixPath(parent).parents}
+    linked = sorted(folder.as_posix() for folder in folders - {PurePosixPath()} if (root / folder).is_symlink())
+    if linked:
+        link = root / linked[0]
+        raise UserError(
+            f"{len(linked)} folders in '{root}' are links, such as '{shown(linked[0])}', and DVC does not notice a "
+            "change behind a link to a folder; put a folder with links to the files in its place: "
+            f"`rm '{shown(str(link))}' && cp -rs '{shown(str(link.resolve()))}' '{shown(str(link))}'`"
+        )
+
+
+# Names, as they are on disk.
+
+
+def some(names: Sequence[str]) -> str:
+    """Ten names at most, and how many more there are."""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(map(shown, names[:10])) + more
+
+
+def shown(name: str) -> str:
+    """A name that can be printed; bytes that are not UTF-8 are written as in "caf\\xe9"."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def unprintable(name: str) -> bool:
+    """Whether a name is not text in UTF-8, and so cannot stand in a table."""
+    return any("\ud800" <= letter <= "\udfff" for letter in name)
