@@ -87,7 +87,9 @@ def test_image_ids_do_not_depend_on_how_the_root_is_written(tmp_path: Path, monk
 
 def test_classes_of_the_same_name_are_refused(tmp_path: Path) -> None:
     listing = read_folder(fill(tmp_path, "barn_owl/a.jpg", "barn owl/b.jpg", "wren/c.jpg"), None)
-    with pytest.raises(UserError, match="several classes have the same name: barn owl; rename the folders or labels apart"):
+    with pytest.raises(
+        UserError, match="several classes have the same name: barn owl; rename the folders or labels apart"
+    ):
         check_listing(listing)
 
 

@@ -32,7 +32,7 @@ def read_folder(root: Path, split: str | None) -> Listing:
     Raises:
         UserError: no sub-folders, or some without images.
     """
-    listing = _read_folders(root, split)
+    listing = _read_folders(root, _split_folder(root, split))
     folders = listing.called or []
     ids = [name for name in folders if re.fullmatch(r"n\d{8}", name)]
     known = dict(zip(imagenet_ids(), imagenet_names(imagenet_ids()), strict=True)) if ids else {}
@@ -47,12 +47,21 @@ def read_folder(root: Path, split: str | None) -> Listing:
     return replace(listing, names=names, naming=(note,))
 
 
-def _read_folders(root: Path, split: str | None) -> Listing:
-    """As `read_folder`, with the folders' names."""
+def _split_folder(root: Path, split: str | None) -> Path:
+    """`root/<split>`, or the root.
+
+    Raises:
+        UserError: it is not there.
+    """
     top = root / split if split else root
     if not top.is_dir():
         here = "; the root has this name itself: leave `split` out" if split and root.absolute().name == split else ""
         raise UserError(f"no folder '{top}'; `split` names a sub-folder of the data set's root{here}")
+    return top
+
+
+def _read_folders(root: Path, top: Path) -> Listing:
+    """As `read_folder`, of the class folders in `top`, with the folders' names."""
     present, folders = folders_in(top), class_order(classes_of_all_splits(root, top))
     if not present:
         raise UserError(f"no class folders in '{top}'; expected one sub-folder a class with its images")
@@ -218,13 +227,23 @@ def imagenet_folders(
 
 
 def read_imagenet_subset(request: Request) -> Listing:
-    """Some of ImageNet's classes, as their folders say: ImageNet-100, Imagewoof; `root/<split>` where one is given.
+    """Some of ImageNet's classes, as their folders say: ImageNet-100, Imagewoof; those of a split where one is given.
 
     Raises:
         UserError: a folder that is no class of ImageNet.
     """
-    listing = _read_folders(request.root, request.split)
-    folders, known = listing.called or [], set(imagenet_ids())
+    known = set(imagenet_ids())
+
+    def holds(folder: Path) -> bool:
+        return any(name in known for name in folders_in(folder))
+
+    top = request.root
+    if request.split:
+        top, _ = find_split(request, [request.split, *SPLITS], ["{split}"], holds)
+    elif not holds(top):
+        top = only([*filter(holds, bases(top))], top) or top
+    listing = _read_folders(request.root, top)
+    folders = listing.called or []
     strangers = [name for name in folders if name not in known]
     if strangers:
         raise UserError(f"folders that are no WordNet id of ImageNet's classes: {some(strangers)}")

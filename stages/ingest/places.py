@@ -88,8 +88,8 @@ def find_split(
     split = chosen_split(request.split, splits)
     below = [place.format(split=split) for place in places]
     named = [root / place for place in below if (root / place).is_dir()]
-    if named:
-        return named[0], split
+    for folder in filter(holds, named):
+        return folder, split
     if holds(root):
         said = said_split(Path(os.path.abspath(root)).name, splits)
         if request.split is not None and said not in (None, split):
@@ -105,6 +105,8 @@ def find_split(
         itself = holds(base) and (len(splits) == 1 or said_split(base.name, splits) == split)
         found += inner if inner and holds(inner[0]) else [base] if itself else []
     one = only(found, root)
+    if one is None and named:  # the reader says what is missing there
+        return named[0], split
     if one is None:
         raise UserError(f"no folder {' or '.join(repr(str(root / place)) for place in below)}")
     return one, split
