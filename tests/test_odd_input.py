@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import CLASSES, Call, Project
+from conftest import CLASSES, ROOT, Call, Project
 from PIL import Image, PngImagePlugin
 from test_datasets import JPEG, make_huggingface, make_tar, named, picture, put, read
 
@@ -371,18 +372,20 @@ def test_stages_unpack_again(ingest: Ingest, call: Call, monkeypatch: pytest.Mon
         assert "Traceback" not in done.err
         return done.err
 
-    def in_this_process(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        assert command[1:] == ["-m", "stages.ingest.unpack", "--dataset", "x"]
+    def in_this_process(command: list[str], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
+        # As a process of its own would find it, without the seconds that its imports take.
+        assert command == [sys.executable, "-m", "stages.ingest.unpack", "--dataset", "x"]
+        assert env["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
         done = call("ingest.unpack", *command[3:])
         return subprocess.CompletedProcess(command, done.code, done.out, done.err)
 
+    monkeypatch.setattr(unpacked.subprocess, "run", in_this_process)
     stage("crop")
     stage("refine", "--model", "tiny")
     shutil.rmtree("data/x/unpacked")
     assert stage("embed", "--model", "tiny") == ""
     stage("score", "--model", "tiny")
     shutil.rmtree("data/x/unpacked")
-    monkeypatch.setattr(unpacked.subprocess, "run", in_this_process)  # quicker: nothing is imported again
     stage("report", "--model", "tiny")
     assert list(Path("data/x/tiny/report/boxes").glob("*.png"))
     shutil.rmtree("data/x/unpacked")
