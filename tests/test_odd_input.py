@@ -166,7 +166,7 @@ def test_numbers_are_in_their_order(tmp_path: Path) -> None:
 def test_a_list_of_names_needs_a_certain_order(ingest: Ingest) -> None:
     put(Path("root"), "class_2/a.jpg", "class_10/a.jpg", "other/a.jpg")
     _, _, error = ingest(reader="folder", names=["ten", "two", "rest"])
-    assert "names: {class_10: ..., class_2: ...}" in error
+    assert "names: {'class_10': ..., 'class_2': ...}" in error
     names, images, _ = ingest(reader="folder", names={"class_2": "two", "class_10": "ten"})
     assert sorted(names) == ["other", "ten", "two"]
     assert images["class_10/a.jpg"] == "ten"
@@ -385,6 +385,10 @@ def test_stages_unpack_again(ingest: Ingest, call: Call, monkeypatch: pytest.Mon
     shutil.rmtree("data/x/unpacked")
     assert stage("embed", "--model", "tiny") == ""
     stage("score", "--model", "tiny")
+    shutil.rmtree("data/x/unpacked")
+    image = Path("data/x/unpacked") / pq.read_table("data/x/images.parquet")["image_id"][0].as_py()
+    unpacked.ensure_there(image)  # as `stages/finer` does
+    assert image.is_file()
     shutil.rmtree("data/x/unpacked")
     stage("report", "--model", "tiny")
     assert list(Path("data/x/tiny/report/boxes").glob("*.png"))

@@ -103,7 +103,7 @@ def refuse_unsure(key: str, called: list[str]) -> None:
     if unsure:
         raise UserError(
             f"datasets.{key}.names is a list, and it is not clear whether '{unsure[0]}' or '{unsure[1]}' comes first; "
-            f"write which name is whose, as names: {{{unsure[0]}: ..., {unsure[1]}: ...}}"
+            f"write which name is whose, as names: {{'{unsure[0]}': ..., '{unsure[1]}': ...}}"
         )
 
 

@@ -73,6 +73,8 @@ def unpack(
             label_of_image[sample.image_id] = sample.label
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(sample.data)
+        if not label_of_image:
+            raise UserError("; ".join([f"the archives in '{request.root}' have no image with a label", *(notes or ())]))
         listing = _labelled(label_of_image, names, others, folder)
         listing = replace(listing, notes=(*listing.notes, *(notes or ())))
         write_json(

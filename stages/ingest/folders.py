@@ -212,7 +212,7 @@ def imagenet_folders(
     def read(request: Request) -> Listing:
         ids = imagenet_ids(subset)
         folders = [str(label) for label in range(len(ids))] if by_index else ids
-        top, _ = find_split(request, splits, places, lambda path: any((path / name).is_dir() for name in folders))
+        top, _ = find_split(request, splits, places, lambda path: not set(folders).isdisjoint(folders_in(path)))
         # A class that is not there would make the others easier to tell apart, and the figures better than they are.
         missing = [name for name in folders if not (top / name).is_dir()]
         if missing:
@@ -235,7 +235,7 @@ def read_imagenet_subset(request: Request) -> Listing:
     known = set(imagenet_ids())
 
     def holds(folder: Path) -> bool:
-        return any(name in known for name in folders_in(folder))
+        return not known.isdisjoint(folders_in(folder))
 
     top = request.root
     if request.split:

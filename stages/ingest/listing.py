@@ -110,7 +110,7 @@ def _numbered(path: Path) -> Iterator[tuple[int, str]]:
     except FileNotFoundError:
         raise UserError(f"no '{path}'") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"'{path}' cannot be read as text ({error})") from None
+        raise UserError(f"'{path}' cannot be read as text in UTF-8 ({error}); save it as such") from None
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             yield number, line.strip()

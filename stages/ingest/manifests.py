@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,8 +54,10 @@ def read_manifest(request: Request) -> Listing:
         table = table.filter(pl.col(split) == request.split)
         if not len(table):
             raise UserError(f"'{path}' has no rows of the split '{request.split}'; there are: {', '.join(splits)}")
+    outside = Path(os.path.abspath(request.root)) not in Path(os.path.abspath(path)).parents
+    notes = (f"'{path}' is outside of the root, so DVC does not notice when it changes",) if outside else ()
     images = [(safe_id(name, path), label_of[key]) for name, key in zip(table[image], table[label], strict=True)]
-    return Listing(images, names, superordinate, coarse, by_name=True)
+    return Listing(images, names, superordinate, coarse, by_name=True, notes=notes)
 
 
 def _read(path: Path) -> pl.DataFrame:
@@ -72,7 +75,9 @@ def _read(path: Path) -> pl.DataFrame:
         return pl.read_csv(path, separator=separator, infer_schema=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"'{path}' cannot be read ({reason}); expected {EXAMPLE}, as CSV or Parquet") from None
+        raise UserError(
+            f"'{path}' cannot be read ({reason}); expected {EXAMPLE}, as CSV in UTF-8 or as Parquet"
+        ) from None
 
 
 def _plain(table: pl.DataFrame, columns: Sequence[str], path: Path) -> pl.DataFrame:

@@ -13,8 +13,9 @@ from stages.ingest.walk import folders_in, refuse_links, some
 
 
 def bases(root: Path) -> list[Path]:
-    """Where a layout may be: the root, or a folder in it."""
-    return [root, *(root / name for name in folders_in(root))]
+    """Where a layout may be: the root, or a folder in it that may be read."""
+    inner = [root / name for name in folders_in(root)]
+    return [root, *(folder for folder in inner if os.access(folder, os.R_OK | os.X_OK))]
 
 
 def only(found: Sequence[Path], root: Path) -> Path | None:

@@ -16,7 +16,7 @@ from scipy.io import loadmat  # type: ignore[import-untyped]
 from stages.common.errors import UserError
 from stages.ingest.listing import Listing, Request, chosen_split, look_up, prefixed, read_lines, readable, safe_id
 from stages.ingest.places import home
-from stages.ingest.walk import folders_in, refuse_links
+from stages.ingest.walk import files_below, folders_in, refuse_links
 
 
 def fetch(name: str, **options: Any) -> Callable[[Path], None]:
@@ -140,13 +140,17 @@ def read_sun397(request: Request) -> Listing:
     parts = [f"{kind}{number:02d}" for number in range(1, 11) for kind in ("test", "train")]
     split = chosen_split(request.split, ["all", *parts])
     root = _parent(request.root, "SUN397")
-    scenes = _open("SUN397", root)
-    names = [readable(name.replace("/", " ")) for name in scenes.classes]
+    top = root / "SUN397"
+    # "/a/abbey", "/c/church/indoor": the letter is that of the alphabet.
+    classes = [line[3:] for line in read_lines(top / "ClassName.txt")]
+    label_of = {name: label for label, name in enumerate(classes)}
+    names = [readable(name.replace("/", " ")) for name in classes]
     if split == "all":
-        return Listing(_below(request.root, scenes._image_files, scenes._labels), names, "scene")
+        found = [path for path in files_below(top) if Path(path).name.startswith("sun_")]
+        labels = [look_up(label_of, "/".join(path.split("/")[1:-1]), top, "class") for path in found]
+        return Listing(_below(request.root, [top / path for path in found], labels), names, "scene")
     file = f"{'Testing' if split.startswith('test') else 'Training'}_{split[-2:]}.txt"
-    base = home(root, "SUN397/Partitions", "SUN397", "Partitions", marker=file)
-    label_of = {name: label for label, name in enumerate(scenes.classes)}
+    base = home(request.root, "SUN397/Partitions", "SUN397", "Partitions", marker=file)
     paths = [safe_id(line.lstrip("/"), base / file) for line in read_lines(base / file)]
     labels = [look_up(label_of, "/".join(path.split("/")[1:-1]), base / file, "class") for path in paths]
     return Listing(_below(request.root, [root / "SUN397" / path for path in paths], labels), names, "scene")

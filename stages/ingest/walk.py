@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -41,7 +42,8 @@ def foreign(name: str) -> bool:
 
 def folders_in(folder: Path) -> list[str]:
     """Names of the folders in a folder, sorted, without those of other programs."""
-    return sorted(entry.name for entry in folder.iterdir() if not foreign(entry.name) and entry.is_dir())
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if not foreign(entry.name) and entry.is_dir())
 
 
 def is_image(name: str) -> bool:
@@ -99,10 +101,13 @@ def refuse_links(root: Path, paths: Iterable[str]) -> None:
     linked = sorted(folder.as_posix() for folder in folders - {PurePosixPath()} if (root / folder).is_symlink())
     if linked:
         link = root / linked[0]
+        name, target = shown(str(link)), link.resolve()
+        advice = f"remove it: `rm '{name}'`"
+        if target not in link.parent.resolve().parents and target != link.parent.resolve():  # else it leads in circles
+            advice = f"put links to the files in its place: `rm '{name}' && cp -rs '{shown(str(target))}' '{name}'`"
         raise UserError(
             f"{len(linked)} folders in '{root}' are links, such as '{shown(linked[0])}', and DVC does not notice a "
-            "change behind a link to a folder; put a folder with links to the files in its place: "
-            f"`rm '{shown(str(link))}' && cp -rs '{shown(str(link.resolve()))}' '{shown(str(link))}'`"
+            f"change behind a link to a folder; {advice}"
         )
 
 
@@ -116,10 +121,19 @@ def some(names: Sequence[str]) -> str:
 
 
 def shown(name: str) -> str:
-    """A name that can be printed; bytes that are not UTF-8 are written as in "caf\\xe9"."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A name that can be printed: bytes that are not UTF-8 as in "caf\\xe9", half a character as in "\\ud83d"."""
+
+    def written(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+    return SURROGATE.sub(written, name)
+
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""What Python reads a byte as that is not UTF-8, and half a character of JSON."""
 
 
 def unprintable(name: str) -> bool:
     """Whether a name is not text in UTF-8, and so cannot stand in a table."""
-    return any("\ud800" <= letter <= "\udfff" for letter in name)
+    return SURROGATE.search(name) is not None
