@@ -18,9 +18,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Call, Project
+import yaml
+from conftest import ROOT, Call, Project
 from PIL import Image
 from scipy.io import savemat  # type: ignore[import-untyped]
+from test_finer_dependencies import PLUMBING, imported
 
 from stages.common.errors import UserError
 from stages.common.params import Columns
@@ -28,7 +30,7 @@ from stages.ingest import folders, torchvision_readers
 from stages.ingest.__main__ import CLASSES, check_listing, classes_table, own_fine, own_names, template_texts
 from stages.ingest.datasets import READERS, Listing, Request
 from stages.ingest.folders import imagenet_ids, imagenet_names
-from stages.ingest.lists import bird_group
+from stages.ingest.lists import CUB_NAMES, bird_group
 
 
 def picture(colour: str = "teal", kind: str = "JPEG") -> bytes:
@@ -479,6 +481,13 @@ def test_every_entry_of_the_table_is_usable(
 def test_table_for_people_has_every_reader() -> None:
     table = (Path(torchvision_readers.__file__).parent / "README.md").read_text()
     assert [key for key in READERS if f"| `{key}` |" not in table] == []
+
+
+def test_dvc_lists_all_the_code_of_the_readers() -> None:
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["ingest"]["do"]["deps"]
+    wanted = {f"{module.replace('.', '/')}.py" for module in imported("stages.ingest.__main__", set())}
+    assert {path for path in wanted if Path(path).stem not in PLUMBING} - set(deps) == set()
+    assert CUB_NAMES.parent.relative_to(ROOT).as_posix() in deps
 
 
 def test_list_that_names_a_file_outside_is_refused(tmp_path: Path) -> None:

@@ -123,6 +123,10 @@ def test_links_to_folders_of_archives_and_lists_are_refused(tmp_path: Path) -> N
     (tmp_path / "root/lists").symlink_to(tmp_path / "listed")
     with pytest.raises(UserError, match="links, such as 'lists'"):
         read("manifest", tmp_path / "root", manifest="lists/table.csv")
+    put(tmp_path / "folders", "test/cat/1.jpg")
+    (tmp_path / "folders/train").symlink_to(put(tmp_path / "train", "cat/1.jpg", "emu/1.jpg"))
+    with pytest.raises(UserError, match="links, such as 'train'"):
+        read("folder", tmp_path / "folders", "test")
 
 
 # Classes are those of the whole data set
@@ -180,7 +184,7 @@ def test_folders_of_wordnet_ids_have_imagenet_s_names(ingest: Ingest) -> None:
     put(Path("root"), "n01440764/a.jpg", "n02123045/b.jpg")
     names, _, out = ingest(reader="folder")
     assert names == ["tench", "tabby cat"]
-    assert "2 of 2 folders are WordNet ids of ImageNet's classes and get ImageNet's names\n" in out
+    assert "2 of 2 classes are WordNet ids of ImageNet's and get ImageNet's names\n" in out
     for given in ({"n01440764": "fish"}, {"Tench": "fish"}, ["fish", "tabby cat"]):
         names, _, out = ingest(reader="folder", names=given)
         assert names == ["fish", "tabby cat"]
@@ -189,8 +193,10 @@ def test_folders_of_wordnet_ids_have_imagenet_s_names(ingest: Ingest) -> None:
     names, images, out = ingest(reader="folder")
     assert names == ["my goldfish", "tench", "tabby cat", "n99999999"]
     assert images["n01440764/a.jpg"] == "tench"
-    assert "2 of 4 folders are WordNet ids" in out
+    assert "2 of 4 classes are WordNet ids" in out
     assert "the others keep theirs: my_goldfish, n99999999\n" in out
+    make_tar(Path("root/0.tar"), {**sample("1", "n01440764"), **sample("2", "n02123045")})
+    assert ingest(reader="webdataset")[0] == ["tench", "tabby cat"]
 
 
 def test_names_that_are_given_may_repeat(ingest: Ingest, call: Call) -> None:

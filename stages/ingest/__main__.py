@@ -19,6 +19,7 @@ from stages.common.names import spelling
 from stages.common.params import Dataset
 from stages.common.tables import make_meta, write_table
 from stages.ingest.datasets import READERS, Listing, Reader, Request
+from stages.ingest.folders import named_by_imagenet
 from stages.ingest.labels import first_unsure
 from stages.ingest.probe import Probe, probe_all, refuse_bad
 from stages.ingest.walk import refuse_links, shown, unprintable
@@ -86,6 +87,7 @@ def read_listing(key: str, entry: Dataset, reader: Reader, download: bool) -> Li
         if not reader.get:
             raise
         raise UserError(f"{error}; expected in the root: {source}") from None
+    listing = named_by_imagenet(listing)
     called = listing.called or listing.names
     if listing.by_name and isinstance(entry.names, list):
         refuse_unsure(key, called)

@@ -16,7 +16,7 @@ from stages.ingest.demo.species import SPECIES, SUPERORDINATE
 from stages.ingest.labels import class_order
 from stages.ingest.listing import Listing, Request, chosen_split, prefixed, readable
 from stages.ingest.places import bases, find_split, only
-from stages.ingest.walk import EXTENSIONS, files_below, folders_in, foreign, foreign_images, shown, some
+from stages.ingest.walk import EXTENSIONS, files_below, folders_in, foreign, foreign_images, refuse_links, shown, some
 
 SHOWN = 3
 
@@ -27,24 +27,12 @@ IMAGENET_NAMES = {"n04008634": "projectile", "n04355933": "sunglass"}
 def read_folder(root: Path, split: str | None) -> Listing:
     """One sub-folder a class, images at any depth below it; `root/<split>` where a split is given.
 
-    Classes are those of all splits. Folders that are WordNet ids of ImageNet's classes get ImageNet's names.
+    Classes are those of all splits.
 
     Raises:
         UserError: no sub-folders, or some without images.
     """
-    listing = _read_folders(root, _split_folder(root, split))
-    folders = listing.called or []
-    ids = [name for name in folders if re.fullmatch(r"n\d{8}", name)]
-    known = dict(zip(imagenet_ids(), imagenet_names(imagenet_ids()), strict=True)) if ids else {}
-    found = [name for name in ids if name in known]
-    if not ids:
-        return listing
-    note = f"{len(found)} of {len(folders)} folders are WordNet ids of ImageNet's classes and get ImageNet's names"
-    rest = [name for name in folders if name not in known]
-    if rest:
-        note += f"; the others keep theirs: {some(rest)}"
-    names = [known.get(name, readable(name)) for name in folders]
-    return replace(listing, names=names, naming=(note,))
+    return _read_folders(root, _split_folder(root, split))
 
 
 def _split_folder(root: Path, split: str | None) -> Path:
@@ -87,6 +75,7 @@ def classes_of_all_splits(root: Path, top: Path) -> set[str]:
         other = top.parent / name
         inner = set(folders_in(other)) if other != top else set()
         if name.casefold() in SPLITS or inner & classes:
+            refuse_links(root, [(other / folder / "x").relative_to(root).as_posix() for folder in inner])
             found |= {folder for folder in inner if folder in classes or files_below(other / folder)}
     return found
 
@@ -197,6 +186,20 @@ def imagenet_names(ids: Sequence[str]) -> list[str]:
     """open_clip's names of the classes; each is another."""
     names = {**dict(zip(imagenet_ids(), open_clip.IMAGENET_CLASSNAMES, strict=True)), **IMAGENET_NAMES}
     return [names[wnid] for wnid in ids]
+
+
+def named_by_imagenet(listing: Listing) -> Listing:
+    """Classes that are called by WordNet ids of ImageNet's classes get ImageNet's names; others keep theirs."""
+    found = listing.called or listing.names
+    if not any(re.fullmatch(r"n\d{8}", name) for name in listing.names):
+        return listing
+    known = dict(zip(imagenet_ids(), imagenet_names(imagenet_ids()), strict=True))
+    rest = [name for name in found if name not in known]
+    note = f"{len(found) - len(rest)} of {len(found)} classes are WordNet ids of ImageNet's and get ImageNet's names"
+    if rest:
+        note += f"; the others keep theirs: {some(rest)}"
+    names = [known.get(key, name) for key, name in zip(found, listing.names, strict=True)]
+    return replace(listing, names=names, called=found, naming=(note,))
 
 
 def imagenet_folders(
