@@ -123,6 +123,11 @@ def test_links_to_folders_of_archives_and_lists_are_refused(tmp_path: Path) -> N
     (tmp_path / "root/lists").symlink_to(tmp_path / "listed")
     with pytest.raises(UserError, match="links, such as 'lists'"):
         read("manifest", tmp_path / "root", manifest="lists/table.csv")
+    parquet(tmp_path / "shards/test.parquet", ["cat"])
+    parquet(tmp_path / "hf/train.parquet", ["cat"])
+    (tmp_path / "hf/more").symlink_to(tmp_path / "shards")
+    with pytest.raises(UserError, match="links, such as 'more'"):
+        read("huggingface", tmp_path / "hf")
     put(tmp_path / "folders", "test/cat/1.jpg")
     (tmp_path / "folders/train").symlink_to(put(tmp_path / "train", "cat/1.jpg", "emu/1.jpg"))
     with pytest.raises(UserError, match="links, such as 'train'"):

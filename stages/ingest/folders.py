@@ -65,16 +65,16 @@ SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "tes
 def classes_of_all_splits(root: Path, top: Path) -> set[str]:
     """The class folders in `top`, and where it is the folder of a split those of the other splits beside it.
 
-    A folder beside it is a split if it is called like one, or has one of the classes.
+    A folder beside it is a split if it is called like one, or has half of the classes (of the folder with fewer).
     """
     classes = set(folders_in(top))
     if top == root:
         return classes
     found = set(classes)
-    for name in folders_in(top.parent):
-        other = top.parent / name
+    for other in bases(top.parent)[1:]:
         inner = set(folders_in(other)) if other != top else set()
-        if name.casefold() in SPLITS or inner & classes:
+        alike = inner and 2 * len(inner & classes) >= min(len(inner), len(classes))
+        if other.name.casefold() in SPLITS or alike:
             refuse_links(root, [(other / folder / "x").relative_to(root).as_posix() for folder in inner])
             found |= {folder for folder in inner if folder in classes or files_below(other / folder)}
     return found
@@ -242,7 +242,7 @@ def read_imagenet_subset(request: Request) -> Listing:
 
     top = request.root
     if request.split:
-        top, _ = find_split(request, [request.split, *SPLITS], ["{split}"], holds)
+        top, _ = find_split(request, [request.split, "train", "val", "test"], ["{split}"], holds)
     elif not holds(top):
         top = only([*filter(holds, bases(top))], top) or top
     listing = _read_folders(request.root, top)

@@ -15,7 +15,7 @@ from stages.common.errors import UserError
 from stages.ingest.archives import Sample, check_shards, unpack
 from stages.ingest.labels import label_text
 from stages.ingest.listing import Listing, Request
-from stages.ingest.walk import EXTENSIONS, foreign
+from stages.ingest.walk import EXTENSIONS, files_below
 
 MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 
@@ -30,7 +30,7 @@ def read_huggingface(request: Request) -> Listing:
             images or of labels.
     """
     root = request.root
-    files = sorted(path for path in root.rglob("*.parquet") if not any(map(foreign, path.relative_to(root).parts)))
+    files = [root / name for name in files_below(root, wanted=lambda name: name.endswith(".parquet"))]
     splits = sorted({_split_of(file) for file in files})
     if not files:
         raise UserError(f"no *.parquet below '{root}'")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -51,11 +51,12 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
-def files_below(folder: Path, left_out: list[str] | None = None) -> list[str]:
-    """Image files at any depth below a folder, as sorted POSIX paths relative to it, without those of other programs.
+def files_below(folder: Path, left_out: list[str] | None = None, wanted: Callable[[str], bool] = is_image) -> list[str]:
+    """Images at any depth below a folder, as sorted POSIX paths relative to it, without those of other programs.
 
     Args:
         left_out: takes the paths of images that are left out.
+        wanted: whether a file of this name is looked for; images by default.
 
     Raises:
         UserError: a folder below it is a link.
@@ -66,7 +67,7 @@ def files_below(folder: Path, left_out: list[str] | None = None) -> list[str]:
         below = Path(base).relative_to(folder)
         inner = [name for name in folders if not foreign(name)]
         refuse_links(folder, [(below / name / "x").as_posix() for name in inner])
-        images = [name for name in files if is_image(name)]
+        images = [name for name in files if wanted(name)]
         found += [(below / name).as_posix() for name in images if not foreign(name)]
         if left_out is not None:
             left_out += [(Path(base) / name).as_posix() for name in images if foreign(name)]
@@ -77,7 +78,7 @@ def files_below(folder: Path, left_out: list[str] | None = None) -> list[str]:
 
 
 def foreign_images(folder: Path) -> list[str]:
-    """The images in another program's folder; none where it may not be read."""
+    """The images in a folder of another program; those that may not be read are not counted."""
     return [(Path(base) / name).as_posix() for base, _, files in os.walk(folder) for name in files if is_image(name)]
 
 
