@@ -66,7 +66,9 @@ def test_folder_takes_extensions_in_either_case_and_leaves_other_files(tmp_path:
     (tmp_path / "owl/notes.txt").write_text("seen at dusk")
     (tmp_path / "owl/Thumbs.db").write_bytes(b"x")
     (tmp_path / "README").write_text("not a class")
-    found = sorted(image_id for image_id, _ in read_folder(tmp_path, None).images)
+    listing = read_folder(tmp_path, None)
+    assert listing.notes == ("files that do not end like images are not read: 1 .txt",)
+    found = sorted(image_id for image_id, _ in listing.images)
     assert found == ["owl/a.JPG", "owl/b.JPEG", "owl/c.Png", "owl/d.webp", "owl/e.bmp", "owl/f.tiff"]
 
 

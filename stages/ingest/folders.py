@@ -16,7 +16,7 @@ from stages.ingest.demo.species import SPECIES, SUPERORDINATE
 from stages.ingest.labels import class_order
 from stages.ingest.listing import Listing, Request, chosen_split, prefixed, readable
 from stages.ingest.places import bases, find_split, only
-from stages.ingest.walk import EXTENSIONS, files_below, folders_in, foreign, foreign_images, refuse_links, shown, some
+from stages.ingest.walk import EXTENSIONS, LeftOut, files_below, folders_in, foreign, foreign_images, refuse_links, some
 
 SHOWN = 3
 
@@ -92,7 +92,7 @@ def _images(
         UserError: a folder without images.
     """
     images: list[tuple[str, int]] = []
-    left_out: list[str] = []
+    left_out = LeftOut()
     empty, notes = [], []
     absent = set(folders) - set(present) if present is not None else set()
     if absent:
@@ -110,11 +110,8 @@ def _images(
             f"(formats: {' '.join(EXTENSIONS)})"
         )
     for entry in top.iterdir():
-        left_out += foreign_images(entry) if foreign(entry.name) and entry.is_dir() else []
-    if left_out:
-        first = shown(Path(left_out[0]).relative_to(root).as_posix())
-        notes.append(f"{len(left_out)} images of other programs are left out, such as '{first}'")
-    return images, notes
+        left_out.foreign += foreign_images(entry) if foreign(entry.name) and entry.is_dir() else []
+    return images, [*notes, *left_out.notes(root)]
 
 
 def read_demo(root: Path, split: str | None) -> Listing:

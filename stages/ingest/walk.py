@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -31,8 +33,10 @@ FOREIGN = {
     "system volume information",
     "temporary items",
     "~snapshot",
+    "desktop.ini",
+    "thumbs.db",
 }
-"""Folders of operating systems and network drives, in lower case."""
+"""Files and folders of operating systems and network drives, in lower case."""
 
 
 def foreign(name: str) -> bool:
@@ -51,11 +55,32 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
-def files_below(folder: Path, left_out: list[str] | None = None, wanted: Callable[[str], bool] = is_image) -> list[str]:
+@dataclass
+class LeftOut:
+    """What was not read below a folder."""
+
+    foreign: list[str] = field(default_factory=list)
+    """Paths of images that are other programs'."""
+    endings: Counter[str] = field(default_factory=Counter)
+    """Of the files that are not taken for images, how many there are of each ending."""
+
+    def notes(self, root: Path) -> list[str]:
+        """One line for each kind, or none."""
+        notes = []
+        if self.foreign:
+            first = shown(Path(min(self.foreign)).relative_to(root).as_posix())
+            notes.append(f"{len(self.foreign)} images of other programs are left out, such as '{first}'")
+        if self.endings:
+            counts = ", ".join(f"{count} {shown(ending)}" for ending, count in self.endings.most_common(10))
+            notes.append(f"files that do not end like images are not read: {counts}")
+        return notes
+
+
+def files_below(folder: Path, left_out: LeftOut | None = None, wanted: Callable[[str], bool] = is_image) -> list[str]:
     """Images at any depth below a folder, as sorted POSIX paths relative to it, without those of other programs.
 
     Args:
-        left_out: takes the paths of images that are left out.
+        left_out: takes what is not read.
         wanted: whether a file of this name is looked for; images by default.
 
     Raises:
@@ -67,12 +92,14 @@ def files_below(folder: Path, left_out: list[str] | None = None, wanted: Callabl
         below = Path(base).relative_to(folder)
         inner = [name for name in folders if not foreign(name)]
         refuse_links(folder, [(below / name / "x").as_posix() for name in inner])
-        images = [name for name in files if wanted(name)]
-        found += [(below / name).as_posix() for name in images if not foreign(name)]
+        own = [name for name in files if not foreign(name)]
+        found += [(below / name).as_posix() for name in own if wanted(name)]
         if left_out is not None:
-            left_out += [(Path(base) / name).as_posix() for name in images if foreign(name)]
-            for name in folders:
-                left_out += foreign_images(Path(base) / name) if foreign(name) else []
+            left_out.foreign += [(Path(base) / name).as_posix() for name in set(files) - set(own) if wanted(name)]
+            left_out.foreign += [
+                path for name in set(folders) - set(inner) for path in foreign_images(Path(base) / name)
+            ]
+            left_out.endings.update(Path(name).suffix or "without ending" for name in own if not wanted(name))
         folders[:] = inner
     return sorted(found)
 
