@@ -30,6 +30,7 @@ from stages.ingest import folders, torchvision_readers
 from stages.ingest.__main__ import CLASSES, check_listing, classes_table, own_fine, own_names, template_texts
 from stages.ingest.datasets import READERS, Listing, Request
 from stages.ingest.folders import imagenet_ids, imagenet_names
+from stages.ingest.listing import read_lines
 from stages.ingest.lists import CUB_NAMES, bird_group
 
 
@@ -523,12 +524,31 @@ def test_lists_that_do_not_agree(file: str, text: str, match: str, tmp_path: Pat
         ("Black footed Albatross", ["Albatross"]),
         ("Red-winged Blackbird", ["Blackbird"]),
         ("Great Grey Shrike", ["Shrike"]),
-        ("Whip poor Will", ["Nightjar"]),
+        ("Whip-poor Will", ["Nightjar"]),
+        ("Chuck_will_Widow", ["Nightjar"]),
         ("Ovenbird", []),
     ],
 )
 def test_group_is_the_last_word_of_a_bird_s_name(name: str, group: list[str]) -> None:
     assert bird_group(name) == group
+
+
+def test_cub_has_its_published_names(tmp_path: Path) -> None:
+    published = read_lines(CUB_NAMES)
+    assert len(set(published)) == 200
+    assert published[104] == "Whip-poor Will"
+    # Some classes only, with the ids that they have in the whole, and one that no list knows.
+    folders = {105: "105.Whip_poor_Will", 12: "012.Yellow_headed_Blackbird", 200: "200.Great_Auk"}
+    put(tmp_path, *(f"images/{name}/{class_id}.jpg" for class_id, name in folders.items()))
+    write(
+        tmp_path,
+        images="".join(f"{class_id} {name}/{class_id}.jpg\n" for class_id, name in folders.items()),
+        image_class_labels="".join(f"{class_id} {class_id}\n" for class_id in folders),
+        classes="".join(f"{class_id} {name}\n" for class_id, name in folders.items()),
+    )
+    listing = read("cub", tmp_path, "all")
+    assert listing.names == ["Yellow-headed Blackbird", "Whip-poor Will", "Great Auk"]
+    assert listing.coarse == [["Blackbird"], ["Nightjar"], ["Auk"]]
 
 
 def test_aircraft_is_called_by_variant_and_family(tmp_path: Path) -> None:

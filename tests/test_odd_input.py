@@ -149,6 +149,7 @@ def test_a_split_without_a_class(tmp_path: Path) -> None:
 def test_a_split_of_archives_without_a_class(tmp_path: Path) -> None:
     make_tar(tmp_path / "tars/train/0.tar", {**sample("0", "emu"), **sample("1", "ant")})
     make_tar(tmp_path / "tars/test/0.tar", sample("0", "cat"))
+    make_tar(tmp_path / "tars/captions/0.tar", {**sample("0", "A cat sits."), **sample("1", "An emu.")})
     parquet(tmp_path / "hf/train-00000-of-00001.parquet", ["emu", "ant"])
     parquet(tmp_path / "hf/test-00000-of-00001.parquet", ["cat"])
     for reader, root in (("webdataset", tmp_path / "tars"), ("huggingface", tmp_path / "hf")):

@@ -36,7 +36,7 @@ def unpack(
     sources: Sequence[Path],
     samples: Iterator[Sample],
     names: list[str] | None,
-    others: Callable[[], Iterable[str]] = lambda: (),
+    others: Callable[[set[str]], Iterable[str]],
     notes: list[str] | None = None,
 ) -> Listing:
     """Write the images of archives into `request.unpacked`; what is there of the same archives is taken as it is.
@@ -44,7 +44,8 @@ def unpack(
     Args:
         sources: every file that is read.
         names: the classes' names, if labels are numbers that count them.
-        others: gives the labels of the data set's other splits; called where there are no `names`.
+        others: gives the labels of the data set's other splits, from those of this one; called where there are no
+            `names`.
         notes: what `samples` leaves out, filled by the time that the last sample is there.
 
     Raises:
@@ -99,11 +100,12 @@ VERSION = 2
 
 
 def _labelled(
-    label_of_image: dict[str, str], names: list[str] | None, others: Callable[[], Iterable[str]], root: Path
+    label_of_image: dict[str, str], names: list[str] | None, others: Callable[[set[str]], Iterable[str]], root: Path
 ) -> Listing:
     """The listing of all images, by the names given or by the labels that occur in any split."""
     if names is None:
-        classes = class_order({*label_of_image.values(), *others()})
+        ours = set(label_of_image.values())
+        classes = class_order(ours.union(others(ours)))
         places = {name: place for place, name in enumerate(classes)}
     else:
         classes = names

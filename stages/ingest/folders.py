@@ -15,7 +15,7 @@ from stages.common.errors import UserError
 from stages.ingest.demo.species import SPECIES, SUPERORDINATE
 from stages.ingest.labels import class_order
 from stages.ingest.listing import Listing, Request, chosen_split, prefixed, readable
-from stages.ingest.places import bases, find_split, only
+from stages.ingest.places import bases, find_split, is_split, only
 from stages.ingest.walk import EXTENSIONS, LeftOut, files_below, folders_in, foreign, foreign_images, refuse_links, some
 
 SHOWN = 3
@@ -58,23 +58,15 @@ def _read_folders(root: Path, top: Path) -> Listing:
     return Listing(images, names, by_name=True, called=folders, notes=tuple(notes))
 
 
-SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "trainval"}
-"""What folders of splits are usually called."""
-
-
 def classes_of_all_splits(root: Path, top: Path) -> set[str]:
-    """The class folders in `top`, and where it is the folder of a split those of the other splits beside it.
-
-    A folder beside it is a split if it is called like one, or has half of the classes (of the folder with fewer).
-    """
+    """The class folders in `top`, and where it is the folder of a split those of the other splits beside it."""
     classes = set(folders_in(top))
     if top == root:
         return classes
     found = set(classes)
     for other in bases(top.parent)[1:]:
         inner = set(folders_in(other)) if other != top else set()
-        alike = inner and 2 * len(inner & classes) >= min(len(inner), len(classes))
-        if other.name.casefold() in SPLITS or alike:
+        if is_split(other.name, inner, classes):
             refuse_links(root, [(other / folder / "x").relative_to(root).as_posix() for folder in inner])
             found |= {folder for folder in inner if folder in classes or files_below(other / folder)}
     return found

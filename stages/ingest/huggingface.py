@@ -50,7 +50,7 @@ def read_huggingface(request: Request) -> Listing:
         image, label, names = _features(pq.read_schema(shards[0]), request, shards[0])
         beside = [file for file in others if label in pq.read_schema(file).names] if names is None else []
         samples = _parquet_samples(request, shards, image, label)
-        return unpack(request, [*shards, *beside], samples, names, lambda: _labels(beside, label), notes)
+        return unpack(request, [*shards, *beside], samples, names, lambda _: _labels(beside, label), notes)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the Parquet files of '{root}' cannot be read ({reason}); fetch them again") from None

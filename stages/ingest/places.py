@@ -57,6 +57,21 @@ def home(root: Path, *places: str, marker: str, unless: str | None = None) -> Pa
     raise UserError(f"no '{marker}' in '{root}'{below}")
 
 
+SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "trainval"}
+"""What folders of splits are usually called."""
+
+
+def is_split(name: str, classes: set[str], ours: set[str]) -> bool:
+    """Whether a folder beside that of a split is another split: by its name, or because it has half of the classes.
+
+    Args:
+        classes: of the folder.
+        ours: the classes of the chosen split; half is that of the smaller set.
+    """
+    half = 2 * len(classes & ours) >= min(len(classes), len(ours))
+    return bool(classes) and (name.casefold() in SPLITS or half)
+
+
 SPELLED = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 """Splits as folders spell them."""
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from stages.common.errors import UserError
 from stages.ingest.archives import Sample, check_shards, unpack
 from stages.ingest.labels import label_text
 from stages.ingest.listing import Listing, Request, read_lines, safe_id
-from stages.ingest.walk import EXTENSIONS, folders_in, foreign, shown
+from stages.ingest.places import bases, is_split
+from stages.ingest.walk import EXTENSIONS, foreign, shown
 
 
 def read_webdataset(request: Request) -> Listing:
@@ -29,15 +31,14 @@ def read_webdataset(request: Request) -> Listing:
         raise UserError(f"no *.tar in '{top}'; `split` names a sub-folder of the data set's root")
     listed = next((path for path in (top / "classnames.txt", request.root / "classnames.txt") if path.is_file()), None)
     names = read_lines(listed) if listed else None
-    beside: list[Path] = []
+    beside: dict[str, list[Path]] = {}
     if names is None and top != request.root:
-        folders = [top.parent / name for name in folders_in(top.parent)]
-        beside = [shard for folder in folders if folder != top for shard in _tars(folder)]
+        beside = {folder.name: _tars(folder) for folder in bases(top.parent)[1:] if folder != top}
     notes = check_shards(shards)
     endings = Endings(request)
-    sources = [*shards, *beside, *([listed] if listed else [])]
+    sources = [*shards, *chain.from_iterable(beside.values()), *([listed] if listed else [])]
     samples = _tar_samples(shards, endings, notes)
-    return unpack(request, sources, samples, names, lambda: _labels(beside, endings), notes)
+    return unpack(request, sources, samples, names, lambda ours: _labels(beside, endings, ours), notes)
 
 
 def _tars(folder: Path) -> list[Path]:
@@ -165,13 +166,25 @@ def _label(data: bytes, shard: Path, name: str) -> str:
     return text
 
 
-def _labels(shards: Sequence[Path], endings: Endings) -> Iterator[str]:
-    """The labels in the tars of other splits."""
-    for shard in shards:
-        try:
-            with tarfile.open(shard) as archive:
-                for member in _members(archive):
-                    if endings.split(member.name)[1] == endings.label:
-                        yield _label(_bytes(archive, member), shard, member.name)
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise UserError(f"'{shard}' is no whole webdataset tar ({error}); fetch it again") from None
+def _labels(shards: Mapping[str, Sequence[Path]], endings: Endings, ours: set[str]) -> set[str]:
+    """The labels of other splits.
+
+    Args:
+        shards: the tars in each folder beside that of the split.
+        ours: the split's own labels.
+    """
+    found: set[str] = set()
+    for folder, tars in shards.items():
+        labels = {label for tar in tars for label in _labels_in(tar, endings)}
+        found |= labels if is_split(folder, labels, ours) else set()
+    return found
+
+
+def _labels_in(shard: Path, endings: Endings) -> Iterator[str]:
+    try:
+        with tarfile.open(shard) as archive:
+            for member in _members(archive):
+                if endings.split(member.name)[1] == endings.label:
+                    yield _label(_bytes(archive, member), shard, member.name)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise UserError(f"'{shard}' is no whole webdataset tar ({error}); fetch it again") from None
