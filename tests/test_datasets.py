@@ -525,7 +525,7 @@ def test_lists_that_do_not_agree(file: str, text: str, match: str, tmp_path: Pat
         ("Red-winged Blackbird", ["Blackbird"]),
         ("Great Grey Shrike", ["Shrike"]),
         ("Whip-poor Will", ["Nightjar"]),
-        ("Chuck_will_Widow", ["Nightjar"]),
+        ("Chuck-will Widow", ["Nightjar"]),
         ("Ovenbird", []),
     ],
 )

@@ -58,7 +58,8 @@ def unpack(
     if odd is not None:
         raise UserError(f"the name of the file '{shown(odd)}' in '{request.root}' is not UTF-8; rename it")
     facts = [[name, path.stat().st_size, path.stat().st_mtime_ns] for name, path in zip(relative, sources, strict=True)]
-    stamp = digest([VERSION, facts, names, request.split, request.columns.model_dump()])
+    place = shown(str(request.root.absolute()))
+    stamp = digest([VERSION, facts, place, names, request.split, request.columns.model_dump()])
     kept = _earlier(folder, stamp)
     if kept is not None:
         return kept
