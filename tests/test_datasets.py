@@ -17,7 +17,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Call, Project
+import yaml
+from conftest import ROOT, Call, Project
 from miniatures import (
     AIRCRAFT,
     GRASS,
@@ -34,15 +35,17 @@ from miniatures import (
 )
 from PIL import Image
 from scipy.io import savemat  # type: ignore[import-untyped]
+from test_finer_dependencies import PLUMBING, imported
 
 from stages.common.errors import UserError
 from stages.common.params import Columns
-from stages.ingest import torchvision_readers
+from stages.ingest import folders, torchvision_readers
 from stages.ingest.__main__ import CLASSES, check_listing, classes_table, own_fine, own_names, template_texts
 from stages.ingest.coarse import bird_groups, car_body
 from stages.ingest.datasets import READERS, Listing, Request
 from stages.ingest.folders import imagenet_ids, imagenet_names
-from stages.ingest.lists import bird_group
+from stages.ingest.listing import read_lines
+from stages.ingest.lists import CUB_NAMES, bird_group
 
 
 def picture(colour: str = "teal", kind: str = "JPEG") -> bytes:
@@ -140,12 +143,12 @@ LAYOUTS: Mapping[str, Layout] = {  # key -> maker, split -> {file: class}, super
     "cub": (
         make_cub,
         {
-            None: {"a.jpg": "Black footed Albatross", "c.jpg": "Ovenbird"},
+            None: {"a.jpg": "Black-footed Albatross", "c.jpg": "Ovenbird"},
             "train": {"b.jpg": "Ovenbird"},
-            "all": {"a.jpg": "Black footed Albatross", "b.jpg": "Ovenbird", "c.jpg": "Ovenbird"},
+            "all": {"a.jpg": "Black-footed Albatross", "b.jpg": "Ovenbird", "c.jpg": "Ovenbird"},
         },
         "bird",
-        {"Black footed Albatross": ["Albatross"], "Ovenbird": []},
+        {"Black-footed Albatross": ["Albatross"], "Ovenbird": []},
         "train_test_split.txt",
     ),
     "nabirds": (
@@ -310,6 +313,90 @@ def test_official_layout(key: str, tmp_path: Path) -> None:
     assert len(names) == 1, "every split is scored against the same classes"
 
 
+LAYOUT_FOLDERS = {  # where the layout's own folder is in what the maker makes; "" is the maker's folder
+    "flowers102": "flowers-102",
+    "stanford-cars": "stanford_cars",
+    "aircraft": "fgvc-aircraft-2013b",
+    "food101": "food-101",
+    "caltech101": "caltech101/101_ObjectCategories",
+    "dtd": "dtd",
+    "eurosat": "2750",
+    "sun397": "SUN397",
+}
+
+
+@pytest.mark.parametrize("key", LAYOUTS)
+def test_root_is_the_folder_of_the_layout_or_its_parent(key: str, tmp_path: Path) -> None:
+    make, splits, _, _, _ = LAYOUTS[key]
+    made = tmp_path / "parent" / "CUB_200_2011" if key == "cub" else tmp_path / "parent" / "anything"
+    made.mkdir(parents=True)
+    make(made)
+    layout = made / LAYOUT_FOLDERS.get(key, "")
+    for root in (layout, layout.parent):
+        for split, expected in splits.items():
+            assert named(read(key, root, split)) == expected
+
+
+def test_root_of_several_data_sets_is_refused(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        places(tmp_path / name)
+    with pytest.raises(UserError, match=r"several such data sets: .*first, .*second; set root to one"):
+        read("places365", tmp_path)
+
+
+def test_root_below_the_layout_says_where_it_is(tmp_path: Path) -> None:
+    for key in ("places365", "cub"):
+        (tmp_path / key).mkdir()
+        LAYOUTS[key][0](tmp_path / key)
+    for key, inner in {"places365": "val_256", "cub": "images"}.items():
+        with pytest.raises(UserError, match=rf"it is in '.*{key}': set root to that folder"):
+            read(key, tmp_path / key / inner)
+
+
+def test_cub_is_not_mistaken_for_nabirds(tmp_path: Path) -> None:
+    (tmp_path / "birds").mkdir()
+    make_nabirds(tmp_path / "birds")
+    with pytest.raises(UserError, match=r"no 'images\.txt'"):
+        read("cub", tmp_path)
+
+
+IDS = ["n01440764", "n02123045", "n04008634"]
+BY_ID = {
+    "imagenet": ("imagenet", "val", "train"),
+    "imagenet-v2": (
+        "imagenetv2",
+        "imagenetv2-matched-frequency-format-val",
+        "imagenetv2-top-images-format-val",
+    ),
+    "imagenet-a": ("imagenet-a", "", ""),
+    "imagenet-r": ("imagenet-r", "", ""),
+    "imagenet-sketch": ("imagenet-sketch", "sketch", ""),
+    "inaturalist": ("inat", "val", "train_mini"),
+}
+
+
+@pytest.mark.parametrize("key", BY_ID)
+def test_root_may_be_the_folder_of_a_split(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "imagenet_ids", lambda subset="": IDS)
+    monkeypatch.setattr(folders, "imagenet_names", lambda ids: [f"name of {wnid}" for wnid in ids])
+    inside, split, other = BY_ID[key]
+    classes = {"imagenet-v2": ["0", "1", "2"], "inaturalist": [WORM, GRASS]}.get(key, IDS)
+    for place in dict.fromkeys((split, other or split)):
+        put(tmp_path / "parent" / inside / place, *(f"{name}/{place or 'x'}-{name}.jpg" for name in classes))
+    top = tmp_path / "parent" / inside
+    wanted = named(read(key, top))
+    assert len(wanted) == len(classes)
+    for root in (tmp_path / "parent", top / split):
+        assert named(read(key, root)) == wanted
+    if not other:
+        return
+    # The folder of the other split is read as such, and refused where `split` says otherwise.
+    assert all(name.startswith(other) for name in named(read(key, top / other)))
+    with pytest.raises(UserError, match=r"is the folder of the split '.*', but `split` is '.*'; set split"):
+        read(key, top / other, {"imagenet-v2": "matched-frequency"}.get(key, split))
+
+
 @pytest.mark.parametrize("key", LAYOUTS)
 def test_file_missing_is_one_line_that_says_what_is_expected(
     key: str, project: Project, call: Call, monkeypatch: pytest.MonkeyPatch
@@ -351,6 +438,13 @@ def test_table_for_people_has_every_reader() -> None:
     assert [key for key in READERS if f"| `{key}` |" not in table] == []
 
 
+def test_dvc_lists_all_the_code_of_the_readers() -> None:
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["ingest"]["do"]["deps"]
+    wanted = {f"{module.replace('.', '/')}.py" for module in imported("stages.ingest.__main__", set())}
+    assert {path for path in wanted if Path(path).stem not in PLUMBING} - set(deps) == set()
+    assert CUB_NAMES.parent.relative_to(ROOT).as_posix() in deps
+
+
 def test_list_that_names_a_file_outside_is_refused(tmp_path: Path) -> None:
     make_cub(tmp_path)
     text = (tmp_path / "images.txt").read_text()
@@ -384,7 +478,8 @@ def test_lists_that_do_not_agree(file: str, text: str, match: str, tmp_path: Pat
         ("Black footed Albatross", ["Albatross"]),
         ("Red-winged Blackbird", ["Blackbird"]),
         ("Great Grey Shrike", ["Shrike"]),
-        ("Whip poor Will", ["Nightjar"]),
+        ("Whip-poor Will", ["Nightjar"]),
+        ("Chuck-will Widow", ["Nightjar"]),
         ("Ovenbird", []),
     ],
 )
@@ -401,6 +496,24 @@ def test_nabirds_are_called_without_what_tells_their_sexes_apart(tmp_path: Path)
         ["Common Eider (Adult male)", "Common Eider"],
         ["Common Eider (Female/juvenile)", "Common Eider"],
     ]
+
+
+def test_cub_has_its_published_names(tmp_path: Path) -> None:
+    published = read_lines(CUB_NAMES)
+    assert len(set(published)) == 200
+    assert published[104] == "Whip-poor Will"
+    # Some classes only, with the ids that they have in the whole, and one that no list knows.
+    folders = {105: "105.Whip_poor_Will", 12: "012.Yellow_headed_Blackbird", 200: "200.Great_Auk"}
+    put(tmp_path, *(f"images/{name}/{class_id}.jpg" for class_id, name in folders.items()))
+    write(
+        tmp_path,
+        images="".join(f"{class_id} {name}/{class_id}.jpg\n" for class_id, name in folders.items()),
+        image_class_labels="".join(f"{class_id} {class_id}\n" for class_id in folders),
+        classes="".join(f"{class_id} {name}\n" for class_id, name in folders.items()),
+    )
+    listing = read("cub", tmp_path, "all")
+    assert listing.names == ["Yellow-headed Blackbird", "Whip-poor Will", "Great Auk"]
+    assert listing.coarse == [["Blackbird"], ["Nightjar"], ["Auk"]]
 
 
 @pytest.mark.parametrize(
@@ -539,11 +652,14 @@ def test_imagenet_v2_folders_are_numbers(tmp_path: Path) -> None:
 
 
 def test_imagenet_subset(tmp_path: Path) -> None:
-    put(tmp_path, "val/n02123045/a.JPEG", "val/n01440764/b.JPEG")
-    assert named(read("imagenet-subset", tmp_path, "val")) == {"a.JPEG": "tabby cat", "b.JPEG": "tench"}
-    put(tmp_path, "val/cats/a.JPEG")
+    top = put(tmp_path / "parent/imagenet-100", "val/n02123045/a.JPEG", "val/n01440764/b.JPEG")
+    for root, split in ((top, "val"), (top, None), (top / "val", None), (top / "val", "val"), (top.parent, "val")):
+        assert named(read("imagenet-subset", root, split)) == {"a.JPEG": "tabby cat", "b.JPEG": "tench"}
+    with pytest.raises(UserError, match="the folder of the split 'val', but `split` is 'train'"):
+        read("imagenet-subset", top / "val", "train")
+    put(top, "val/cats/a.JPEG")
     with pytest.raises(UserError, match=r"no WordNet id .*: cats"):
-        read("imagenet-subset", tmp_path, "val")
+        read("imagenet-subset", top, "val")
 
 
 # Manifests

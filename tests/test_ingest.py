@@ -66,13 +66,15 @@ def test_folder_takes_extensions_in_either_case_and_leaves_other_files(tmp_path:
     (tmp_path / "owl/notes.txt").write_text("seen at dusk")
     (tmp_path / "owl/Thumbs.db").write_bytes(b"x")
     (tmp_path / "README").write_text("not a class")
-    found = sorted(image_id for image_id, _ in read_folder(tmp_path, None).images)
+    listing = read_folder(tmp_path, None)
+    assert listing.notes == ("files that do not end like images are not read: 1 .txt",)
+    found = sorted(image_id for image_id, _ in listing.images)
     assert found == ["owl/a.JPG", "owl/b.JPEG", "owl/c.Png", "owl/d.webp", "owl/e.bmp", "owl/f.tiff"]
 
 
 def test_folder_split_is_a_sub_folder(tmp_path: Path) -> None:
     fill(tmp_path, "train/owl/a.jpg", "train/wren/b.jpg", "test/wren/c.jpg")
-    assert read_folder(tmp_path, "test") == Listing([("test/wren/c.jpg", 0)], ["wren"])
+    assert read_folder(tmp_path, "test") == Listing([("test/wren/c.jpg", 1)], ["owl", "wren"])
     assert sorted(read_folder(tmp_path, "train").images) == [("train/owl/a.jpg", 0), ("train/wren/b.jpg", 1)]
     with pytest.raises(UserError, match=r"no folder '.*/val'; `split`"):
         read_folder(tmp_path, "val")
@@ -87,7 +89,9 @@ def test_image_ids_do_not_depend_on_how_the_root_is_written(tmp_path: Path, monk
 
 def test_classes_of_the_same_name_are_refused(tmp_path: Path) -> None:
     listing = read_folder(fill(tmp_path, "barn_owl/a.jpg", "barn owl/b.jpg", "wren/c.jpg"), None)
-    with pytest.raises(UserError, match="several classes have the same name: barn owl; rename them apart"):
+    with pytest.raises(
+        UserError, match="several classes have the same name: barn owl; rename the folders or labels apart"
+    ):
         check_listing(listing)
 
 

@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """What is looked for in a file, whatever its name; not those for which Pillow would start another program."""
+
+TEXT_MIB = 256
+"""Text and colour profiles of a PNG, unpacked; Pillow allows 1 MiB, and the workflows of image generators have more."""
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = TEXT_MIB << 20
 
 EXIF_ORIENTATION = 0x0112
 TURNS = {
@@ -124,6 +128,8 @@ def _explain(error: Exception, source: BinaryIO) -> str:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels"
+    if "MAX_TEXT_CHUNK" in text or "text chunk" in text:
+        return f"more than {TEXT_MIB} MiB of text or colour profile"
     if isinstance(error, MemoryError):
         return "does not fit in memory"
     if isinstance(error, UnidentifiedImageError):

@@ -20,6 +20,7 @@ from stages.common.encoders import Encoder, load_encoder, require_finite
 from stages.common.errors import run
 from stages.common.overlap import write_behind
 from stages.common.tables import Meta, make_meta, open_parquet, read_meta
+from stages.common.unpacked import ensure_unpacked
 from stages.embed.encode import Embedded, embed_images, fetch
 from stages.embed.reuse import OldViews, Work, assemble, forget, set_aside
 from stages.embed.shards import Shard, plan_shards, write_shard
@@ -81,6 +82,8 @@ def embed_dataset(job: Job, model: Meta, embed: EmbedShards) -> str:
     def plan() -> Iterator[Shard]:
         return plan_shards(images_path, boxes_path, folder, per_shard, meta)
 
+    root: str = read_meta(images_path, "images")["parameters"]["root"]
+    remote = job.params.embed.engine == "ray" and job.params.datasets[job.dataset].remote_root is not None
     right = set_aside(folder, plan())
     old = OldViews(folder, model)
     counts = dict.fromkeys(("shards", "images", "views"), 0)
@@ -100,6 +103,8 @@ def embed_dataset(job: Job, model: Meta, embed: EmbedShards) -> str:
                 work = None if shard.path in right else old.work(shard)
                 progress.update(len(shard.images) - (len(work.missing) if work else 0))
                 if work and work.missing:
+                    if not remote:
+                        ensure_unpacked(job.dataset, root, (image.image_id for image in work.missing))
                     yield work
                 elif work:  # only laid out anew: whoever reads ahead for the next image shall not hold it
                     finish(work, [])

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from stages.common.errors import UserError
 from stages.common.images import UNREADABLE, open_rgb, reason
+from stages.common.unpacked import ensure_there
 from stages.finer.llava import PROJECTOR, Llava
 
 AT_ONCE = 16
@@ -39,6 +40,7 @@ def extract(llava: Llava, images: Sequence[Path]) -> tuple[np.ndarray, np.ndarra
 
 
 def _open(path: Path) -> Image.Image:
+    ensure_there(path)
     try:
         return open_rgb(path)
     except UNREADABLE as error:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from stages.common import images
 from stages.common.errors import UserError
+from stages.common.unpacked import ensure_there
 from stages.finer.unified import Sample
 
 TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
@@ -53,6 +54,7 @@ def find_picture(sample: Sample) -> Picture:
         UserError: it is missing or no image.
     """
     path = Path(sample.img_path)
+    ensure_there(path)
     try:
         data = path.read_bytes()
         images.image_size(io.BytesIO(data))

@@ -27,6 +27,7 @@ from stages.common.finer_params import Tune
 from stages.common.images import UNREADABLE, image_size, open_rgb, reason
 from stages.common.params import Params, load_params
 from stages.common.tables import digest, open_parquet, write_json
+from stages.common.unpacked import ensure_there
 from stages.finer import paths
 from stages.finer.llava import PROJECTOR, Llava, load_llava, save_checkpoint, save_whole, weights_digest
 from stages.finer.lora import Encoded, collate, encode, image_tokens, merged, with_adapters
@@ -95,6 +96,7 @@ class Conversations(Dataset):
 
 
 def _open(row: Row, path: str) -> Image.Image:
+    ensure_there(Path(path))
     try:
         return open_rgb(Path(path))
     except UNREADABLE as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from stages.common.params import Dataset
 from stages.common.settings import write_settings
 from stages.common.tables import make_meta, write_table
 from stages.ingest.datasets import READERS, Listing, Reader, Request
+from stages.ingest.folders import named_by_imagenet
+from stages.ingest.labels import first_unsure
 from stages.ingest.probe import Probe, probe_all, refuse_bad
+from stages.ingest.walk import refuse_links, shown, unprintable
 
 IMAGES = pa.schema(
     {
@@ -84,16 +88,42 @@ def read_listing(key: str, entry: Dataset, reader: Reader, download: bool) -> Li
         if not reader.get:
             raise
         raise UserError(f"{error}; expected in the root: {source}") from None
-    names = own_names(key, listing.names, entry.names)
+    listing = named_by_imagenet(listing)
+    called = listing.called or listing.names
+    if listing.by_name and isinstance(entry.names, list):
+        refuse_unsure(key, called)
+    names = own_names(key, listing.names, entry.names, called)
     fine = own_fine(names, listing.fine)
     return replace(listing, names=names, fine=fine, keys=other_keys(listing, names, reader.keys))
 
 
-def own_names(key: str, found: list[str], given: Mapping[str, str] | Sequence[str] | None) -> list[str]:
-    """The classes' names, in place of those found: by label, or by the name found in whatever spelling.
+def refuse_unsure(key: str, called: list[str]) -> None:
+    """Refuse a list of names for classes whose order has to be guessed.
 
     Raises:
-        UserError: as many as there are classes are wanted; a name given for a class that is not there.
+        UserError: their letters and their numbers give another order.
+    """
+    unsure = first_unsure(called)
+    if unsure:
+        raise UserError(
+            f"datasets.{key}.names is a list, and it is not clear whether '{unsure[0]}' or '{unsure[1]}' comes first; "
+            f"write which name is whose, as names: {{'{unsure[0]}': ..., '{unsure[1]}': ...}}"
+        )
+
+
+def own_names(
+    key: str,
+    found: list[str],
+    given: Mapping[str, str] | Sequence[str] | None,
+    called: Sequence[str] | None = None,
+) -> list[str]:
+    """The classes' names, in place of those found: by label, or by the name found in whatever spelling.
+
+    Args:
+        called: what the classes are called on disk, which `given` may use as well.
+
+    Raises:
+        UserError: as many as there are classes are wanted; a name given for a class that is not there, or twice.
     """
     if given is None:
         return found
@@ -101,12 +131,18 @@ def own_names(key: str, found: list[str], given: Mapping[str, str] | Sequence[st
         if len(given) != len(found):
             raise UserError(f"datasets.{key}.names has {len(given)} names for {len(found)} classes")
         return list(given)
-    forms = {spelling(name): name for name in found}
-    unknown = [name for name in given if spelling(name) not in forms]
+    wanted: dict[str, str] = {}
+    for name, name_given in given.items():
+        if wanted.setdefault(spelling(name), name_given) != name_given:
+            raise UserError(f"datasets.{key}.names names the class '{name}' twice, in two spellings; keep one")
+    forms = [(spelling(on_disk), spelling(name)) for on_disk, name in zip(called or found, found, strict=True)]
+    known = {form for both in forms for form in both}
+    unknown = [name for name in given if spelling(name) not in known]
     if unknown:
         raise UserError(f"datasets.{key}.names: no class is called '{unknown[0]}'{nearest(unknown[0], found)}")
-    wanted = {spelling(name): name_given for name, name_given in given.items()}
-    return [wanted.get(spelling(name), name) for name in found]
+    return [
+        next((wanted[form] for form in both if form in wanted), name) for both, name in zip(forms, found, strict=True)
+    ]
 
 
 def own_fine(names: Sequence[str], found: Sequence[Sequence[str]] | None) -> list[list[str]] | None:
@@ -168,8 +204,14 @@ def template_texts(templates: str | list[str]) -> list[str] | str:
     return templates
 
 
-def check_listing(listing: Listing) -> None:
-    """Refuse what would be scored wrongly: no images, one twice, or two classes of one name, which share descriptions.
+def check_listing(listing: Listing, given: Mapping[str, str] | Sequence[str] | None = None) -> list[str]:
+    """Refuse what would be scored wrongly: no images, one twice, names that are not text, or an accidental namesake.
+
+    Args:
+        given: `names` of params.yaml. What is named there, or by a published list, may be called like another class.
+
+    Returns:
+        Notes for the user.
 
     Raises:
         UserError: as above.
@@ -179,11 +221,40 @@ def check_listing(listing: Listing) -> None:
     again = [image_id for image_id, count in Counter(image_id for image_id, _ in listing.images).items() if count > 1]
     if again:
         raise UserError(f"{len(again)} images are listed more than once, such as '{again[0]}'")
-    spellings = [spelling(name) for name in listing.names]
-    counts = Counter(spellings)
-    twice = sorted({name for name, form in zip(listing.names, spellings, strict=True) if counts[form] > 1})
+    _refuse_unprintable(listing)
+    labels_of: dict[str, list[int]] = {}
+    for label, name in enumerate(listing.names):
+        labels_of.setdefault(spelling(name), []).append(label)
+    shared = {form: labels for form, labels in labels_of.items() if len(labels) > 1}
+    values = given.values() if isinstance(given, Mapping) else given or ()
+    meant = set(map(spelling, values)) if listing.by_name else set(shared)
+    twice = sorted({listing.names[label] for form, labels in shared.items() if form not in meant for label in labels})
     if twice:
-        raise UserError(f"several classes have the same name: {', '.join(twice)}; rename them apart")
+        raise UserError(
+            f"several classes have the same name: {', '.join(twice)}; rename the folders or labels apart, or give each "
+            "class its name under `names` of the data set in params.yaml"
+        )
+    if not shared:
+        return []
+    labels = next(iter(shared.values()))
+    which = f"such as '{listing.names[labels[0]]}' (labels {', '.join(map(str, labels))})"
+    return [f"{len(shared)} names are those of several classes, {which}; these count as different classes"]
+
+
+def _refuse_unprintable(listing: Listing) -> None:
+    """Refuse names that are not UTF-8, which no table can hold.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    nested = [*(listing.coarse or []), *(listing.fine or [])]
+    above = listing.superordinate if isinstance(listing.superordinate, list) else []
+    names = chain((image_id for image_id, _ in listing.images), listing.names, above, *nested)
+    odd = [name for name in names if unprintable(name)]
+    if odd:
+        raise UserError(
+            f"{len(odd)} names of files, folders or classes are not UTF-8, such as '{shown(odd[0])}'; rename them"
+        )
 
 
 def images_table(listing: Listing, probes: dict[str, Probe]) -> pa.Table:
@@ -222,7 +293,11 @@ def main() -> None:
     entry, knobs = job.params.datasets[job.dataset], job.params.ingest
     reader = find_reader(job.dataset, entry)
     listing = read_listing(job.dataset, entry, reader, knobs.download)
-    check_listing(listing)
+    notes = check_listing(listing, entry.names)
+    if listing.root is None:
+        refuse_links(Path(entry.root), [image_id for image_id, _ in listing.images])
+    for note in (*(() if entry.names else listing.naming), *listing.notes, *notes):
+        print(f"ingest {job.dataset}: {note}")
     root = listing.root or Path(entry.root)
     image_ids = [image_id for image_id, _ in listing.images]
     probes = dict(zip(image_ids, probe_all(root, image_ids), strict=True))

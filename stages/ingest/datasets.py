@@ -7,7 +7,6 @@ one entry in `READERS`. `README.md` beside this file is the table for people.
 from __future__ import annotations
 
 from stages.ingest import published
-from stages.ingest.archives import read_huggingface, read_webdataset
 from stages.ingest.folders import (
     imagenet_folders,
     named_folders,
@@ -16,6 +15,7 @@ from stages.ingest.folders import (
     read_imagenet_subset,
     read_inaturalist,
 )
+from stages.ingest.huggingface import read_huggingface
 from stages.ingest.listing import Listing, Reader, Request
 from stages.ingest.lists import (
     PathList,
@@ -35,6 +35,7 @@ from stages.ingest.torchvision_readers import (
     read_flowers,
     read_sun397,
 )
+from stages.ingest.webdataset import read_webdataset
 
 __all__ = ["READERS", "Listing", "Reader", "Request", "read_demo", "read_folder", "read_oxford_pets"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.resources import files as package_files
@@ -11,8 +12,12 @@ from pathlib import Path
 import open_clip
 
 from stages.common.errors import UserError
+from stages.ingest import published
 from stages.ingest.demo.species import SPECIES, SUPERORDINATE
-from stages.ingest.listing import EXTENSIONS, Listing, Request, chosen_split, files_below, prefixed, readable
+from stages.ingest.labels import class_order
+from stages.ingest.listing import Listing, Request, chosen_split, prefixed, readable
+from stages.ingest.places import bases, find_split, is_split, only
+from stages.ingest.walk import EXTENSIONS, LeftOut, files_below, folders_in, foreign, foreign_images, refuse_links, some
 
 SHOWN = 3
 
@@ -23,47 +28,83 @@ IMAGENET_NAMES = {"n04008634": "projectile", "n04355933": "sunglass"}
 def read_folder(root: Path, split: str | None) -> Listing:
     """One sub-folder a class, images at any depth below it; `root/<split>` where a split is given.
 
+    Classes are those of all splits.
+
     Raises:
         UserError: no sub-folders, or some without images.
     """
+    return _read_folders(root, _split_folder(root, split))
+
+
+def _split_folder(root: Path, split: str | None) -> Path:
+    """`root/<split>`, or the root.
+
+    Raises:
+        UserError: it is not there.
+    """
     top = root / split if split else root
     if not top.is_dir():
-        raise UserError(f"no folder '{top}'; `split` names a sub-folder of the data set's root")
-    folders = _class_folders(top)
-    if not folders:
+        here = "; the root has this name itself: leave `split` out" if split and root.absolute().name == split else ""
+        raise UserError(f"no folder '{top}'; `split` names a sub-folder of the data set's root{here}")
+    return top
+
+
+def _read_folders(root: Path, top: Path) -> Listing:
+    """As `read_folder`, of the class folders in `top`, with the folders' names."""
+    present, folders = folders_in(top), class_order(classes_of_all_splits(root, top))
+    if not present:
         raise UserError(f"no class folders in '{top}'; expected one sub-folder a class with its images")
-    return Listing(_images(root, top, folders), [readable(name) for name in folders])
+    images, notes = _images(root, top, folders, present)
+    names = [readable(name) for name in folders]
+    return Listing(images, names, by_name=True, called=folders, notes=tuple(notes))
 
 
-def _class_folders(top: Path) -> list[str]:
-    """Names of the folders in `top`, sorted; hidden ones are somebody else's."""
-    return sorted(entry.name for entry in top.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def classes_of_all_splits(root: Path, top: Path) -> set[str]:
+    """The class folders in `top`, and where it is the folder of a split those of the other splits beside it."""
+    classes = set(folders_in(top))
+    if top == root:
+        return classes
+    found = set(classes)
+    for other in bases(top.parent)[1:]:
+        inner = set(folders_in(other)) if other != top else set()
+        if is_split(other.name, inner, classes):
+            refuse_links(root, [(other / folder / "x").relative_to(root).as_posix() for folder in inner])
+            found |= {folder for folder in inner if folder in classes or files_below(other / folder)}
+    return found
 
 
-def _images(root: Path, top: Path, folders: Sequence[str]) -> list[tuple[str, int]]:
-    """(image_id, label) of the images in `folders`, whose places in the list are their labels.
+def _images(
+    root: Path, top: Path, folders: Sequence[str], present: Sequence[str] | None = None
+) -> tuple[list[tuple[str, int]], list[str]]:
+    """(image_id, label) of the images in `folders`, whose places in the list are their labels, and notes.
+
+    Args:
+        present: those of the folders that are there, if not all.
 
     Raises:
         UserError: a folder without images.
     """
     images: list[tuple[str, int]] = []
-    empty = []
+    left_out = LeftOut()
+    empty, notes = [], []
+    absent = set(folders) - set(present) if present is not None else set()
+    if absent:
+        notes.append(f"{len(absent)} of {len(folders)} classes have no images in '{top}': {some(sorted(absent))}")
     for label, name in enumerate(folders):
-        found = files_below(top / name)
+        if name in absent:
+            continue
+        found = files_below(top / name, left_out)
         images += prefixed(root, top / name, [(file, label) for file in found])
         if not found:
             empty.append(name)
     if empty:
         raise UserError(
-            f"class folders without images in '{top}': {_some(empty)}; put images there or remove the folders "
+            f"class folders without images in '{top}': {some(empty)}; put images there or remove the folders "
             f"(formats: {' '.join(EXTENSIONS)})"
         )
-    return images
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(names[:10]) + more
+    for entry in top.iterdir():
+        left_out.foreign += foreign_images(entry) if foreign(entry.name) and entry.is_dir() else []
+    return images, [*notes, *left_out.notes(root)]
 
 
 def read_demo(root: Path, split: str | None) -> Listing:
@@ -91,15 +132,35 @@ def named_folders(
 
     def read(request: Request) -> Listing:
         chosen_split(request.split, ["all"])
-        top = next((request.root / place for place in places if (request.root / place).is_dir()), request.root)
-        folders = [name for name in _class_folders(top) if name not in leave]
-        if not folders or (names and not set(folders) & set(names)):
+        top = _named_top(request.root, places, names or {})
+        folders = [name for name in folders_in(top) if name not in leave] if top else []
+        if top is None or not folders:
             where = " or ".join(f"'{request.root / place}'" for place in places)
             raise UserError(f"no class folders in '{request.root}'{f' nor in {where}' if where else ''}")
         called = [(names or {}).get(name, readable(name)) for name in folders]
-        return Listing(_images(request.root, top, folders), called, superordinate)
+        images, notes = _images(request.root, top, folders)
+        return Listing(images, called, superordinate, called=folders, notes=tuple(notes))
 
     return read
+
+
+def _named_top(root: Path, places: Sequence[str], known: dict[str, str]) -> Path | None:
+    """The folder of class folders: one of `places` in the root or in a folder there, or one with a known class.
+
+    Raises:
+        UserError: there are several.
+    """
+
+    def holds(folder: Path) -> bool:
+        return not known or bool(set(folders_in(folder)) & set(known))
+
+    for base in bases(root)[:1], bases(root)[1:]:
+        inner = [next((one / place for place in places if (one / place).is_dir()), None) for one in base]
+        found = [place for place in inner if place is not None and holds(place)]
+        top = only(found, root) or only([one for one in base if known and holds(one)], root)
+        if top is not None:
+            return top
+    return None
 
 
 # ImageNet and its relatives: folders are WordNet ids, whose sorted order is the order of the 1000 classes.
@@ -117,6 +178,21 @@ def imagenet_names(ids: Sequence[str]) -> list[str]:
     return [names[wnid] for wnid in ids]
 
 
+def named_by_imagenet(listing: Listing) -> Listing:
+    """Classes that are called by WordNet ids of ImageNet's classes get ImageNet's names; others keep theirs."""
+    found = listing.called or listing.names
+    if not any(re.fullmatch(r"n\d{8}", name) for name in listing.names):
+        return listing
+    known = dict(zip(imagenet_ids(), imagenet_names(imagenet_ids()), strict=True))
+    rest = [name for name in found if name not in known]
+    note = f"{len(found) - len(rest)} of {len(found)} classes are WordNet ids of ImageNet's and get ImageNet's names"
+    if rest:
+        note += f"; the others keep theirs: {some(rest)}"
+    names = [known.get(key, name) for key, name in zip(found, listing.names, strict=True)]
+    keys = [list(published.IMAGENET.get(name, ())) for name in names]
+    return replace(listing, names=names, called=found, keys=keys, naming=(note,))
+
+
 def imagenet_folders(
     subset: str = "", places: Sequence[str] = (), splits: Sequence[str] = ("all",), by_index: bool = False
 ) -> Callable[[Request], Listing]:
@@ -128,13 +204,9 @@ def imagenet_folders(
     """
 
     def read(request: Request) -> Listing:
-        split = chosen_split(request.split, splits)
-        tried = [request.root / place.format(split=split) for place in places]
-        top = next((path for path in tried if path.is_dir()), None if splits[0] != "all" else request.root)
-        if top is None:
-            raise UserError(f"no folder {' or '.join(repr(str(path)) for path in tried)}")
         ids = imagenet_ids(subset)
         folders = [str(label) for label in range(len(ids))] if by_index else ids
+        top, _ = find_split(request, splits, places, lambda path: not set(folders).isdisjoint(folders_in(path)))
         # A class that is not there would make the others easier to tell apart, and the figures better than they are.
         missing = [name for name in folders if not (top / name).is_dir()]
         if missing:
@@ -142,23 +214,34 @@ def imagenet_folders(
                 f"{len(missing)} of {len(ids)} class folders are missing in '{top}', such as "
                 f"{', '.join(missing[:SHOWN])}; for a chosen subset use the reader imagenet-subset"
             )
-        return Listing(_images(request.root, top, folders), imagenet_names(ids))
+        images, notes = _images(request.root, top, folders)
+        return Listing(images, imagenet_names(ids), called=folders, notes=tuple(notes))
 
     return read
 
 
 def read_imagenet_subset(request: Request) -> Listing:
-    """Some of ImageNet's classes, as their folders say: ImageNet-100, Imagewoof; `root/<split>` where one is given.
+    """Some of ImageNet's classes, as their folders say: ImageNet-100, Imagewoof; those of a split where one is given.
 
     Raises:
         UserError: a folder that is no class of ImageNet.
     """
-    listing = read_folder(request.root, request.split)
     known = set(imagenet_ids())
-    strangers = [name for name in listing.names if name not in known]
+
+    def holds(folder: Path) -> bool:
+        return not known.isdisjoint(folders_in(folder))
+
+    top = request.root
+    if request.split:
+        top, _ = find_split(request, [request.split, "train", "val", "test"], ["{split}"], holds)
+    elif not holds(top):
+        top = only([*filter(holds, bases(top))], top) or top
+    listing = _read_folders(request.root, top)
+    folders = listing.called or []
+    strangers = [name for name in folders if name not in known]
     if strangers:
-        raise UserError(f"folders that are no WordNet id of ImageNet's classes: {_some(strangers)}")
-    return replace(listing, names=imagenet_names(listing.names))
+        raise UserError(f"folders that are no WordNet id of ImageNet's classes: {some(strangers)}")
+    return replace(listing, names=imagenet_names(folders), by_name=False)
 
 
 # iNaturalist: the folders' names hold the taxonomy, and the annotations beside them what people call the species.
@@ -176,25 +259,31 @@ def read_inaturalist(request: Request) -> Listing:
     Raises:
         UserError: no such folder, or one that is not named so; annotations that cannot be read or lack a folder.
     """
-    split = chosen_split(request.split, ["val", "train", "train_mini"])
-    tried = [request.root / place for place in (split, f"2021_{'valid' if split == 'val' else split}")]
-    top = next((path for path in tried if path.is_dir()), None)
-    if top is None:
-        raise UserError(f"no folder {' or '.join(repr(str(path)) for path in tried)}")
-    folders = _class_folders(top)
+    places = ["{split}", "2021_valid" if request.split in (None, "val") else "2021_{split}"]
+    top, _ = find_split(request, ["val", "train", "train_mini"], places, _holds_species)
+    present, folders = folders_in(top), sorted(classes_of_all_splits(request.root, top))
     pieces = [name.split("_", 1 + len(TAXONOMY)) for name in folders]
     odd = [name for name, cut in zip(folders, pieces, strict=True) if len(cut) != 2 + len(TAXONOMY)]
     if odd or not folders:
-        raise UserError(f"expected folders '<number>_<{'>_<'.join(TAXONOMY)}>_<epithet>' in '{top}': {_some(odd)}")
+        raise UserError(f"expected folders '<number>_<{'>_<'.join(TAXONOMY)}>_<epithet>' in '{top}': {some(odd)}")
     names = [readable(f"{cut[-2]} {cut[-1]}") for cut in pieces]
     coarse = [cut[-2:0:-1] for cut in pieces]
-    listing = Listing(_images(request.root, top, folders), names, "living being", coarse)
-    annotations = next((request.root / file for file in ANNOTATIONS if (request.root / file).is_file()), None)
+    images, notes = _images(request.root, top, folders, present)
+    base = request.root if top == request.root else top.parent
+    annotations = next((base / file for file in ANNOTATIONS if (base / file).is_file()), None)
     if annotations is None:
-        return listing
+        above = next((top.parent / file for file in ANNOTATIONS if (top.parent / file).is_file()), None)
+        if above is not None:
+            notes.append(f"'{above}' is not below the root and so is not read; set root to the folder above for it")
+        return Listing(images, names, "living being", coarse, notes=tuple(notes))
+    listing = Listing(images, names, "living being", coarse, notes=tuple(notes))
     categories = _categories(annotations, folders)
     fine = [[name, *filter(None, [category["common_name"]])] for name, category in zip(names, categories, strict=True)]
     return replace(listing, superordinate=[category["supercategory"] for category in categories], fine=fine)
+
+
+def _holds_species(folder: Path) -> bool:
+    return any(name.count("_") > len(TAXONOMY) for name in folders_in(folder))
 
 
 ANNOTATIONS = ("val.json", "train_mini.json", "train.json")
@@ -223,7 +312,7 @@ def _categories(path: Path, folders: Sequence[str]) -> list[dict[str, str]]:
     strangers = [folder for folder in folders if folder not in found]
     if strangers:
         raise UserError(
-            f"'{path}' has no category of the folders {_some(strangers)}; put the annotations there that belong to "
+            f"'{path}' has no category of the folders {some(strangers)}; put the annotations there that belong to "
             "the images, or remove them to go without common names"
         )
     return [found[folder] for folder in folders]

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
 from stages.common.errors import UserError, nearest
 from stages.common.params import Columns
-
-EXTENSIONS = (*IMG_EXTENSIONS, ".gif", ".avif", ".jfif", ".jp2")
-"""File names that are taken for images, in either case."""
+from stages.ingest.walk import shown, unprintable
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -36,6 +31,14 @@ class Listing:
     """Of each class, other keys under which published description files list it, best first."""
     root: Path | None = None
     """Where the images are, if not under the data set's root: archives are unpacked."""
+    by_name: bool = field(default=False, compare=False)
+    """The classes are the names that occur, sorted; otherwise they are a published list, which may repeat a name."""
+    called: list[str] | None = field(default=None, compare=False)
+    """What the classes are called on disk, if otherwise; `names` in params.yaml may use either."""
+    naming: tuple[str, ...] = field(default=(), compare=False)
+    """Lines on where the names are from, of interest where the user gives none."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """Lines that the user should read."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +67,6 @@ class Reader:
     """Fetches it into a root folder, where torchvision can."""
     keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Class name -> other keys under which published description files list it, best first."""
-
-
-def home(root: Path, *places: str, marker: str) -> Path:
-    """The folder that holds `marker`: the root itself, or one of the places below it that archives unpack to.
-
-    Raises:
-        UserError: none of them does.
-    """
-    for place in ("", *places):
-        if (root / place / marker).exists():
-            return root / place
-    below = f" (or below it in {' or '.join(f'{place}/' for place in places)})" if places else ""
-    raise UserError(f"no '{marker}' in '{root}'{below}")
 
 
 def chosen_split(split: str | None, splits: Sequence[str]) -> str:
@@ -122,7 +112,7 @@ def _numbered(path: Path) -> Iterator[tuple[int, str]]:
     except FileNotFoundError:
         raise UserError(f"no '{path}'") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"'{path}' cannot be read as text ({error})") from None
+        raise UserError(f"'{path}' cannot be read as text in UTF-8 ({error}); save it as such") from None
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             yield number, line.strip()
@@ -158,6 +148,8 @@ def safe_id(name: str, where: Path) -> str:
         UserError: it is no relative POSIX path, or leads out of its folder.
     """
     path = PurePosixPath(name)
+    if unprintable(name):
+        raise UserError(f"'{shown(str(where))}' names the image '{shown(name)}', which is not UTF-8; rename it")
     if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         raise UserError(f"'{where}' names the image '{name}'; expected a path relative to its folder, with '/'")
     return path.as_posix()
@@ -172,12 +164,3 @@ def prefixed(root: Path, folder: Path, files: Iterable[tuple[str, int]]) -> list
     """(file below `folder`, label) -> (image_id relative to the root, label)."""
     prefix = folder.relative_to(root)
     return [((prefix / name).as_posix(), label) for name, label in files]
-
-
-def files_below(folder: Path) -> list[str]:
-    """Image files at any depth below a folder, as sorted POSIX paths relative to it."""
-    found = []
-    for base, _, files in os.walk(folder, followlinks=True):
-        below = Path(base).relative_to(folder)
-        found += [(below / name).as_posix() for name in files if name.lower().endswith(EXTENSIONS)]
-    return sorted(found)

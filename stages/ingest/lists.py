@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.common.errors import UserError
+from stages.common.names import spelling
 from stages.ingest.coarse import bird_groups, without_qualifier
 from stages.ingest.listing import (
     Listing,
     Request,
     chosen_split,
-    home,
     look_up,
     prefixed,
     read_lines,
@@ -22,6 +22,8 @@ from stages.ingest.listing import (
     safe_id,
     whole_number,
 )
+from stages.ingest.places import home
+from stages.ingest.walk import folders_in
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,11 @@ def read_oxford_pets(root: Path, split: str | None) -> Listing:
     Raises:
         UserError: a list or an image that it names is missing, or a line is malformed.
     """
-    base = root / "oxford-iiit-pet" if (root / "oxford-iiit-pet").is_dir() else root
     lists = {"test": "test.txt", "trainval": "trainval.txt", "all": "list.txt"}
     chosen = split or "test"
     if chosen not in lists:
         raise UserError(f"oxford-pets has no split '{chosen}'; there are: {', '.join(lists)}")
+    base = home(root, "oxford-iiit-pet", marker="annotations")
     rows = {name: _pet_rows(base / "annotations" / file, name == chosen) for name, file in lists.items()}
     species_of = {row[1]: (row[0].rsplit("_", 1)[0], row[2]) for name in rows for row in rows[name]}
     ids = sorted(species_of)
@@ -99,11 +101,15 @@ def _pet_rows(path: Path, needed: bool) -> list[tuple[str, int, int]]:
 
 
 def _cornell(
-    request: Request, place: str, class_name: Callable[[str], str]
+    request: Request,
+    place: str,
+    class_name: Callable[[str], str],
+    marker: str = "images.txt",
+    unless: str | None = None,
 ) -> tuple[Path, list[tuple[str, int]], list[str], list[str]]:
     """The lists that CUB-200-2011 and NABirds share: folder, (image_id, label), class ids in use, their names."""
     split = chosen_split(request.split, ["test", "train", "all"])
-    base = home(request.root, place, marker="images.txt")
+    base = home(request.root, place, marker=marker, unless=unless)
     classes = dict(read_rows(base / "classes.txt", 2, "<class id> <class name>"))
     class_of = dict(read_rows(base / "image_class_labels.txt", 2, "<image id> <class id>"))
     path_of = dict(read_rows(base / "images.txt", 2, "<image id> <path>"))
@@ -122,8 +128,8 @@ def _cornell(
     return base, prefixed(request.root, base / "images", files), used, names
 
 
-NIGHTJARS = {"Chuck will Widow": "Nightjar", "Whip poor Will": "Nightjar"}
-"""CUB's names of several words that end in no group."""
+NIGHTJARS = {"chuck will widow", "whip poor will"}
+"""CUB's names of several words that end in no group, as `spelling` has them."""
 
 
 def bird_group(name: str) -> list[str]:
@@ -132,16 +138,33 @@ def bird_group(name: str) -> list[str]:
     A name of one word ("Ovenbird") tells no group.
     """
     words = name.split()
-    return [NIGHTJARS.get(name, words[-1])] if len(words) > 1 else []
+    if len(words) < 2:
+        return []
+    return ["Nightjar" if spelling(name) in NIGHTJARS else words[-1]]
+
+
+CUB_NAMES = Path(__file__).parent / "names" / "cub.txt"
+"""The 200 names as published, in the order of the classes; the folders' names lack their hyphens."""
+
+
+def cub_name(folder: str, published: Mapping[str, str]) -> str:
+    """The published name of a class folder such as `001.Black_footed_Albatross`, or else the folder's own."""
+    name = readable(folder.split(".", 1)[-1])
+    return published.get(spelling(name), name)
 
 
 def read_cub(request: Request) -> Listing:
     """CUB-200-2011 (Wah et al., 2011). A class is `001.Black_footed_Albatross`; coarse is the last word of its name.
 
+    Names are the published ones, "Black-footed Albatross".
+
     Raises:
         UserError: a list is missing, malformed, or does not agree with the others.
     """
-    _, images, _, names = _cornell(request, "CUB_200_2011", lambda name: readable(name.split(".", 1)[-1]))
+    published = {spelling(name): name for name in read_lines(CUB_NAMES)}
+    _, images, _, names = _cornell(
+        request, "CUB_200_2011", lambda folder: cub_name(folder, published), unless="hierarchy.txt"
+    )
     return Listing(images, names, "bird", [bird_group(name) for name in names])
 
 
@@ -154,7 +177,7 @@ def read_nabirds(request: Request) -> Listing:
     Raises:
         UserError: as `read_cub`, or `hierarchy.txt` names a node that `classes.txt` does not.
     """
-    base, images, used, names = _cornell(request, "nabirds", lambda name: name)
+    base, images, used, names = _cornell(request, "nabirds", lambda name: name, marker="hierarchy.txt")
     nodes = dict(read_rows(base / "classes.txt", 2, "<class id> <class name>"))
     parent_of = dict(read_rows(base / "hierarchy.txt", 2, "<class id> <parent's id>"))
     for node in parent_of.values():
@@ -171,7 +194,7 @@ def read_places365(request: Request) -> Listing:
         UserError: a list or the folder of images is missing.
     """
     chosen_split(request.split, ["val"])
-    root = request.root
+    root = home(request.root, marker="categories_places365.txt")
     classes = read_rows(root / "categories_places365.txt", 2, "/<letter>/<category> <class id>")
     ids = {whole_number(number, root / "categories_places365.txt"): name for name, number in classes}
     label_of = {class_id: label for label, class_id in enumerate(sorted(ids))}
@@ -192,7 +215,7 @@ def read_places365(request: Request) -> Listing:
     if (root / "IO_places365.txt").is_file():
         inside = dict(read_rows(root / "IO_places365.txt", 2, "/<letter>/<category> <1 indoor, 2 outdoor>"))
         coarse = [["indoor" if inside.get(ids[class_id]) == "1" else "outdoor"] for class_id in sorted(ids)]
-    return Listing(prefixed(root, folder, files), names, "place", coarse, keys=keys)
+    return Listing(prefixed(request.root, folder, files), names, "place", coarse, keys=keys)
 
 
 def read_ucf101(request: Request) -> Listing:
@@ -207,15 +230,17 @@ def read_ucf101(request: Request) -> Listing:
     numbers = [f"{kind}{number}" for number in ("", "2", "3") for kind in ("test", "train")]
     split = chosen_split(request.split, numbers)
     kind, number = split.rstrip("23"), split[-1] if split[-1] in "23" else "1"
-    root = request.root
+    frames_in = "UCF-101-midframes"
+    try:
+        root = home(request.root, marker=frames_in)
+    except UserError as error:
+        raise UserError(f"{error}; it has a frame a video: videos themselves are not read") from None
     lists = home(root, "ucfTrainTestlist", marker="classInd.txt")
-    frames = root / "UCF-101-midframes"
-    if not frames.is_dir():
-        raise UserError(f"no folder '{frames}' with a frame a video; videos themselves are not read")
+    frames = root / frames_in
     classes = [name for _, name in read_rows(lists / "classInd.txt", 2, "<class id> <class>")]
     # "HandstandPushups" is "HandStandPushups" in the names of its videos, and "Handstand_Pushups" among the frames.
     label_of = {name.lower(): label for label, name in enumerate(classes)}
-    folder_of = {path.name.replace("_", "").lower(): path.name for path in frames.iterdir() if path.is_dir()}
+    folder_of = {name.replace("_", "").lower(): name for name in folders_in(frames)}
     path = lists / f"{kind}list0{number}.txt"
     files = []
     for line in read_lines(path):
@@ -224,4 +249,4 @@ def read_ucf101(request: Request) -> Listing:
         label = look_up(label_of, key, path, "class")
         files.append((f"{look_up(folder_of, key, path, 'class')}/{Path(name).stem}.jpg", label))
     names = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower() for name in classes]
-    return Listing(prefixed(root, frames, files), names, "human action")
+    return Listing(prefixed(request.root, frames, files), names, "human action")

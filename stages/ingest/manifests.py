@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from stages.common.errors import UserError, nearest
+from stages.ingest.labels import class_order, is_structure
 from stages.ingest.listing import Listing, Request, safe_id
+from stages.ingest.walk import refuse_links
 
 EXAMPLE = (
     "a table with the columns image (path relative to the root), label, and if wanted split, superordinate and coarse"
 )
-
-
-def class_order(labels: Iterable[str]) -> list[str]:
-    """The labels that occur, each once: in order of their numbers if all are numbers, else of their letters."""
-    found = set(labels)
-    if all(label.isdecimal() for label in found):
-        return sorted(found, key=lambda label: (int(label), label))
-    return sorted(found)
 
 
 def read_manifest(request: Request) -> Listing:
@@ -35,6 +30,7 @@ def read_manifest(request: Request) -> Listing:
     if request.manifest is None:
         raise UserError("the reader 'manifest' needs the key `manifest`: a CSV or Parquet file, relative to the root")
     path = request.root / request.manifest
+    refuse_links(request.root, [request.manifest])
     table = _read(path)
     columns = request.columns
     image, label = columns.image or "image", columns.label or "label"
@@ -43,7 +39,7 @@ def read_manifest(request: Request) -> Listing:
         if name not in table.columns:
             known = table.columns
             raise UserError(f"'{path}' has no column '{name}'{nearest(name, known)}; it has: {', '.join(known)}")
-    table = table.with_columns(pl.col(image, label).cast(pl.String))
+    table = _plain(table, [image, label, *([split] if request.split else [])], path)
     holes = table.with_row_index("row").filter(pl.any_horizontal(pl.col(image, label).is_null()))
     if len(holes):
         raise UserError(
@@ -54,12 +50,14 @@ def read_manifest(request: Request) -> Listing:
     coarse = _coarse(table, label, names, columns.coarse, path)
     superordinate = _superordinate(table, label, names, path)
     if request.split:
-        splits = sorted(set(table[split].cast(pl.String).drop_nulls()))
-        table = table.filter(pl.col(split).cast(pl.String) == request.split)
+        splits = sorted(set(table[split].drop_nulls()))
+        table = table.filter(pl.col(split) == request.split)
         if not len(table):
             raise UserError(f"'{path}' has no rows of the split '{request.split}'; there are: {', '.join(splits)}")
+    outside = Path(os.path.abspath(request.root)) not in Path(os.path.abspath(path)).parents
+    notes = (f"'{path}' is outside of the root, so DVC does not notice when it changes",) if outside else ()
     images = [(safe_id(name, path), label_of[key]) for name, key in zip(table[image], table[label], strict=True)]
-    return Listing(images, names, superordinate, coarse)
+    return Listing(images, names, superordinate, coarse, by_name=True, notes=notes)
 
 
 def _read(path: Path) -> pl.DataFrame:
@@ -77,7 +75,32 @@ def _read(path: Path) -> pl.DataFrame:
         return pl.read_csv(path, separator=separator, infer_schema=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"'{path}' cannot be read ({reason}); expected {EXAMPLE}, as CSV or Parquet") from None
+        raise UserError(
+            f"'{path}' cannot be read ({reason}); expected {EXAMPLE}, as CSV in UTF-8 or as Parquet"
+        ) from None
+
+
+def _plain(table: pl.DataFrame, columns: Sequence[str], path: Path) -> pl.DataFrame:
+    """The columns as text; NaN is no value.
+
+    Raises:
+        UserError: a column holds structures, such as lists.
+    """
+    for name in dict.fromkeys(columns):
+        kind = table[name].dtype
+        text = table[name] if kind == pl.String else None
+        if kind.is_nested() or kind in (pl.Binary, pl.Object):
+            raise UserError(f"'{path}': the column '{name}' holds {kind} values; expected one name or number a row")
+        odd = (
+            next(filter(is_structure, text.drop_nulls().unique(maintain_order=True)), None)
+            if text is not None
+            else None
+        )
+        if odd is not None:
+            raise UserError(f"'{path}': the column '{name}' holds {odd:.60}; expected one name or number a row")
+        column = table[name].fill_nan(None) if kind.is_float() else table[name]
+        table = table.with_columns(column.cast(pl.String).alias(name))
+    return table
 
 
 def _coarse(
@@ -88,7 +111,7 @@ def _coarse(
         if column:
             raise UserError(f"'{path}' has no column '{column}'; it has: {', '.join(table.columns)}")
         return None
-    return _said_of(table, label, names, column or "coarse")
+    return _said_of(table, label, names, column or "coarse", path)
 
 
 def _superordinate(table: pl.DataFrame, label: str, names: list[str], path: Path) -> list[str] | None:
@@ -99,7 +122,7 @@ def _superordinate(table: pl.DataFrame, label: str, names: list[str], path: Path
     """
     if "superordinate" not in table.columns:
         return None
-    found = _said_of(table, label, names, "superordinate")
+    found = _said_of(table, label, names, "superordinate", path)
     for name, said in zip(names, found, strict=True):
         if len(said) != 1:
             what = f"'{said[0]}' and '{said[1]}'" if said else "nothing"
@@ -107,10 +130,10 @@ def _superordinate(table: pl.DataFrame, label: str, names: list[str], path: Path
     return [said[0] for said in found]
 
 
-def _said_of(table: pl.DataFrame, label: str, names: list[str], column: str) -> list[list[str]]:
+def _said_of(table: pl.DataFrame, label: str, names: list[str], column: str, path: Path) -> list[list[str]]:
     """Of each class, the values of a column in its rows, each once."""
     said: dict[str, set[str]] = {name: set() for name in names}
-    for name, value in zip(table[label], table[column].cast(pl.String), strict=True):
+    for name, value in zip(table[label], _plain(table, [column], path)[column], strict=True):
         if value is not None:
             said[name].add(value)
     return [sorted(said[name]) for name in names]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from scipy.io import loadmat  # type: ignore[import-untyped]
 
 from stages.common.errors import UserError
 from stages.ingest.coarse import car_body
-from stages.ingest.listing import Listing, Request, chosen_split, home, look_up, prefixed, read_lines, readable, safe_id
+from stages.ingest.listing import Listing, Request, chosen_split, look_up, prefixed, read_lines, readable, safe_id
+from stages.ingest.places import home
+from stages.ingest.walk import files_below, folders_in, refuse_links
 
 
 def fetch(name: str, **options: Any) -> Callable[[Path], None]:
@@ -54,18 +57,22 @@ def _parent(root: Path, folder: str) -> Path:
         UserError: neither.
     """
     if (root / folder).is_dir():
+        refuse_links(root, [f"{folder}/x"])
         return root
-    absolute = Path(root).absolute()
+    # Not resolved: the root may be a link of this name.
+    absolute = Path(os.path.abspath(root))
     if absolute.name == folder:
         return absolute.parent
-    raise UserError(f"no folder '{folder}' in '{root}'")
+    inside = absolute.parent.name == folder
+    raise UserError(f"no folder '{folder}' in '{root}'{'; set root to the folder above' if inside else ''}")
 
 
 def _below(root: Path, files: list[Any], labels: list[int]) -> list[tuple[str, int]]:
     """torchvision's paths as image_ids."""
-    top = root.absolute()
+    top = os.path.abspath(root)
     return [
-        (Path(file).absolute().relative_to(top).as_posix(), label) for file, label in zip(files, labels, strict=True)
+        (Path(os.path.abspath(file)).relative_to(top).as_posix(), label)
+        for file, label in zip(files, labels, strict=True)
     ]
 
 
@@ -129,13 +136,17 @@ def read_sun397(request: Request) -> Listing:
     parts = [f"{kind}{number:02d}" for number in range(1, 11) for kind in ("test", "train")]
     split = chosen_split(request.split, ["all", *parts])
     root = _parent(request.root, "SUN397")
-    scenes = _open("SUN397", root)
-    names = [readable(name.replace("/", " ")) for name in scenes.classes]
+    top = root / "SUN397"
+    # "/a/abbey", "/c/church/indoor": the letter is that of the alphabet.
+    classes = [line[3:] for line in read_lines(top / "ClassName.txt")]
+    label_of = {name: label for label, name in enumerate(classes)}
+    names = [readable(name.replace("/", " ")) for name in classes]
     if split == "all":
-        return Listing(_below(request.root, scenes._image_files, scenes._labels), names, "scene")
+        found = [path for path in files_below(top) if Path(path).name.startswith("sun_")]
+        labels = [look_up(label_of, "/".join(path.split("/")[1:-1]), top, "class") for path in found]
+        return Listing(_below(request.root, [top / path for path in found], labels), names, "scene")
     file = f"{'Testing' if split.startswith('test') else 'Training'}_{split[-2:]}.txt"
-    base = home(root, "SUN397/Partitions", "SUN397", "Partitions", marker=file)
-    label_of = {name: label for label, name in enumerate(scenes.classes)}
+    base = home(request.root, "SUN397/Partitions", "SUN397", "Partitions", marker=file)
     paths = [safe_id(line.lstrip("/"), base / file) for line in read_lines(base / file)]
     labels = [look_up(label_of, "/".join(path.split("/")[1:-1]), base / file, "class") for path in paths]
     return Listing(_below(request.root, [root / "SUN397" / path for path in paths], labels), names, "scene")
@@ -185,11 +196,9 @@ def read_dogs(request: Request) -> Listing:
     """
     lists = {"test": "test_list.mat", "train": "train_list.mat", "all": "file_list.mat"}
     split = chosen_split(request.split, list(lists))
-    base = home(request.root, "lists", marker=lists[split])
-    folder = request.root / "Images"
-    if not folder.is_dir():
-        raise UserError(f"no folder '{folder}'")
-    breeds = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    top = home(request.root, marker="Images")
+    base, folder = home(top, "lists", marker=lists[split]), top / "Images"
+    breeds = folders_in(folder)
     label_of = {name: label for label, name in enumerate(breeds)}
     path = base / lists[split]
     (paths,) = _mat(path, "file_list")

@@ -8,9 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from stages.common import paths, tables
-from stages.common.errors import warn
+from stages.common.errors import UserError, warn
 from stages.common.images import UNREADABLE, open_rgb
 from stages.common.tables import Meta
+from stages.common.unpacked import ensure_unpacked
 from stages.report import changes, evidence, evidence_picture, pictures, plots, table, votes
 from stages.report.skipped import skipped_notes
 from stages.report.table import Result
@@ -103,8 +104,9 @@ def _write_pictures(
     """
     image_ids = chosen["image_id"].to_list()
     try:
+        ensure_unpacked(result.dataset, root.as_posix(), image_ids)
         photos = [open_rgb(root / image_id) for image_id in image_ids]
-    except UNREADABLE as error:
+    except (*UNREADABLE, UserError) as error:
         warn(f"no pictures: the images under {root} cannot be read ({error})")
         _empty(folder / "boxes")
         _empty(folder / "evidence")

@@ -1,0 +1,62 @@
+"""Images that `ingest` unpacked from archives, made again where they are gone.
+
+DVC does not track them: they are the archives once more. So they are absent in the folders of `dvc exp run --temp` and
+of queued experiments, after `dvc pull` on another machine, and where somebody deleted them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from stages.common import paths
+from stages.common.errors import UserError
+
+CODE = Path(__file__).resolve().parents[2]
+
+
+def ensure_unpacked(dataset: str, root: str, image_ids: Iterable[str]) -> None:
+    """Unpack the archives of a data set again if one of its images is gone; nothing for other data sets.
+
+    Args:
+        root: of `images.parquet`, where the image_ids are.
+
+    Raises:
+        UserError: the archives are gone as well, or cannot be read.
+    """
+    folder = paths.unpacked(dataset)
+    if root == folder.as_posix() and not all((folder / image_id).is_file() for image_id in image_ids):
+        _unpack(dataset)
+
+
+def ensure_there(image: Path) -> None:
+    """The same for the path of one image, as unified files and conversations have it.
+
+    Raises:
+        UserError: as `ensure_unpacked`.
+    """
+    parts = image.parts
+    if len(parts) > 3 and image.is_relative_to(paths.unpacked(parts[1])) and not image.is_file():
+        _unpack(parts[1])
+
+
+def _unpack(dataset: str) -> None:
+    """Unpack in a process of its own, because stages do not import each other.
+
+    `embed` compares an image's bytes with the digest in `images.parquet`, so archives that have changed are noticed.
+    """
+    search = os.pathsep.join(filter(None, [str(CODE), os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.ingest.unpack", "--dataset", dataset],
+        env={**os.environ, "PYTHONPATH": search},
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("error: ")
+        where = paths.unpacked(dataset)
+        raise UserError(f"images of '{dataset}' are not in '{where}', and unpacking them again failed: {why}")

@@ -1,0 +1,125 @@
+"""Hugging Face `datasets`: Parquet files with a column of {bytes, path} and features in the schema's metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.common.errors import UserError
+from stages.ingest.archives import Sample, check_shards, unpack
+from stages.ingest.labels import label_text
+from stages.ingest.listing import Listing, Request
+from stages.ingest.walk import EXTENSIONS, files_below
+
+MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
+
+
+def read_huggingface(request: Request) -> Listing:
+    """The Parquet files below the root, of one split: `<split>-00000-of-00002.parquet`, or in a folder of its name.
+
+    Classes are those of the features, or else the labels of all splits.
+
+    Raises:
+        UserError: no such files, some of them missing, of several configurations, not whole, or without a column of
+            images or of labels.
+    """
+    root = request.root
+    files = [root / name for name in files_below(root, wanted=lambda name: name.endswith(".parquet"))]
+    splits = sorted({_split_of(file) for file in files})
+    if not files:
+        raise UserError(f"no *.parquet below '{root}'")
+    if request.split is None and len(splits) > 1:
+        raise UserError(f"'{root}' holds several splits; set `split` to one of: {', '.join(splits)}")
+    chosen = request.split or splits[0]
+    shards = [file for file in files if _split_of(file) == chosen]
+    if not shards:
+        raise UserError(f"no split '{chosen}' below '{root}'; there are: {', '.join(splits)}")
+    folders = sorted({_configuration(file) for file in shards})
+    if len(folders) > 1:
+        several = ", ".join(f"'{folder}'" for folder in folders)
+        raise UserError(f"'{root}' holds the split '{chosen}' in several folders; set root to one of: {several}")
+    others = [file for file in files if file not in set(shards) and _configuration(file) == folders[0]]
+    notes = check_shards(shards)
+    try:
+        image, label, names = _features(pq.read_schema(shards[0]), request, shards[0])
+        beside = [file for file in others if label in pq.read_schema(file).names] if names is None else []
+        samples = _parquet_samples(request, shards, image, label)
+        return unpack(request, [*shards, *beside], samples, names, lambda _: _labels(beside, label), notes)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the Parquet files of '{root}' cannot be read ({reason}); fetch them again") from None
+
+
+def _split_of(file: Path) -> str:
+    """`test` of `data/test-00000-of-00001.parquet`, of `test.parquet` and of `test/0000.parquet`."""
+    numbered = re.fullmatch(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?", file.stem)
+    if numbered:
+        return numbered[1]
+    return file.parent.name if file.stem.isdecimal() else file.stem
+
+
+def _configuration(file: Path) -> str:
+    """The folder of a data set's configuration, which holds its splits."""
+    return (file.parent.parent if file.stem.isdecimal() else file.parent).as_posix()
+
+
+def _features(schema: pa.Schema, request: Request, path: Path) -> tuple[str, str, list[str] | None]:
+    """The columns of images and labels, and the names of the classes if the metadata has them."""
+    try:
+        features: dict[str, Any] = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
+        features = {}
+    kind = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
+    structs = [f.name for f in schema if pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
+    images = [name for name, what in kind.items() if what == "Image"] or structs
+    labels = [name for name, what in kind.items() if what == "ClassLabel"]
+    image = request.columns.image or (images[0] if len(images) == 1 else "image")
+    label = request.columns.label or (labels[0] if len(labels) == 1 else "label")
+    for name in (image, label):
+        if name not in schema.names:
+            raise UserError(
+                f"'{path}' has no column '{name}'; say which under `columns` (image, label); it has: "
+                f"{', '.join(schema.names)}"
+            )
+    return image, label, features.get(label, {}).get("names") if kind.get(label) == "ClassLabel" else None
+
+
+def _parquet_samples(request: Request, shards: Sequence[Path], image: str, label: str) -> Iterator[Sample]:
+    for shard in shards:
+        place = shard.relative_to(request.root).with_suffix("").as_posix()
+        row = 0
+        for batch in pq.ParquetFile(shard).iter_batches(64, columns=[image, label]):
+            for value, key in zip(batch[image].to_pylist(), batch[label].to_pylist(), strict=True):
+                data = value.get("bytes") if isinstance(value, dict) else value
+                if not isinstance(data, bytes) or key is None:
+                    lacks = "label" if isinstance(data, bytes) else "image bytes"
+                    raise UserError(f"'{shard}', row {row} has no {lacks} in the column '{image}' or '{label}'")
+                try:
+                    text = label_text(key)
+                except ValueError as error:
+                    raise UserError(
+                        f"'{shard}', column '{label}', row {row}: {error}; name another column under `columns.label`"
+                    ) from None
+                name = PurePosixPath(value.get("path") or "") if isinstance(value, dict) else PurePosixPath()
+                ending = name.suffix.lower() if name.suffix.lower() in EXTENSIONS else _ending(data)
+                yield Sample(f"{place}/{row:06d}{ending}", data, text)
+                row += 1
+
+
+def _ending(data: bytes) -> str:
+    return next((ending for magic, ending in MAGIC.items() if data.startswith(magic)), ".img")
+
+
+def _labels(shards: Sequence[Path], label: str) -> Iterator[str]:
+    """The labels of other splits; rows without one, or with the -1 of a hidden label, say nothing."""
+    for shard in shards:
+        for batch in pq.ParquetFile(shard).iter_batches(1 << 16, columns=[label]):
+            for value in batch[label].unique().to_pylist():
+                if value is not None and value != -1:
+                    yield label_text(value)

@@ -1,0 +1,73 @@
+"""Labels as folders, tables and archives give them: names or numbers, in an order that nobody has to guess."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+from stages.common.errors import UserError
+
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+
+
+def class_order(labels: Iterable[str]) -> list[str]:
+    """The labels that occur, each once: in order of their numbers if all are numbers, else of their letters.
+
+    Raises:
+        UserError: two of them are the same number.
+    """
+    found = sorted(set(labels))
+    if not all(NUMBER.fullmatch(label) for label in found):
+        return found
+    by_number: dict[float, str] = {}
+    for label in found:
+        other = by_number.setdefault(float(label), label)
+        if other != label:
+            raise UserError(f"the classes '{other}' and '{label}' are the same number; write one of them everywhere")
+    return [by_number[number] for number in sorted(by_number)]
+
+
+def first_unsure(names: Sequence[str]) -> tuple[str, str] | None:
+    """Two names of which letters and numbers give another order ("class_10", "class_2"), or None.
+
+    Args:
+        names: in the order of `class_order`.
+    """
+
+    def natural(name: str) -> list[str | int]:
+        return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", name))]
+
+    pairs = zip(names, sorted(names, key=natural), strict=True)
+    if all(NUMBER.fullmatch(name) for name in names):
+        return None
+    return next(((ours, other) for ours, other in pairs if ours != other), None)
+
+
+def label_text(value: object) -> str:
+    """A label as text; a whole number is written as one (3.0 is "3").
+
+    Raises:
+        ValueError: it is a structure, such as {"label": 3} or [0].
+    """
+    if isinstance(value, bytes):
+        value = value.decode("utf-8")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value).strip()
+    if isinstance(value, list | dict | tuple | set) or is_structure(text):
+        raise ValueError(f"the label is a structure, {text:.60}; a label is a name or a number")
+    return text
+
+
+def is_structure(text: str) -> bool:
+    """Whether a text is a list or an object as JSON or Python write it."""
+    if not re.match(r"\s*[\[{(]", text):
+        return False
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return isinstance(parse(text), list | dict | tuple | set)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return False

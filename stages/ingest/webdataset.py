@@ -1,0 +1,190 @@
+"""webdataset: tars in which files that share a name up to the ending are a sample."""
+
+from __future__ import annotations
+
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path, PurePosixPath
+
+from stages.common.errors import UserError
+from stages.ingest.archives import Sample, check_shards, unpack
+from stages.ingest.labels import label_text
+from stages.ingest.listing import Listing, Request, read_lines, safe_id
+from stages.ingest.places import bases, is_split
+from stages.ingest.walk import EXTENSIONS, foreign, shown
+
+
+def read_webdataset(request: Request) -> Listing:
+    """The tars in the root, or in `<root>/<split>`: `<key>.jpg` with `<key>.cls`, a number or a name.
+
+    With `classnames.txt` in the root, one name a line, numbers count its lines. Without it, classes are the labels of
+    all splits. `columns` may name other endings than these, as `label: txt`.
+
+    Raises:
+        UserError: no tars, one that is not whole, a sample without image or label, or with two images.
+    """
+    top = request.root / request.split if request.split else request.root
+    shards = _tars(top)
+    if not shards:
+        raise UserError(f"no *.tar in '{top}'; `split` names a sub-folder of the data set's root")
+    listed = next((path for path in (top / "classnames.txt", request.root / "classnames.txt") if path.is_file()), None)
+    names = read_lines(listed) if listed else None
+    beside: dict[str, list[Path]] = {}
+    if names is None and top != request.root:
+        beside = {folder.name: _tars(folder) for folder in bases(top.parent)[1:] if folder != top}
+    notes = check_shards(shards)
+    endings = Endings(request)
+    sources = [*shards, *chain.from_iterable(beside.values()), *([listed] if listed else [])]
+    samples = _tar_samples(shards, endings, notes)
+    return unpack(request, sources, samples, names, lambda ours: _labels(beside, endings, ours), notes)
+
+
+def _tars(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.tar") if not foreign(path.name))
+
+
+class Endings:
+    """How the files of a sample are told apart: `<key>.<ending>`."""
+
+    def __init__(self, request: Request) -> None:
+        self.label = (request.columns.label or "cls").lstrip(".")
+        chosen = (request.columns.image or "").lstrip(".").lower()
+        self.images = [chosen] if chosen else [ending[1:] for ending in EXTENSIONS]
+
+    def split(self, name: str) -> tuple[str, str]:
+        """Key and ending of a file that is an image or a label, else the name and an empty text."""
+        for ending in self.images:
+            if name.lower().endswith(f".{ending}"):
+                return name[: -len(ending) - 1], name[-len(ending) :]
+        if name.endswith(f".{self.label}"):
+            return name[: -len(self.label) - 1], self.label
+        return name, ""
+
+
+def _plan(names: Sequence[str], endings: Endings, shard: Path) -> tuple[dict[str, str], Counter[str]]:
+    """Which files of a tar are images and labels (name -> key), and how many there are of each other ending.
+
+    An image of a longer key than a whole sample's, as `1.seg.png` beside `1.jpg` and `1.cls`, is another of its files.
+
+    Raises:
+        UserError: two images or two labels of one sample.
+    """
+    parts = {name: endings.split(name) for name in names}
+    is_label = {name: ending == endings.label for name, (_, ending) in parts.items() if ending}
+    keys = {label: {parts[n][0] for n, kind in is_label.items() if kind == label} for label in (True, False)}
+    whole = keys[True] & keys[False]
+    key_of: dict[str, str] = {}
+    taken: dict[tuple[str, bool], str] = {}
+    rest: Counter[str] = Counter()
+    for name in names:
+        key, ending = parts[name]
+        longer = [key[:place] for place, letter in enumerate(key) if letter == "." and key[:place] in whole]
+        if not ending or (key not in whole and longer):
+            rest[PurePosixPath(name).name.partition(".")[2] or "no ending"] += 1
+            continue
+        other = taken.setdefault((key, is_label[name]), name)
+        if other != name or name in key_of:
+            what = "labels" if is_label[name] else "images"
+            both = f"{shown(other)} and {shown(name)}" if other != name else f"{shown(name)} twice"
+            raise UserError(
+                f"'{shard}': the sample '{shown(key)}' has two {what} ({both}); keep one, or name its ending under "
+                "`columns`"
+            )
+        key_of[name] = key
+    return key_of, rest
+
+
+def _tar_samples(shards: Sequence[Path], endings: Endings, notes: list[str]) -> Iterator[Sample]:
+    """The samples of tars; `notes` takes what was not read."""
+    unread: Counter[str] = Counter()
+    for shard in shards:
+        try:
+            with tarfile.open(shard) as archive:
+                yield from _samples(archive, shard, endings, unread)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise UserError(f"'{shard}' is no whole webdataset tar ({error}); fetch it again") from None
+    if unread:
+        counts = ", ".join(f"{count} {shown(ending)}" for ending, count in unread.most_common(10))
+        notes.append(f"files of other endings in the tars are not read: {counts}")
+
+
+def _members(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    """The files of a tar, without those of other programs."""
+    members = [member for member in archive.getmembers() if member.isfile()]
+    return [one for one in members if not any(map(foreign, set(PurePosixPath(one.name).parts) - {"..", "."}))]
+
+
+def _samples(archive: tarfile.TarFile, shard: Path, endings: Endings, unread: Counter[str]) -> Iterator[Sample]:
+    members = _members(archive)
+    key_of, rest = _plan([member.name for member in members], endings, shard)
+    unread += rest
+    images: dict[str, tuple[str, bytes]] = {}
+    labels: dict[str, str] = {}
+    for member in members:
+        key = key_of.get(member.name)
+        if key is None:
+            continue
+        data = _bytes(archive, member)
+        ending = endings.split(member.name)[1]
+        if ending == endings.label:
+            labels[key] = _label(data, shard, member.name)
+        else:
+            images[key] = (ending, data)
+        # A sample's files stand together, so that a shard is never in memory whole.
+        if key in images and key in labels:
+            ending, data = images.pop(key)
+            yield Sample(safe_id(f"{shard.stem}/{key}.{ending}", shard), data, labels.pop(key))
+    for key in [*images, *labels]:
+        lacks = f"label ({shown(key)}.{endings.label})" if key in images else "image"
+        raise UserError(f"'{shard}': the sample '{shown(key)}' has no {lacks}; `columns` may name other endings")
+
+
+def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    return file.read() if file else b""
+
+
+def _label(data: bytes, shard: Path, name: str) -> str:
+    """A label file's text.
+
+    Raises:
+        UserError: it is empty, not UTF-8, or a structure.
+    """
+    try:
+        text = label_text(data)
+    except UnicodeDecodeError:
+        raise UserError(f"'{shard}': '{shown(name)}' is not UTF-8; write the label in UTF-8") from None
+    except ValueError as error:
+        raise UserError(
+            f"'{shard}': '{shown(name)}': {error}; put it alone into a file of the sample, and its ending under "
+            "`columns.label`"
+        ) from None
+    if not text:
+        raise UserError(f"'{shard}': '{shown(name)}' is empty; expected a name or a number")
+    return text
+
+
+def _labels(shards: Mapping[str, Sequence[Path]], endings: Endings, ours: set[str]) -> set[str]:
+    """The labels of other splits.
+
+    Args:
+        shards: the tars in each folder beside that of the split.
+        ours: the split's own labels.
+    """
+    found: set[str] = set()
+    for folder, tars in shards.items():
+        labels = {label for tar in tars for label in _labels_in(tar, endings)}
+        found |= labels if is_split(folder, labels, ours) else set()
+    return found
+
+
+def _labels_in(shard: Path, endings: Endings) -> Iterator[str]:
+    try:
+        with tarfile.open(shard) as archive:
+            for member in _members(archive):
+                if endings.split(member.name)[1] == endings.label:
+                    yield _label(_bytes(archive, member), shard, member.name)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise UserError(f"'{shard}' is no whole webdataset tar ({error}); fetch it again") from None
