@@ -16,7 +16,7 @@ from openai_server import KEY, Endpoint
 from stages.common.errors import UserError
 from stages.common.params import load_params
 from stages.finer.attributes import Attributes
-from stages.finer.concept_answers import NoAttributes, concept_request, parse_attributes, without_thinking
+from stages.finer.concept_answers import NoAttributes, concept_request, parse_attributes
 from stages.finer.concept_texts import excerpt, read_texts
 from stages.finer.serve import transformers_command
 
@@ -237,21 +237,6 @@ def test_a_closing_paragraph_is_no_attribute(answer: str, required: list[str], l
 def test_a_heading_is_known_by_its_marks(heading: str) -> None:
     answer = f"## Required in every photo\n### Head\n- red crown\n- {LIKE}\n- **{LIKE}.**\n\n{heading}\n- white belly"
     assert parse_attributes(answer)[0] == Attributes([RED, LIKE], [WHITE])
-
-
-@pytest.mark.parametrize(
-    ("answer", "rest"),
-    [
-        ("<think>a</think>b", "b"),
-        ("a <think>b</think>\nc</think>\nd", "\nd"),
-        ("The crown is red.</think>b", "b"),
-        ("<think>The crown is", ""),
-        ("a</think>b<think>c", "b"),
-        ("b", "b"),
-    ],
-)
-def test_what_a_model_thought_is_no_answer(answer: str, rest: str) -> None:
-    assert without_thinking(answer) == rest
 
 
 def test_the_command_transformers_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from stages.common.thoughts import without_marks, without_thoughts
+
 Parse = Literal["sentences", "list"]
 
 ABBREVIATIONS = {
@@ -19,7 +21,6 @@ ABBREVIATIONS = {
 _QUOTES = {'"': '"', "“": "”", "‘": "’", "'": "'", "«": "»", "`": "`"}
 _BULLET = re.compile(r"^\s*(?:[-*•–—+·]+|\(?\d{1,3}[.)](?!\d))\s*")
 _INLINE_LIST = re.compile(r"(?<!\d):[ \t]*(?=[-*•][ \t]*\S|1[.)][ \t]*(?!\d)\S)")
-_THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _EMPHASIS = re.compile(r"\*\*|__|(?<![\w*])\*(?=\w[^*\n]*\w\*(?!\w))|(?<=\w)\*(?![\w*])")
 _IMAGE = re.compile(r"!\[[^\]\n]*\](?:\([^)\n]*\)?)?")
 _LINK = re.compile(r"\[([^\]\n]*)\]\([^)\n]*\)?")
@@ -99,7 +100,7 @@ def clean(answer: str, parse: Parse, finish_reason: str | None = None) -> tuple[
 
 
 def _blocks(answer: str) -> list[_Block]:
-    text = _YES.sub("", _THINKING.sub("", answer)).replace("\r\n", "\n").replace("\r", "\n")
+    text = _YES.sub("", without_marks(without_thoughts(answer)).lstrip()).replace("\r\n", "\n").replace("\r", "\n")
     text = _LINK.sub(r"\1", _IMAGE.sub("", text))
     text = _EMPHASIS.sub("", _HEADING.sub("", text))
     text = _INLINE_LIST.sub(":\n", text)

@@ -20,12 +20,12 @@ from stages.common.errors import UserError, run
 from stages.common.finer_params import Ask, sent
 from stages.common.responses import LogWriter, Records, Reply, read_log
 from stages.common.tables import Meta, make_meta, write_table
+from stages.common.thoughts import without_thoughts
 from stages.finer import paths
 from stages.finer.answers import ANSWERS
 from stages.finer.attributes import match_concepts, read_attributes
 from stages.finer.classes import read_classes
 from stages.finer.cli import FinerJob, parse_finer_job
-from stages.finer.concept_answers import without_thinking
 from stages.finer.questions import ChatRequest, Lvlm, Question, Turn, build_questions
 from stages.finer.serve import checkpoint_hash, serving
 from stages.finer.unified import Labels, read_unified
@@ -141,7 +141,7 @@ def _second(question: Question, lvlm: Lvlm, records: Records) -> ChatRequest | N
     if question.seek is None:
         return None
     reply = records.answers.get(question.first(lvlm).digest)
-    return question.second(lvlm, without_thinking(reply.answer)) if reply else None
+    return question.second(lvlm, without_thoughts(reply.answer)) if reply else None
 
 
 def refused_before(records: Records) -> dict[str, str]:
@@ -288,7 +288,7 @@ def answers_table(questions: Sequence[Question], lvlm: Lvlm, records: Records, r
         lost = first.digest
         seen = None
         if question.seek is not None and reply is not None:
-            seen = without_thinking(reply.answer)
+            seen = without_thoughts(reply.answer)
             second = question.second(lvlm, seen)
             reply, lost = records.answers.get(second.digest), second.digest
         sample = question.sample
@@ -306,7 +306,7 @@ def answers_table(questions: Sequence[Question], lvlm: Lvlm, records: Records, r
                 "told": question.told,
                 "question": question.text,
                 "attributes": seen,
-                "answer": without_thinking(reply.answer) if reply else None,
+                "answer": without_thoughts(reply.answer) if reply else None,
                 "finish_reason": reply.finish_reason if reply else None,
                 "missing": None if reply else refused[lost],
             }
