@@ -79,7 +79,8 @@ def test_failures_are_counted_and_a_rerun_asks_only_for_the_rest(project: Path, 
     assert "9 of 12 answers are missing" in err
     for reason in ("1 x HTTP 500", "1 x no connection", "1 x no choices", "2 x content filter", "1 x no text"):
         assert reason in err
-    assert "3 x broken JSON (class 'bird c')" in err
+    assert "2 x broken JSON (class 'bird c': {" in err
+    assert "1 x HTML and no answer (class 'bird h': busy)" in err
     assert "rerun asks only for the rest" in err
     assert not JSON.exists()
     assert {line["class"] for line in answers()} == {"bird j", "bird k", "bird l"}

@@ -73,12 +73,12 @@ def clean(answer: str, parse: Parse, finish_reason: str | None = None) -> tuple[
 
     Reasons: "empty" (nothing in the answer), "no words" (as "." or "1."), "fragment" (the end of a phrase or a title
     before the first sentence), "header" (ends with ":"), "refusal", "chatter" (talk with the person who asked) and
-    "cut" (unfinished, because `finish_reason` is "length").
+    "cut" (unfinished or not begun, because `finish_reason` is "length").
     """
     dropped: Counter[str] = Counter()
     blocks = _blocks(answer)
     if not blocks:
-        return [], Counter(["empty"])
+        return [], Counter(["cut" if finish_reason == "length" else "empty"])
     if parse == "list":
         pieces = _list_items(blocks, dropped)
     else:
