@@ -199,9 +199,8 @@ def _prompt(body: Body) -> str:
     if "messages" not in body:
         return str(body["prompt"])
     content = body["messages"][-1]["content"]
-    if isinstance(content, str):
-        return content
-    text = "".join(part["text"] for part in content if part["type"] == "text")
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    text = "".join(part["text"] for part in parts if part["type"] == "text")
     urls = [part["image_url"]["url"] for part in _parts(body) if part["type"] == "image_url"]
     return " ".join([text, *(hashlib.sha256(url.encode()).hexdigest()[:8] for url in urls)])
 
