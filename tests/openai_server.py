@@ -152,6 +152,9 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
                 self.connection.close()
                 self.close_connection = True
                 return
+            if fault == "413 page":
+                self.send(413, b"<html><body>413 Request Entity Too Large</body></html>", {"Content-Type": "text/html"})
+                return
             if fault == "slow":
                 time.sleep(3)
             if fault in REFUSALS:

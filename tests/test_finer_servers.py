@@ -143,6 +143,20 @@ def test_the_server_s_words_reach_the_user_and_its_faults_are_retried(
     assert "Answer: Do" not in LOG.read_text()
 
 
+def test_concepts_that_were_cut_are_asked_for_with_the_limit_that_the_message_names(
+    asked: Project, call: Call, endpoint: Endpoint
+) -> None:
+    Path("descriptions/toy/attributes.json").unlink()
+    found = json.dumps({"required": ["red crown"], "likely": []})
+    endpoint.raw = {"cut": reply(None, "length"), "whole": reply(found)}
+    endpoint.fault = lambda prompt, before: "whole" if endpoint.bodies[-1]["max_tokens"] == 4000 else "cut"
+    asked.edit(lambda params: params["describe"].update(concurrency=1))
+    done = call("finer.concepts", "--dataset", "toy")
+    assert "3 of them were cut at the limit, which `settings: {max_tokens: 4000}` raises" in done.err
+    asked.edit(lambda params: params["finer"]["concepts"].update(settings={"max_tokens": 4000}))
+    assert call("finer.concepts", "--dataset", "toy").code == 0
+
+
 def test_concepts_read_the_same_replies(asked: Project, call: Call, endpoint: Endpoint) -> None:
     target = Path("descriptions/toy/attributes.json")
     target.unlink()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from describe_project import JSON, LOG, answers, log_lines, make_project, run_here, run_stage
+from describe_project import JSON, LOG, answers, log_lines, make_project, run_here, run_stage, write_prompts
 from openai_server import KEY, Endpoint
 
 from stages.common.endpoint import GIVE_UP_AFTER
@@ -198,3 +198,22 @@ def test_an_answer_that_was_cut_before_its_first_word_is_counted_as_cut(project:
     with pytest.raises(UserError, match=r"no usable description of 'wren' \(dropped: 2 cut\); change .*max_tokens"):
         run_here()
     assert Reply("", "length") in [Reply(line["answer"], line["finish_reason"]) for line in answers()]
+
+
+def test_a_setting_that_the_server_does_not_take_is_changed_as_the_message_says(
+    project: Path, endpoint: Endpoint
+) -> None:
+    endpoint.fault = lambda prompt, before: "400" if "max_tokens" in endpoint.bodies[-1] else None
+    make_project(project, ["wren"], concurrency=1)
+    with pytest.raises(UserError, match=r"parts\.yaml says what is sent: `max_tokens: null` .*`extra`"):
+        run_here()
+    write_prompts(project, "Describe {name}", max_tokens=None, extra={"max_completion_tokens": 200})
+    run_here()
+    assert endpoint.bodies[-1]["max_completion_tokens"] == 200
+
+
+def test_the_words_of_a_page_with_another_status_reach_the_user(project: Path, endpoint: Endpoint) -> None:
+    make_project(project, ["wren"], max_retries=0)
+    endpoint.fault = lambda prompt, before: "413 page"
+    with pytest.raises(UserError, match=r"2 x HTTP 413 \(class 'wren': 413 Request Entity Too Large\)"):
+        run_here()

@@ -84,6 +84,7 @@ def test_only_thoughts_are_removed(text: str, rest: str) -> None:
         r"Answer: \boxed{Cat}",
         r"\boxed{\text{Cat}}",
         "Answer: Cat\x00",
+        "Answer: \ufffdCat",
         "<|channel|>analysis<|message|>Answer: Dog<|end|><|start|>assistant<|channel|>final<|message|>Cat<|return|>",
         *(f"Answer: Cat{mark}" for mark in END_MARKS),
     ],

@@ -21,7 +21,7 @@ import openai
 from tqdm import tqdm
 
 from stages.common.errors import UserError
-from stages.common.replies import NO_ANSWER, Unusable, read_reply, server_fault
+from stages.common.replies import NO_ANSWER, Unusable, read_reply, server_fault, words
 from stages.common.requests import Api, Asked
 from stages.common.responses import LogWriter, Reply
 
@@ -30,6 +30,9 @@ GIVE_UP_AFTER = 20
 
 SECRET_LENGTH = 8
 """A shorter key is a placeholder for a server without keys ("none", "ollama"), and may be a common word."""
+
+NOT_TAKEN = ("HTTP 400", "HTTP 422")
+"""Reasons by which a server does not take what is sent: a setting that it does not know, too long a conversation."""
 
 _HOPELESS = {
     401: "the endpoint refuses the key",
@@ -125,7 +128,10 @@ def explain(error: openai.OpenAIError, key: str) -> tuple[str, str]:
         if error.code == "content_filter":
             return "content filter", ""
         status = error.status_code
-        return f"HTTP {status}", scrub(error.message.removeprefix(f"Error code: {status} - "), key)[:200]
+        said = error.message.removeprefix(f"Error code: {status} - ")
+        if not isinstance(error.body, dict):  # the client drops a page's text
+            said = words(error.response.content) or "no words"
+        return f"HTTP {status}", scrub(said, key)[:200]
     cause = error.__cause__ or error
     if isinstance(error, openai.APITimeoutError):
         return "time-out", ""

@@ -43,7 +43,7 @@ _BOXED = re.compile(r"\\boxed\s*\{(?:\s*\\text\s*\{([^{}]*)\}\s*|([^{}]*))\}")
 _ANSWER_MARKS = re.compile(
     "|".join(map(re.escape, END_MARKS))
     + r"|</?(?:answer|response|final_answer)>|<\|(?:begin|end)_of_(?:box|solution)\|>|<\|(?:start|end)_response\|>"
-    r"|[\x00-\x08\x0b\x0c\x0e-\x1f]",
+    r"|[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd]",
     re.IGNORECASE,
 )
 
@@ -72,5 +72,8 @@ def without_thoughts(answer: str) -> str:
 
 
 def without_marks(answer: str) -> str:
-    """The answer without boxes, answer tags, ends of turns and control characters; what they enclose stays."""
+    """The answer without boxes, answer tags, ends of turns, control characters and halves of characters.
+
+    What boxes and tags enclose stays.
+    """
     return _ANSWER_MARKS.sub("", _BOXED.sub(lambda box: box[1] or box[2] or "", answer))

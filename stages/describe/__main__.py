@@ -19,7 +19,7 @@ from pathlib import Path
 
 from stages.common import paths, tables
 from stages.common.cli import check_key, parse_job
-from stages.common.endpoint import Outcome, api_key, ask_all, summarise
+from stages.common.endpoint import NOT_TAKEN, Outcome, api_key, ask_all, summarise
 from stages.common.errors import UserError, run
 from stages.common.params import Describe, load_params
 from stages.common.requests import Request
@@ -151,6 +151,11 @@ def _explain_failures(outcome: Outcome, wanted: int, plan: Plan) -> str:
     if outcome.gave_up:
         mend = "check OPENAI_API_KEY, OPENAI_BASE_URL and describe.model in params.yaml"
         why = f"{outcome.gave_up}, so asking stopped: {why}; {mend}"
+    if any(failure.reason in NOT_TAKEN for failure in outcome.failures):
+        why += (
+            f"; {plan.prompts_file} says what is sent: `max_tokens: null` or `temperature: null` leaves one out, `extra` "
+            "adds another, such as {max_completion_tokens: 200}"
+        )
     return (
         f"{plan.target} is not written, {wanted - outcome.received} of {wanted} answers are missing: {why}; "
         f"the {outcome.received} received are kept in {plan.log}, and a rerun asks only for the rest"

@@ -22,6 +22,7 @@ class Plan:
 
     target: Path
     log: Path
+    prompts_file: Path
     records: Records
     found: Descriptions | None = None
     prompts: PromptSource | None = None
@@ -45,11 +46,11 @@ def make_plan(dataset: str, source: str, settings: Describe) -> Plan:
         found = check_descriptions(target)
         own = sha256(target.read_bytes()) in records.wrote
         if not own or not prompts.exists():
-            return Plan(target, log, records, found)
+            return Plan(target, log, prompts, records, found)
     prompt_source = _load_source(target, prompts)
     table, _ = tables.read_table(paths.classes(dataset), "classes")
     requests = build_requests(prompt_source, class_names(table), settings.model, dataset)
-    return Plan(target, log, records, None, prompt_source, tuple(requests))
+    return Plan(target, log, prompts, records, None, prompt_source, tuple(requests))
 
 
 def check_descriptions(path: Path) -> Descriptions:

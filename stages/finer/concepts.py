@@ -16,7 +16,7 @@ from pathlib import Path
 
 from stages.common import paths as common_paths
 from stages.common import tables
-from stages.common.endpoint import api_key, ask_all, summarise
+from stages.common.endpoint import NOT_TAKEN, api_key, ask_all, summarise
 from stages.common.errors import UserError, run, warn
 from stages.common.finer_params import Concepts
 from stages.common.requests import Request
@@ -37,6 +37,12 @@ from stages.finer.concept_texts import excerpt, read_texts
 
 COMMON_NAMES = "inaturalist"
 """The reader whose classes have a common name beside the binomial: FINER asks about both."""
+
+
+OWN_SETTINGS = (
+    "; finer.concepts says what is sent: `structured: false` asks for no schema, `settings` of "
+    "{max_tokens: null, max_completion_tokens: 600} takes one key out and adds another"
+)
 
 
 def main() -> None:
@@ -160,10 +166,11 @@ def _ask(missing: list[Request], job: FinerJob, target: Path, log: Path) -> Reco
         outcome = ask_all(wanted, job.params.describe, key, writer)
         if outcome.failures:
             gave_up = f"{outcome.gave_up}, so asking stopped: " if outcome.gave_up else ""
+            not_taken = any(failure.reason in NOT_TAKEN for failure in outcome.failures)
             raise UserError(
                 f"{target} is not written, {len(wanted) - outcome.received} of {len(wanted)} answers are missing: "
                 f"{gave_up}{summarise(outcome.failures, 'concept')}; the {outcome.received} received are kept in "
-                f"{log}, and a rerun asks only for the rest"
+                f"{log}, and a rerun asks only for the rest{OWN_SETTINGS if not_taken else ''}"
             )
         return writer.records
 
@@ -174,20 +181,23 @@ def _parse(
     """Attributes by (label, whether of the common name), and what was dropped."""
     found: dict[tuple[int, bool], Attributes] = {}
     dropped: Counter[str] = Counter()
-    empty = []
+    empty, cut = [], 0
     for question in questions:
+        reply = records.answers[question.request.digest]
         try:
-            attributes, lost = parse_attributes(records.answers[question.request.digest].answer)
+            attributes, lost = parse_attributes(reply.answer)
         except NoAttributes:
             empty.append(question.request.name)
+            cut += reply.finish_reason == "length"
             continue
         found[question.label, question.common] = attributes
         dropped += lost
     if empty:
+        limit = f"; {cut} of them were cut at the limit, which `settings: {{max_tokens: 4000}}` raises" if cut else ""
         raise UserError(
             f"{target} is not written: {len(empty)} of {len(questions)} answers in {log} hold no required attribute "
             f"({', '.join(repr(name) for name in empty[:10])}); change finer.concepts in params.yaml (structured, "
-            "model), or give these concepts texts"
+            f"model, settings), or give these concepts texts{limit}"
         )
     return found, dropped
 
