@@ -287,9 +287,9 @@ def test_own_file_follows_its_prompts_and_a_hand_edited_one_does_not(project: Pa
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"{", "not JSON"),
-        (b"", "not JSON"),
-        (b'{"a": ["caf\xe9"]}', "not JSON in UTF-8"),
+        (b"{", "not valid JSON"),
+        (b"", "not valid JSON"),
+        (b'{"a": ["caf\xe9"]}', "not valid JSON in UTF-8"),
         (b'["a"]', "not a list"),
         (b'{"wren": "A bird."}', "'wren' must be a list of sentences, but has 'A bird.'"),
         (b'{"wren": ["A bird.", null]}', "'wren' must be a list of sentences, but has None"),

@@ -71,7 +71,7 @@ def test_texts_are_matched_to_classes_whatever_their_spelling(
 @pytest.mark.parametrize("line", ["{", "[]", '{"name": "blue tavo"}', '{"name": "blue tavo", "text": 3}'])
 def test_a_line_that_is_no_text_is_named(tmp_path: Path, line: str) -> None:
     path = write_texts(tmp_path, {"name": "blue tavo", "text": "Blue."}, line)
-    with pytest.raises(UserError, match=r"line 2: expected .*; mend the line"):
+    with pytest.raises(UserError, match=r"line 2.* (expected|valid JSON) .*; correct the line"):
         read_texts(path, ["blue tavo"])
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.common import paths, tables
 from stages.common.errors import UserError
+from stages.common.jsons import read_json
 from stages.common.params import Describe
 from stages.common.requests import Request
 from stages.common.responses import Records, read_log, sha256
@@ -57,13 +57,10 @@ def check_descriptions(path: Path) -> Descriptions:
     """Read a description file, whoever wrote it.
 
     Raises:
-        UserError: it is not JSON of the shape {class name: [sentence, ...]}.
+        UserError: it is not JSON of the shape {class name: [sentence, ...]}, or has a class twice.
     """
-    mend = "mend it, or move it away to have it made anew"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON in UTF-8 ({error}); {mend}") from None
+    mend = "correct it, or move it away to have it made anew"
+    found = read_json(path, mend)
     if not isinstance(found, dict):
         raise UserError(f"{path} must be {{class name: [sentence, ...]}}, not a {type(found).__name__}; {mend}")
     for name, texts in found.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.errors import UserError, nearest, warn
+from stages.common.jsons import read_json
 from stages.common.names import spelling
 from stages.common.tables import write_text
 
@@ -62,13 +63,11 @@ def read_attributes(path: Path) -> list[Concept]:
         UserError: no such file, one that is not of the format, or two entries of one name.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing; put a published file there or run `dvc repro stages/finer/dvc.yaml`"
         ) from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); mend it or fetch it again") from None
     if not isinstance(found, list):
         raise UserError(f"{path} must hold {SHAPE}")
     concepts = [_concept(path, place, entry) for place, entry in enumerate(found)]
