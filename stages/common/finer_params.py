@@ -76,6 +76,7 @@ class Concepts(Section):
     structured: bool
     words: Count
     settings: Settings = Field(default_factory=dict)
+    ask_in_experiments: bool = False
 
 
 class Ask(Section):

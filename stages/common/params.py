@@ -101,6 +101,7 @@ class Describe(Section):
     max_retries: Annotated[int, Field(ge=0)]
     batch_poll: Annotated[float, Field(gt=0)] = 60.0
     prices: Prices | None = None
+    ask_in_experiments: bool = False
 
 
 class Refine(Section):

@@ -21,6 +21,7 @@ from stages.common import paths, tables
 from stages.common.cli import check_key, parse_job
 from stages.common.endpoint import NOT_TAKEN, Outcome, api_key, ask_all, summarise
 from stages.common.errors import UserError, run
+from stages.common.experiments import check_asking
 from stages.common.params import Describe, load_params
 from stages.common.requests import Request
 from stages.common.responses import LogWriter, Records, ensure_log
@@ -62,9 +63,17 @@ def describe(dataset: str, source: str, settings: Describe) -> None:
 
     Raises:
         UserError: the file there is not of its format, an input is missing or wrong, there is no API key, or answers
-            could not be got; those that were stay in the log.
+            could not be got; those that were stay in the log. Or this is an experiment's folder, and it would have to
+            ask.
     """
     plan = make_plan(dataset, source, settings)
+    check_asking(
+        plan.target,
+        asks=bool(plan.missing()),
+        wrote=plan.records.wrote,
+        told=settings.ask_in_experiments,
+        key="describe.ask_in_experiments",
+    )
     ensure_log(plan.log)
     if plan.found is not None:
         count = sum(map(len, plan.found.values()))

@@ -18,6 +18,7 @@ from stages.common import paths as common_paths
 from stages.common import tables
 from stages.common.endpoint import NOT_TAKEN, api_key, ask_all, summarise
 from stages.common.errors import UserError, run, warn
+from stages.common.experiments import check_asking
 from stages.common.finer_params import Concepts
 from stages.common.requests import Request
 from stages.common.responses import LogWriter, Records, ensure_log, read_log, sha256
@@ -55,7 +56,7 @@ def make_concepts(job: FinerJob) -> str:
 
     Raises:
         UserError: a file there that is not of its format or lacks a class, no API key, or answers that could not be
-            got or hold no attributes.
+            got or hold no attributes. Or this is an experiment's folder, and it would have to ask.
     """
     target, log = paths.attributes(job.dataset), paths.concept_responses(job.dataset)
     classes = read_classes(job.dataset)
@@ -78,10 +79,17 @@ def make_concepts(job: FinerJob) -> str:
             "move the file away to have it made anew"
         )
     write_attributes(paths.attributes_by_class(job.dataset), concepts)
-    _write_own(common_paths.descriptions(job.dataset, "finer"), described, log)
+    source = common_paths.descriptions(job.dataset, "finer")
+    _check_experiment(job, source, records, asks=False)
+    _write_own(source, described, log)
     required = sum(len(concept.binomial.required) for concept in concepts)
     likely = sum(len(concept.binomial.likely) for concept in concepts)
     return f"{said}; {required} required and {likely} likely attributes of {len(classes)} classes"
+
+
+def _check_experiment(job: FinerJob, target: Path, records: Records, *, asks: bool) -> None:
+    told, key = job.finer.concepts.ask_in_experiments, "finer.concepts.ask_in_experiments"
+    check_asking(target, asks=asks, wrote=records.wrote, told=told, key=key)
 
 
 def _write_own(target: Path, described: dict[str, list[str]], log: Path) -> None:
@@ -116,6 +124,7 @@ def _ask_and_write(job: FinerJob, classes: Sequence[ClassLabels], target: Path, 
     texts = read_texts(texts_path, [entry.name for entry in classes])
     questions = _questions(job, classes, texts)
     missing = [q.request for q in questions if q.request.digest not in records.answers]
+    _check_experiment(job, target, records, asks=bool(missing))
     if missing:
         records = _ask(missing, job, target, log)
     found, dropped = _parse(questions, records, target, log)
