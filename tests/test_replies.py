@@ -124,7 +124,10 @@ def test_an_error_beside_an_answer_is_no_fault() -> None:
     ("usage", "counted"),
     [
         ({"prompt_tokens": 600.0, "completion_tokens": 5}, Tokens(1, 600, 5, 0)),
-        ({"prompt_tokens": 600, "completion_tokens": 5, "details": {"x": 1}, "y": None, "z": True}, Tokens(1, 600, 5, 0)),
+        (
+            {"prompt_tokens": 600, "completion_tokens": 5, "details": {"x": 1}, "y": None, "z": True},
+            Tokens(1, 600, 5, 0),
+        ),
         ({"prompt_tokens": 0, "completion_tokens": 0}, Tokens(1, 0, 0, 1)),  # it counts nothing
         ({"prompt_tokens": float("nan"), "completion_tokens": float("inf")}, Tokens(1, 0, 0, 1)),
         (None, Tokens(1, 0, 0, 1)),
@@ -153,9 +156,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_fault_with_http_200_is_retried_and_not_paid(project: Path, endpoint: Endpoint) -> None:
-    endpoint.raw = {
-        "error": b'{"choices": [{"finish_reason": "error", "message": {"content": "It is"}}], "usage": {"prompt_tokens": 9}}'
-    }
+    endpoint.raw = {"error": b'{"choices": [{"finish_reason": "error", "message": {"content": "It is"}}], "usage": {}}'}
     endpoint.fault = lambda prompt, before: "error" if before == 0 else None
     run_here()
     assert set(endpoint.asked.values()) == {2} and set(endpoint.paid.values()) == {1}

@@ -23,7 +23,10 @@ MARKS = [
     ("<|channel>thought\n", "<channel|>"),
     ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
     ("<|start|>assistant<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final <|message|>"),
-    ("<|channel|>commentary to=x <|constrain|>json<|message|>", "<|call|><|start|>assistant<|channel|>final<|message|>"),
+    (
+        "<|channel|>commentary to=x <|constrain|>json<|message|>",
+        "<|call|><|start|>assistant<|channel|>final<|message|>",
+    ),
     ("analysis", "assistantfinal"),
 ]
 

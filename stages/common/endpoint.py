@@ -1,7 +1,7 @@
 """Asking an OpenAI-compatible endpoint: many requests at once, each answer handed on as it arrives.
 
-Retries, back-off, Retry-After and time-outs are the `openai` client's own. It knows a fault by its HTTP status alone, so
-faults that servers report with HTTP 200 are given to it with the status that they should have.
+Retries, back-off, Retry-After and time-outs are the `openai` client's own. It knows a fault by its HTTP status alone.
+A fault that a server reports with HTTP 200 is therefore given to it with the status that it should have.
 """
 
 from __future__ import annotations

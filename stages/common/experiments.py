@@ -1,4 +1,4 @@
-"""Folders of experiments: `dvc exp run --temp` and `--queue` run in a copy of the project that has only what git tracks.
+"""Folders of experiments: `dvc exp run --temp` and `--queue` run in a copy of the project, with what git tracks.
 
 A description file that git does not track is missing there, and asking for it again would cost money and put an LLM's
 sentences in place of the user's.

@@ -83,10 +83,9 @@ def server_fault(content: bytes) -> tuple[int, dict[str, Any]] | None:
     if not error:
         return None
     said = error if isinstance(error, dict) else {"message": error}
-    code = said.get("code")
-    status = int(code) if str(code).isascii() and str(code).isdigit() else BAD_GATEWAY
-    message = _some_text(said.get("message") or said)
-    return status if 400 <= status < 600 else BAD_GATEWAY, {"message": message, "code": code}
+    code = str(said.get("code"))
+    status = int(code) if re.fullmatch("[45][0-9]{2}", code) else BAD_GATEWAY
+    return status, {"message": _some_text(said.get("message") or said), "code": said.get("code")}
 
 
 def words(content: bytes) -> str:

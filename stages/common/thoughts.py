@@ -54,7 +54,8 @@ def without_thoughts(answer: str) -> str:
     Thoughts begin with the answer where the chat template opens them, and last to its end where it was cut while the
     model thought. Where a model thinks several times, the answer is the last that it says outside its thoughts.
     """
-    said, start, thinking = [], 0, False
+    said: list[str] = []
+    start, thinking = 0, False
     text = answer.partition("<|return|>")[0]
     for mark in _MARK.finditer(text):
         if mark["closing"]:

@@ -162,8 +162,8 @@ def _explain_failures(outcome: Outcome, wanted: int, plan: Plan) -> str:
         why = f"{outcome.gave_up}, so asking stopped: {why}; {mend}"
     if any(failure.reason in NOT_TAKEN for failure in outcome.failures):
         why += (
-            f"; {plan.prompts_file} says what is sent: `max_tokens: null` or `temperature: null` leaves one out, `extra` "
-            "adds another, such as {max_completion_tokens: 200}"
+            f"; {plan.prompts_file} says what is sent: `max_tokens: null` or `temperature: null` leaves one out, "
+            "`extra` adds another, such as {max_completion_tokens: 200}"
         )
     return (
         f"{plan.target} is not written, {wanted - outcome.received} of {wanted} answers are missing: {why}; "

@@ -214,9 +214,9 @@ class _Asker:
         refused = [failure for failure in outcome.failures if failure.reason in REFUSED_BY_SERVER]
         if refused:
             warn(
-                f"'{self.lvlm.key}' refuses the second turn of ATTRSEEK ({summarise(refused, 'image')}); these rows have "
-                f"no answer, all others are kept. `python -m stages.finer.ask --lvlm {self.lvlm.key}` asks for them again "
-                "once the server takes them (a longer context); or take attrseek out of finer.ask.prompting in params.yaml"
+                f"'{self.lvlm.key}' refuses the second turn of ATTRSEEK ({summarise(refused, 'image')}); these rows "
+                "have no answer, all others are kept. Once the server takes them (a longer context), run `python -m "
+                f"stages.finer.ask --lvlm {self.lvlm.key}`; or take attrseek out of finer.ask.prompting in params.yaml"
             )
 
     def _send(self, requests: Sequence[ChatRequest]) -> tuple[Outcome, int]:
