@@ -156,9 +156,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_fault_with_http_200_is_retried_and_not_paid(project: Path, endpoint: Endpoint) -> None:
-    endpoint.raw = {
-        "error": b'{"choices": [{"finish_reason": "error", "message": {"content": "It is"}}], "usage": {"prompt_tokens": 9}}'
-    }
+    choice = b'{"finish_reason": "error", "message": {"content": "It is"}}'
+    endpoint.raw = {"error": b'{"choices": [' + choice + b'], "usage": {"prompt_tokens": 9}}'}
     endpoint.fault = lambda prompt, before: "error" if before == 0 else None
     run_here()
     assert set(endpoint.asked.values()) == {2} and set(endpoint.paid.values()) == {1}
