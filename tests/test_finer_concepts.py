@@ -13,9 +13,12 @@ from conftest import Call, Project
 from finer_project import NAMES, make_labelled
 from openai_server import KEY, Endpoint
 
+from stages.common import paths as common_paths
 from stages.common.errors import UserError
 from stages.common.params import load_params
-from stages.finer.attributes import Attributes
+from stages.common.tables import read_table, write_table
+from stages.finer import paths
+from stages.finer.attributes import Attributes, read_by_class
 from stages.finer.concept_answers import NoAttributes, concept_request, parse_attributes
 from stages.finer.concept_texts import excerpt, read_texts
 from stages.finer.serve import transformers_command
@@ -384,3 +387,17 @@ def test_what_was_received_before_a_failure_is_not_paid_again(toy: Project, call
     endpoint.fault = lambda prompt, before: None
     assert call("finer.concepts", "--dataset", "toy").code == 0
     assert sum(endpoint.paid.values()) == 3
+
+
+def test_classes_may_share_a_concept_and_the_stages_behind_read_one_each(toy: Project, call: Call) -> None:
+    """As an aircraft's variants share their family's; the stages behind read what DVC lists, not the user's file."""
+    fine = {"red-crowned tavo": ["red-crowned tavo", "tavo"], "blue tavo": ["blue tavo", "tavo"]}
+    classes, meta = read_table(common_paths.classes("toy"), "classes")
+    names = [fine.get(name, [name]) for name in classes["name"].to_pylist()]
+    write_table(common_paths.classes("toy"), classes.drop(["fine"]).append_column("fine", [names]), meta)
+    given = [{"name": name, "attr_binomial": {"required": [name], "likely": []}} for name in ("tavo", "grey heron")]
+    TARGET.write_text(json.dumps(given))
+    assert call("finer.concepts", "--dataset", "toy").code == 0
+    TARGET.unlink()
+    by_class = read_by_class(paths.attributes_by_class("toy"), NAMES)
+    assert [concept.binomial.required for concept in by_class] == [["grey heron"], ["tavo"], ["tavo"]]

@@ -23,7 +23,7 @@ from stages.common.tables import Meta, make_meta, write_table
 from stages.common.thoughts import without_thoughts
 from stages.finer import paths
 from stages.finer.answers import ANSWERS
-from stages.finer.attributes import match_concepts, read_attributes
+from stages.finer.attributes import read_by_class
 from stages.finer.classes import read_classes
 from stages.finer.cli import FinerJob, parse_finer_job
 from stages.finer.questions import ChatRequest, Lvlm, Question, Turn, build_questions
@@ -95,8 +95,7 @@ def dataset_questions(job: FinerJob, dataset: str) -> list[Question]:
         raise UserError(
             f"{paths.unified(dataset, paths.TEST)} holds no image; lower finer.datasets.{dataset}.train_share"
         )
-    target = paths.attributes(dataset)
-    concepts = match_concepts(target, read_attributes(target), [entry.name for entry in classes], fine)
+    concepts = read_by_class(paths.attributes_by_class(dataset), [entry.name for entry in classes])
     known = Labels(fine)
     labels = [next(iter(known.find(sample.fine))) for sample in samples]
     return build_questions(samples, labels, concepts, job.finer.ask, job.params.seed, dataset)

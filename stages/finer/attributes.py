@@ -68,9 +68,7 @@ def read_attributes(path: Path) -> list[Concept]:
         raise UserError(
             f"{path} is missing; put a published file there or run `dvc repro stages/finer/dvc.yaml`"
         ) from None
-    if not isinstance(found, list):
-        raise UserError(f"{path} must hold {SHAPE}")
-    concepts = [_concept(path, place, entry) for place, entry in enumerate(found)]
+    concepts = _concepts(path, found)
     first: dict[str, int] = {}
     for place, concept in enumerate(concepts):
         other = first.setdefault(spelling(concept.name), place)
@@ -80,6 +78,28 @@ def read_attributes(path: Path) -> list[Concept]:
                 f"'{concept.name}'; keep one"
             )
     return concepts
+
+
+def read_by_class(path: Path, names: Sequence[str]) -> list[Concept]:
+    """The concepts by label in a file that `concepts` has made: one each class under its name.
+
+    Raises:
+        UserError: no such file, one that is not of the format, or one of other classes.
+    """
+    make = f"run `dvc repro stages/finer/dvc.yaml:concepts@{path.stem}`"
+    try:
+        concepts = _concepts(path, read_json(path, make))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; {make}") from None
+    if [concept.name for concept in concepts] != list(names):
+        raise UserError(f"{path} is not of the present classes; {make}")
+    return concepts
+
+
+def _concepts(path: Path, found: Any) -> list[Concept]:
+    if not isinstance(found, list):
+        raise UserError(f"{path} must hold {SHAPE}")
+    return [_concept(path, place, entry) for place, entry in enumerate(found)]
 
 
 def _concept(path: Path, place: int, entry: Any) -> Concept:

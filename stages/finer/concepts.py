@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stages.common import paths as common_paths
@@ -78,7 +78,12 @@ def make_concepts(job: FinerJob) -> str:
             f"{target} has no required attributes of {len(without)} classes: {', '.join(without[:10])}; add them, or "
             "move the file away to have it made anew"
         )
-    write_attributes(paths.attributes_by_class(job.dataset), concepts)
+    # Under the class's name, because several classes may share a concept (an aircraft's family).
+    by_class = [
+        replace(concept, id=label, name=entry.name)
+        for label, (entry, concept) in enumerate(zip(classes, concepts, strict=True))
+    ]
+    write_attributes(paths.attributes_by_class(job.dataset), by_class)
     source = common_paths.descriptions(job.dataset, "finer")
     _check_experiment(job, source, records, asks=False)
     _write_own(source, described, log)

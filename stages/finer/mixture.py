@@ -17,7 +17,7 @@ from stages.common.finer_params import Finer
 from stages.common.seeding import generator
 from stages.common.tables import make_meta, write_json, write_table
 from stages.finer import paths
-from stages.finer.attributes import match_concepts, read_attributes
+from stages.finer.attributes import read_by_class
 from stages.finer.classes import ClassLabels, read_classes
 from stages.finer.cli import parse_finer_job
 from stages.finer.conversations import CHAT, Entry, attribute_conversation, chat_row, direct_conversation, read_mix
@@ -133,8 +133,7 @@ def collect(seed: int, finer: Finer) -> tuple[dict[str, list[Entry]], dict[str, 
             parts[dataset] = {"seen": [], "held_out": names}
             continue
         held_out = held_out_classes(seed, dataset, names, settings.held_out_classes)
-        path = paths.attributes(dataset)
-        concepts = match_concepts(path, read_attributes(path), names, fine)
+        concepts = read_by_class(paths.attributes_by_class(dataset), names)
         samples = read_unified(paths.unified(dataset, paths.TRAIN), fine)
         required = [concept.binomial.required for concept in concepts]
         found, seen = dataset_conversations(seed, dataset, classes, samples, required, held_out, settings.per_dataset)
