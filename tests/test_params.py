@@ -162,3 +162,22 @@ def test_what_is_allowed_is_taken(tmp_path: Path) -> None:
     assert params.refined_sources() == ["attrvr_des", "cupl"], "in the order of the list"
     assert params.models["b16"].preprocess is not None
     assert params.models["b16"].preprocess.mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("section", ["datasets", "models", "sources", "finer/served"])
+def test_a_key_that_is_a_number_is_taken_in_quotes(section: str, tmp_path: Path) -> None:
+    """As the message advises."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    here = raw
+    for part in section.split("/"):
+        here = here[part]
+    here[2024] = next(iter(here.values()))
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    with pytest.raises(
+        UserError, match=rf"{section.replace('/', '.')}.2024: YAML reads .* 2024 \(int\); write it in quotes"
+    ):
+        load_params(path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(" 2024:", ' "2024":'), encoding="utf-8")
+    load_params(path)

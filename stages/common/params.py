@@ -262,6 +262,9 @@ def _explain_one(problem: dict) -> str:
         return f"{key}: unknown key{nearest(where[-1], allowed)}; allowed here: {', '.join(allowed)}"
     if problem["type"] == "missing":
         return f"{key}: missing"
+    if where and where[-1] == "[key]" and not isinstance(problem["input"], str):
+        read_as = type(problem["input"]).__name__
+        return f"{key}: YAML reads this key as {problem['input']!r} ({read_as}); write it in quotes to make it a name"
     if where and where[-1] == "[key]":
         return f"{key}: a key may contain letters, digits, '_' and '-' only"
     message = problem["msg"].removeprefix("Value error, ")
