@@ -12,6 +12,7 @@ from conftest import ROOT
 
 from stages.common.errors import UserError
 from stages.common.params import Params, load_params
+from stages.common.yamls import load_yaml
 
 Raw = dict[str, Any]
 
@@ -181,3 +182,21 @@ def test_a_key_that_is_a_number_is_taken_in_quotes(section: str, tmp_path: Path)
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace(" 2024:", ' "2024":'), encoding="utf-8")
     load_params(path)
+
+
+def test_a_key_that_is_there_twice_is_named_with_both_lines(tmp_path: Path) -> None:
+    """PyYAML would keep the second alone."""
+    path = tmp_path / "params.yaml"
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    place = text.index("  demo:\n    reader: demo")
+    path.write_text(text[:place] + "  demo: {reader: folder, root: x}\n" + text[place:], encoding="utf-8")
+    line = text.count("\n", 0, place) + 1
+    with pytest.raises(
+        UserError, match=rf"the key 'demo' is there twice, at line {line} and line {line + 1}; keep one"
+    ):
+        load_params(path)
+
+
+def test_anchors_and_merges_are_no_repetition() -> None:
+    text = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: [*a, *b], y: 4}\nd: {'1': 1, 1: 2}"
+    assert load_yaml(text) == yaml.safe_load(text)

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from stages.common.errors import UserError, nearest
 from stages.common.finer_params import Benchmark, Endpoint, Finer
 from stages.common.section import Count, Key, Section, Unit
+from stages.common.yamls import load_yaml
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -236,7 +237,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         UserError: no such file, not UTF-8 or not YAML, an unknown key, a missing key or a value that is not allowed.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no {path} here; run from the project's root folder") from None
     except UnicodeDecodeError as error:
