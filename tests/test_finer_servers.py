@@ -157,6 +157,22 @@ def test_concepts_that_were_cut_are_asked_for_with_the_limit_that_the_message_na
     assert call("finer.concepts", "--dataset", "toy").code == 0
 
 
+def test_concepts_are_asked_for_with_the_settings_that_the_server_takes(
+    asked: Project, call: Call, endpoint: Endpoint
+) -> None:
+    Path("descriptions/toy/attributes.json").unlink()
+    endpoint.answer = lambda prompt: "Required:\n- red crown\nLikely:\n- none"
+    own = {"max_tokens", "response_format"}
+    endpoint.fault = lambda prompt, before: "400" if own & endpoint.bodies[-1].keys() else None
+    asked.edit(lambda params: params["describe"].update(concurrency=1))
+    done = call("finer.concepts", "--dataset", "toy")
+    advice = "`structured: false` asks for no schema, `settings` of {max_tokens: null, max_completion_tokens: 600}"
+    assert done.code == 1 and advice in done.err
+    settings = {"max_tokens": None, "max_completion_tokens": 600}
+    asked.edit(lambda params: params["finer"]["concepts"].update(structured=False, settings=settings))
+    assert call("finer.concepts", "--dataset", "toy").code == 0
+
+
 def test_concepts_read_the_same_replies(asked: Project, call: Call, endpoint: Endpoint) -> None:
     target = Path("descriptions/toy/attributes.json")
     target.unlink()

@@ -200,6 +200,10 @@ def test_an_answer_that_was_cut_before_its_first_word_is_counted_as_cut(project:
     with pytest.raises(UserError, match=r"no usable description of 'wren' \(dropped: 2 cut\); change .*max_tokens"):
         run_here()
     assert Reply("", "length") in [Reply(line["answer"], line["finish_reason"]) for line in answers()]
+    endpoint.fault = lambda prompt, before: None
+    write_prompts(project, "Describe {name}", max_tokens=4000)  # as it advises
+    run_here()
+    assert endpoint.bodies[-1]["max_tokens"] == 4000
 
 
 def test_a_setting_that_the_server_does_not_take_is_changed_as_the_message_says(
