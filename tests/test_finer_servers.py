@@ -106,7 +106,7 @@ def test_an_endpoint_that_counts_zero_tokens_is_not_called_blind(
 @pytest.mark.parametrize(
     "content",
     [
-        *(f"{opening}Answer: Dog{closing}Answer: Cat" for opening, closing in MARKS[:1] + MARKS[5:7] + MARKS[12:13]),
+        *(f"{opening}Answer: Dog{closing}Answer: Cat" for opening, closing in MARKS[:15:4]),
         "<think>Answer: Dog</think><answer><|begin_of_box|>Cat<|end_of_box|></answer>",
         [{"type": "thinking", "thinking": "Answer: Dog"}, {"type": "text", "text": "Answer: Cat"}],
     ],

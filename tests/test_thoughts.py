@@ -14,6 +14,7 @@ MARKS = [
     ("<Thinking mode=deep>", "</THINKING>"),
     ("<thought>", "</thought>"),
     ("<reasoning>", "</reasoning>"),
+    ("<analysis>", "</analysis>"),
     ("<seed:think>", "</seed:think>"),
     ("◁think▷", "◁/think▷"),
     ("[THINK]", "[/THINK]"),
@@ -27,7 +28,9 @@ MARKS = [
         "<|channel|>commentary to=x <|constrain|>json<|message|>",
         "<|call|><|start|>assistant<|channel|>final<|message|>",
     ),
+    ("analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
     ("analysis", "assistantfinal"),
+    ("Here is my thought process:", "Here is my response:"),
 ]
 
 
@@ -69,6 +72,7 @@ def test_a_cut_header_is_no_answer() -> None:
         ("<|channel|>final<|message|>b<|return|><|start|>assistant<|channel|>analysis<|message|>c", "b"),
         ("An analysis of its reasoning: thinking birds.", "An analysis of its reasoning: thinking birds."),
         ("analysis of it", "analysis of it"),
+        ("final<|message|>b", "b"),
         ("x < y > z, [thought] and <b>bold</b>", "x < y > z, [thought] and <b>bold</b>"),
     ],
 )
@@ -82,6 +86,7 @@ def test_only_thoughts_are_removed(text: str, rest: str) -> None:
         "<|begin_of_box|>Cat<|end_of_box|>",
         "<think>Answer: Dog</think><answer><|begin_of_box|>Cat<|end_of_box|></answer>",
         "Answer: <|begin_of_box|>Cat",  # cut
+        "<SUMMARY>Dog</SUMMARY><REASONING>Answer: Dog</REASONING><CONCLUSION>Cat</CONCLUSION>",
         "<|begin_of_solution|>Answer: Cat<|end_of_solution|>",
         "<|START_RESPONSE|>Cat<|END_RESPONSE|>",
         r"Answer: \boxed{Cat}",

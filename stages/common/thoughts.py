@@ -13,7 +13,7 @@ END_MARKS = (
 )
 """What models of different families end a turn with, and some servers leave in."""
 
-_NAMES = r"(?:\w+:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad)"
+_NAMES = r"(?:\w+:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis)"
 _HEADER = r"(?:[^<]*(?:<\|constrain\|>[^<]*)?(?:<\|message\|>|<\|?\w*\|?\Z)|\s*<\|constrain\|>[^<]*\Z)?"  # or cut
 _OPENING = (
     rf"<\|?{_NAMES}\b[^<>]*>",  # DeepSeek, Qwen, GLM; <thinking>; <seed:think>
@@ -22,8 +22,10 @@ _OPENING = (
     r"\[think(?:ing)?\]",  # Magistral
     r"<unused94>(?:thought)?",  # MedGemma
     rf"<\|channel\|>(?!\s*final\b){_HEADER}",  # gpt-oss: every channel but the last
+    r"\A\s*(?:analysis|commentary)\s*<\|message\|>",  # where the prompt begins the header
     r"<\|channel>\s*thought",
     r"(?-i:\A\s*analysis(?=[A-Z]))",  # gpt-oss behind a server that drops the special tokens
+    r"\A\s*here(?:'s| is) my thought process:?",  # Granite
 )
 _CLOSING = (
     rf"<\|?/{_NAMES}\s*\|?>",
@@ -32,17 +34,19 @@ _CLOSING = (
     r"\[/think(?:ing)?\]",
     r"<unused95>",
     rf"<\|channel\|>\s*final\b{_HEADER}",
+    r"\A\s*(?:final\s*)?<\|message\|>",
     r"<channel\|>",
     r"<\|start\|>\s*assistant",  # another message: the one before was not the answer
     r"assistantfinal",
+    r"here(?:'s| is) my response:?",
 )
 _MARK = re.compile(rf"(?P<closing>{'|'.join(_CLOSING)})|{'|'.join(_OPENING)}", re.IGNORECASE)
 _WHOLE_MARKS = ("<think>", "<thinking>", "◁think▷", "[THINK]", "<|channel|>", "<|start|>assistant", "<unused94>")
 
 _BOXED = re.compile(r"\\boxed\s*\{(?:\s*\\text\s*\{([^{}]*)\}\s*|([^{}]*))\}")
 _ANSWER_MARKS = re.compile(
-    "|".join(map(re.escape, END_MARKS))
-    + r"|</?(?:answer|response|final_answer)>|<\|(?:begin|end)_of_(?:box|solution)\|>|<\|(?:start|end)_response\|>"
+    "|".join(map(re.escape, END_MARKS)) + r"|</?(?:answer|response|final_answer|conclusion)>"
+    r"|<\|(?:begin|end)_of_(?:box|solution)\|>|<\|(?:start|end)_response\|>"
     r"|[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd]",
     re.IGNORECASE,
 )
