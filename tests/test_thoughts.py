@@ -86,6 +86,8 @@ def test_only_thoughts_are_removed(text: str, rest: str) -> None:
         "<|begin_of_box|>Cat<|end_of_box|>",
         "<think>Answer: Dog</think><answer><|begin_of_box|>Cat<|end_of_box|></answer>",
         "Answer: <|begin_of_box|>Cat",  # cut
+        "<think>Answer: Dog, so <answer>Cat</answer>",  # not closed
+        "It may be a dog.\n<answer>Cat</answer>",  # nor opened
         "<SUMMARY>Dog</SUMMARY><REASONING>Answer: Dog</REASONING><CONCLUSION>Cat</CONCLUSION>",
         "<|begin_of_solution|>Answer: Cat<|end_of_solution|>",
         "<|START_RESPONSE|>Cat<|END_RESPONSE|>",

@@ -39,6 +39,8 @@ _CLOSING = (
     r"<\|start\|>\s*assistant",  # another message: the one before was not the answer
     r"assistantfinal",
     r"here(?:'s| is) my response:?",
+    # What is marked as the answer ends a thought that was not closed.
+    r"<(?:answer|response|final_answer|conclusion)>|<\|begin_of_solution\|>|<\|start_response\|>",
 )
 _MARK = re.compile(rf"(?P<closing>{'|'.join(_CLOSING)})|{'|'.join(_OPENING)}", re.IGNORECASE)
 _WHOLE_MARKS = ("<think>", "<thinking>", "◁think▷", "[THINK]", "<|channel|>", "<|start|>assistant", "<unused94>")
