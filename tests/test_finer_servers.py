@@ -116,6 +116,7 @@ def test_what_is_scored_is_the_answer_alone(asked: Project, call: Call, endpoint
     for stage in (("finer.ask", "--lvlm", LVLM), ("finer.score",)):
         assert call(*stage).code == 0
     assert set(pl.read_parquet("data/finer/scores.parquet")["extracted"]) == {"Cat"}
+    assert {text.removeprefix("Answer: ") for text in rows()["answer"]} == {"Cat"}
     assert not any("Dog" in json.dumps(body) for body in endpoint.bodies)  # nor is it sent back in a second turn
 
 
@@ -124,7 +125,8 @@ def test_an_answer_that_was_cut_before_its_first_word_counts_as_cut(
     asked: Project, call: Call, endpoint: Endpoint, content: object
 ) -> None:
     sends(endpoint, reply(content, "length"), lambda prompt: prompt.startswith("What is the exact name"))
-    assert "missing: none" in call("finer.ask", "--lvlm", LVLM).out
+    done = call("finer.ask", "--lvlm", LVLM)
+    assert "missing: none; 3 were cut before their first word" in done.out
     cut = rows(input="image", prompting="plain")
     assert (set(cut["answer"]), set(cut["finish_reason"])) == ({""}, {"length"})
 

@@ -20,7 +20,7 @@ from stages.common.errors import UserError, run, warn
 from stages.common.finer_params import Ask, sent
 from stages.common.responses import LogWriter, Records, Reply, read_log
 from stages.common.tables import Meta, make_meta, write_table
-from stages.common.thoughts import without_thoughts
+from stages.common.thoughts import without_marks, without_thoughts
 from stages.finer import paths
 from stages.finer.answers import ANSWERS
 from stages.finer.attributes import read_by_class
@@ -130,9 +130,11 @@ def ask_dataset(
     write_table(path, table, answers_meta(job, lvlm, dataset))
     missing = Counter(reason for reason in table["missing"].to_pylist() if reason)
     lost = ", ".join(f"{count} {reason}" for reason, count in missing.most_common())
+    cut = sum(row["answer"] == "" and row["finish_reason"] == "length" for row in table.to_pylist())
+    limit = f"; {cut} were cut before their first word, at the limit of tokens (finer.ask.max_tokens)" if cut else ""
     return (
         f"{path}: {len(questions)} questions about {len({q.sample.idx for q in questions})} images, {asked} asked for "
-        f"now; missing: {lost or 'none'}"
+        f"now; missing: {lost or 'none'}{limit}"
     )
 
 
@@ -325,8 +327,8 @@ def answers_table(questions: Sequence[Question], lvlm: Lvlm, records: Records, r
         lost = first.digest
         seen = None
         if question.seek is not None and reply is not None:
-            seen = without_thoughts(reply.answer)
-            second = question.second(lvlm, seen)
+            said = without_thoughts(reply.answer)
+            seen, second = without_marks(said), question.second(lvlm, said)
             reply, lost = records.answers.get(second.digest), second.digest
         sample = question.sample
         rows.append(
@@ -343,7 +345,7 @@ def answers_table(questions: Sequence[Question], lvlm: Lvlm, records: Records, r
                 "told": question.told,
                 "question": question.text,
                 "attributes": seen,
-                "answer": without_thoughts(reply.answer) if reply else None,
+                "answer": without_marks(without_thoughts(reply.answer)) if reply else None,
                 "finish_reason": reply.finish_reason if reply else None,
                 "missing": None if reply else refused[lost],
             }
