@@ -21,7 +21,7 @@ def finer_params(params: dict[str, Any]) -> None:
 
 
 def make_labelled(project: Project) -> Project:
-    """`project` with a manifest and concept attributes for `toy`; nothing is computed."""
+    """`project` with a manifest, and with concept attributes for `toy` as the stage `concepts` leaves them."""
     project.edit(finer_params)
     with (project.folder / "toy-images/table.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -30,6 +30,7 @@ def make_labelled(project: Project) -> Project:
             for path in sorted((project.folder / "toy-images" / name).iterdir()):
                 writer.writerow([f"{name}/{path.name}", name, "bird", COARSE[name]])
     write_attributes_file(project.folder / "descriptions/toy/attributes.json", NAMES)
+    write_attributes_file(project.folder / "data/finer/attributes/toy.json", NAMES)
     return project
 
 

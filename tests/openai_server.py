@@ -42,7 +42,8 @@ class Endpoint:
     `answer` makes an answer of a prompt. `fault` is asked for each request, with its prompt and how often that prompt
     was asked before; the failure it names is injected. `delay` is in seconds. `batch_fault` is asked for each request
     about files and batches, with its method, path and how often that was asked for before; "lost" does what was asked
-    for and hangs up, "half" sends half of the answer. An image counts `image_tokens` tokens.
+    for and hangs up, "half" sends half of the answer. `raw` are faults of a test's own: bytes that are sent with HTTP
+    200, in which {key} is the client's key. An image counts `image_tokens` tokens.
     """
 
     def __init__(self) -> None:
@@ -50,6 +51,7 @@ class Endpoint:
         self.fault: Callable[[str, int], Fault | None] = lambda prompt, before: None
         self.batch_fault: Callable[[str, str, int], Fault | None] = lambda method, path, before: None
         self.batches = Batches(self._in_batch)
+        self.raw: dict[Fault, bytes] = {}
         self.delay = 0.0
         self.image_tokens = 100
         self.asked: Counter[str] = Counter()
@@ -150,6 +152,9 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
                 self.connection.close()
                 self.close_connection = True
                 return
+            if fault == "413 page":
+                self.send(413, b"<html><body>413 Request Entity Too Large</body></html>", {"Content-Type": "text/html"})
+                return
             if fault == "slow":
                 time.sleep(3)
             if fault in REFUSALS:
@@ -158,6 +163,10 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
                 text = json.dumps({"error": error}).replace("{key}", key).replace("{start}", key[:9] + "****")
                 waits = {"429": "0.05", "429 later": "1.5"}
                 self.send(status, text.encode(), {"Retry-After": waits[fault]} if fault in waits else {})
+                return
+            if fault in endpoint.raw:
+                key = self.headers["Authorization"].removeprefix("Bearer ")
+                self.send(200, endpoint.raw[fault].replace(b"{key}", key.encode()), {})
                 return
             completion = _completion(chat, endpoint.answer(prompt), fault, images)
             self.send(200, completion, {}, 0.05 if fault == "drip" else 0.0)
@@ -193,9 +202,8 @@ def _prompt(body: Body) -> str:
     if "messages" not in body:
         return str(body["prompt"])
     content = body["messages"][-1]["content"]
-    if isinstance(content, str):
-        return content
-    text = "".join(part["text"] for part in content if part["type"] == "text")
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    text = "".join(part["text"] for part in parts if part["type"] == "text")
     urls = [part["image_url"]["url"] for part in _parts(body) if part["type"] == "image_url"]
     return " ".join([text, *(hashlib.sha256(url.encode()).hexdigest()[:8] for url in urls)])
 

@@ -79,7 +79,8 @@ def test_failures_are_counted_and_a_rerun_asks_only_for_the_rest(project: Path, 
     assert "9 of 12 answers are missing" in err
     for reason in ("1 x HTTP 500", "1 x no connection", "1 x no choices", "2 x content filter", "1 x no text"):
         assert reason in err
-    assert "3 x broken JSON (class 'bird c')" in err
+    assert "2 x broken JSON (class 'bird c': {" in err
+    assert "1 x HTML and no answer (class 'bird h': busy)" in err
     assert "rerun asks only for the rest" in err
     assert not JSON.exists()
     assert {line["class"] for line in answers()} == {"bird j", "bird k", "bird l"}
@@ -286,9 +287,9 @@ def test_own_file_follows_its_prompts_and_a_hand_edited_one_does_not(project: Pa
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"{", "not JSON"),
-        (b"", "not JSON"),
-        (b'{"a": ["caf\xe9"]}', "not JSON in UTF-8"),
+        (b"{", "not valid JSON"),
+        (b"", "not valid JSON"),
+        (b'{"a": ["caf\xe9"]}', "not valid JSON in UTF-8"),
         (b'["a"]', "not a list"),
         (b'{"wren": "A bird."}', "'wren' must be a list of sentences, but has 'A bird.'"),
         (b'{"wren": ["A bird.", null]}', "'wren' must be a list of sentences, but has None"),

@@ -194,6 +194,19 @@ def test_hopeless_faults_are_told_in_one_line(folder: Path, endpoint: Endpoint) 
     assert KEY.encode() not in written
 
 
+def test_a_batch_that_the_endpoint_has_lost_is_given_up_as_the_message_says(folder: Path, endpoint: Endpoint) -> None:
+    endpoint.batch_fault = lambda method, path, before: "401" if "batch_" in path else None
+    with pytest.raises(UserError, match="batch_0"):
+        run_here()
+    endpoint.batch_fault = lambda method, path, before: None
+    endpoint.batches.batches.clear()
+    with pytest.raises(UserError, match=r"to give one up, delete its line in \S+parts\.jsonl"):
+        run_here()
+    LOG.write_text("".join(line for line in LOG.read_text().splitlines(keepends=True) if '"batch_0"' not in line))
+    run_here()
+    assert len(answers()) == 8
+
+
 def test_open_batch_is_collected_in_direct_mode_and_after_prompts_changed(folder: Path, endpoint: Endpoint) -> None:
     endpoint.batch_fault = lambda method, path, before: "401" if "batch_" in path else None
     with pytest.raises(UserError, match="batch_0"):

@@ -13,10 +13,13 @@ from conftest import Call, Project
 from finer_project import NAMES, make_labelled
 from openai_server import KEY, Endpoint
 
+from stages.common import paths as common_paths
 from stages.common.errors import UserError
 from stages.common.params import load_params
-from stages.finer.attributes import Attributes
-from stages.finer.concept_answers import NoAttributes, concept_request, parse_attributes, without_thinking
+from stages.common.tables import read_table, write_table
+from stages.finer import paths
+from stages.finer.attributes import Attributes, read_by_class
+from stages.finer.concept_answers import NoAttributes, concept_request, parse_attributes
 from stages.finer.concept_texts import excerpt, read_texts
 from stages.finer.serve import transformers_command
 
@@ -71,7 +74,7 @@ def test_texts_are_matched_to_classes_whatever_their_spelling(
 @pytest.mark.parametrize("line", ["{", "[]", '{"name": "blue tavo"}', '{"name": "blue tavo", "text": 3}'])
 def test_a_line_that_is_no_text_is_named(tmp_path: Path, line: str) -> None:
     path = write_texts(tmp_path, {"name": "blue tavo", "text": "Blue."}, line)
-    with pytest.raises(UserError, match=r"line 2: expected .*; mend the line"):
+    with pytest.raises(UserError, match=r"line 2.* (expected|valid JSON) .*; correct the line"):
         read_texts(path, ["blue tavo"])
 
 
@@ -239,21 +242,6 @@ def test_a_heading_is_known_by_its_marks(heading: str) -> None:
     assert parse_attributes(answer)[0] == Attributes([RED, LIKE], [WHITE])
 
 
-@pytest.mark.parametrize(
-    ("answer", "rest"),
-    [
-        ("<think>a</think>b", "b"),
-        ("a <think>b</think>\nc</think>\nd", "\nd"),
-        ("The crown is red.</think>b", "b"),
-        ("<think>The crown is", ""),
-        ("a</think>b<think>c", "b"),
-        ("b", "b"),
-    ],
-)
-def test_what_a_model_thought_is_no_answer(answer: str, rest: str) -> None:
-    assert without_thinking(answer) == rest
-
-
 def test_the_command_transformers_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     beside, elsewhere = tmp_path / "python" / "transformers", tmp_path / "user" / "transformers"
     monkeypatch.setattr(sys, "executable", str(beside.with_name("python3")))
@@ -399,3 +387,17 @@ def test_what_was_received_before_a_failure_is_not_paid_again(toy: Project, call
     endpoint.fault = lambda prompt, before: None
     assert call("finer.concepts", "--dataset", "toy").code == 0
     assert sum(endpoint.paid.values()) == 3
+
+
+def test_classes_may_share_a_concept_and_the_stages_behind_read_one_each(toy: Project, call: Call) -> None:
+    """As an aircraft's variants share their family's; the stages behind read what DVC lists, not the user's file."""
+    fine = {"red-crowned tavo": ["red-crowned tavo", "tavo"], "blue tavo": ["blue tavo", "tavo"]}
+    classes, meta = read_table(common_paths.classes("toy"), "classes")
+    names = [fine.get(name, [name]) for name in classes["name"].to_pylist()]
+    write_table(common_paths.classes("toy"), classes.drop(["fine"]).append_column("fine", [names]), meta)
+    given = [{"name": name, "attr_binomial": {"required": [name], "likely": []}} for name in ("tavo", "grey heron")]
+    TARGET.write_text(json.dumps(given))
+    assert call("finer.concepts", "--dataset", "toy").code == 0
+    TARGET.unlink()
+    by_class = read_by_class(paths.attributes_by_class("toy"), NAMES)
+    assert [concept.binomial.required for concept in by_class] == [["grey heron"], ["tavo"], ["tavo"]]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-PLUMBING = {"cli", "errors", "finer_params", "params", "paths", "section", "settings", "__init__", "optional"}
+PLUMBING = {"cli", "errors", "finer_params", "params", "paths", "section", "settings", "__init__", "optional", "yamls"}
 """Modules that decide no result: command line, messages, the types of parameters, places of files."""
 
 FILES = ("stages/finer/dvc.yaml", "stages/finer/tuning/dvc.yaml")

@@ -304,7 +304,7 @@ def two(project: Project, call: Call, monkeypatch: pytest.MonkeyPatch) -> Projec
         params["finer"]["mixture"].update(held_out_classes=0.0)
 
     project.edit(add)
-    write_attributes_file(project.folder / "descriptions/more/attributes.json", [f"strange {name}" for name in NAMES])
+    write_attributes_file(project.folder / "data/finer/attributes/more.json", [f"strange {name}" for name in NAMES])
     monkeypatch.chdir(project.folder)
     for dataset in ("toy", "more"):
         assert call("ingest", "--dataset", dataset).code == 0
@@ -416,10 +416,12 @@ def test_nothing_to_talk_about(two: Project, call: Call) -> None:
     assert json.loads((MIXTURE / "classes.json").read_text()) == {}
 
 
-def test_attributes_of_a_class_missing(two: Project, call: Call) -> None:
-    write_attributes_file(Path("descriptions/toy/attributes.json"), NAMES[:2])
-    done = call("finer.mixture")
-    assert done.err == (
-        "error: descriptions/toy/attributes.json has no concept of 1 of 3 classes: 'red-crowned tavo'; add them, or "
-        "remove the file to have all asked for\n"
-    )
+def test_attributes_of_other_classes_are_refused_and_the_stage_named_makes_them(two: Project, call: Call) -> None:
+    by_class = Path("data/finer/attributes/toy.json")
+    remedy = "run `dvc repro stages/finer/dvc.yaml:concepts@toy`"
+    write_attributes_file(by_class, NAMES[:2])
+    assert call("finer.mixture").err == f"error: {by_class} is not of the present classes; {remedy}\n"
+    by_class.unlink()
+    assert call("finer.mixture").err == f"error: {by_class} is missing; {remedy}\n"
+    assert call("finer.concepts", "--dataset", "toy").code == 0  # which that command runs
+    assert call("finer.mixture").code == 0

@@ -57,7 +57,7 @@ def make_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classes = pa.table({"label": labels, "name": NAMES, "superordinate": ["bird"] * len(NAMES), "coarse": coarse})
     write_table(common_paths.classes("demo"), classes, make_meta("classes", "demo", parameters={}))
     concepts = [Concept(n, name, Attributes(["red crown", "long tail"], [])) for n, name in enumerate(NAMES)]
-    write_attributes(paths.attributes("demo"), concepts)
+    write_attributes(paths.attributes_by_class("demo"), concepts)
     monkeypatch.setattr("stages.finer.score._encoder", lambda params: unit_rows)
 
 
@@ -296,7 +296,7 @@ def test_generated_attributes_are_compared(call: Call) -> None:
 
 def test_a_concept_without_required_attributes_is_named(call: Call) -> None:
     concepts = [Concept(n, name, Attributes(["red crown"] if n else [], [])) for n, name in enumerate(NAMES)]
-    write_attributes(paths.attributes("demo"), concepts)
+    write_attributes(paths.attributes_by_class("demo"), concepts)
     both()
     metrics, _, printed = scored(call)
     assert metrics["toy"]["demo"]["generation"]["unknown"] == 2
@@ -309,7 +309,7 @@ def test_a_concept_without_required_attributes_is_named(call: Call) -> None:
         (lambda: paths.answers("toy", "demo").write_bytes(b"PAR1"), "is not a whole Parquet file"),
         (lambda: write_answers("toy", answer_rows(), "pets"), "holds answers of toy on pets"),
         (lambda: write_answers("toy", answer_rows() + answer_rows()[:1]), "question 0 .* 2 times"),
-        (lambda: paths.attributes("demo").unlink(), "attributes.json is missing"),
+        (lambda: paths.attributes_by_class("demo").unlink(), "attributes/demo.json is missing; run `dvc repro"),
         (lambda: write_json(paths.MIXTURE / "classes.json", ["x"]), "classes.json is not"),
         (lambda: write_json(paths.MIXTURE / "classes.json", {"demo": ["x"]}), "classes.json is not"),
         (lambda: write_json(paths.MIXTURE / "classes.json", {"demo": {"seen": []}}), "classes.json is not"),

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.common.errors import UserError
+from stages.common.thoughts import END_MARKS
 from stages.finer import generation, scoring
 from stages.finer.bootstrap import bootstrap, bootstrap_difference
 from stages.finer.generation import bleu, cosines, rouge_l
 from stages.finer.optional import need
 from stages.finer.scoring import (
-    MARKERS,
     accepted_golds,
     empty_golds,
     exact_match,
@@ -51,7 +51,7 @@ def test_the_answer_is_what_follows_the_first_mark(text: str, answer: str) -> No
     assert extract_answer(text) == answer
 
 
-@pytest.mark.parametrize("marker", MARKERS)
+@pytest.mark.parametrize("marker", END_MARKS)
 def test_markers_of_the_end_are_removed(marker: str) -> None:
     assert extract_answer(f"Answer: Blue Jay {marker}") == "Blue Jay"
     assert extract_answer(f"Blue Jay{marker}{marker}") == "Blue Jay"

@@ -91,3 +91,5 @@ def test_endpoints_that_it_lacks_are_told_in_one_line(folder: Path) -> None:
         run_here()
     assert KEY[:9] not in str(error.value)
     assert not answers()
+    make_project(folder, mode="direct")
+    run_here()

@@ -12,6 +12,7 @@ from conftest import ROOT
 
 from stages.common.errors import UserError
 from stages.common.params import Params, load_params
+from stages.common.yamls import load_yaml
 
 Raw = dict[str, Any]
 
@@ -210,3 +211,40 @@ def test_presets_of_the_papers_data_sets_are_allowed(tmp_path: Path) -> None:
         "places365": (100, 0.85),
     }
     assert "attrvr_des" not in found["cub"].sources
+
+
+@pytest.mark.parametrize("section", ["datasets", "models", "sources", "finer/served"])
+def test_a_key_that_is_a_number_is_taken_in_quotes(section: str, tmp_path: Path) -> None:
+    """As the message advises."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    here = raw
+    for part in section.split("/"):
+        here = here[part]
+    here[2024] = next(iter(here.values()))
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    with pytest.raises(
+        UserError, match=rf"{section.replace('/', '.')}.2024: YAML reads .* 2024 \(int\); write it in quotes"
+    ):
+        load_params(path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(" 2024:", ' "2024":'), encoding="utf-8")
+    load_params(path)
+
+
+def test_a_key_that_is_there_twice_is_named_with_both_lines(tmp_path: Path) -> None:
+    """PyYAML would keep the second alone."""
+    path = tmp_path / "params.yaml"
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    place = text.index("  demo:\n    reader: demo")
+    path.write_text(text[:place] + "  demo: {reader: folder, root: x}\n" + text[place:], encoding="utf-8")
+    line = text.count("\n", 0, place) + 1
+    with pytest.raises(
+        UserError, match=rf"the key 'demo' is there twice, at line {line} and line {line + 1}; keep one"
+    ):
+        load_params(path)
+
+
+def test_anchors_and_merges_are_no_repetition() -> None:
+    text = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: [*a, *b], y: 4}\nd: {'1': 1, 1: 2}"
+    assert load_yaml(text) == yaml.safe_load(text)

@@ -38,6 +38,11 @@ def test_shipped_prompt_source(path: Path) -> None:
         ("templates: ['{name}']\nextra: {n: 2}", "extra: must not hold 'n'"),
         ("- a", "must be a mapping"),
         ("a: [", "not valid YAML"),
+        (
+            "templates: ['{name}']\nparse: list\ntemplates: ['a {name}']",
+            "'templates' is there twice, at line 1 and line 3",
+        ),
+        ('templates:\n- "{name} \\ud83d"', "line 2 has half of a character; write the character itself"),
     ],
 )
 def test_wrong_prompt_source_is_refused_in_one_line(text: str, complaint: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,14 @@ def test_the_table_has_the_numbers_and_the_best_in_bold() -> None:
     assert rows["clip"] == ["41.25", "80.10", "whole image", "label prompt", "18", "1"]
     assert rows["wca"] == ["50.00 ± 1.23", "90.00", "all crops", "CuPL sentences", "18", "5"]
     assert rows["bifta"] == ["**61.50 ± 0.46**", "95.55", "refined crops", "refined union", "18", "5"]
+
+
+@pytest.mark.parametrize(("classes", "top5"), [(3, "-"), (4, "-"), (5, "80.10"), (None, "80.10")])
+def test_of_fewer_than_five_classes_every_answer_is_among_the_top_five(classes: int | None, top5: str) -> None:
+    result = replace(result_of(METRICS), classes=classes)
+    assert table_rows(markdown(result))["clip"][1] == top5
+    (line,) = [line for line in plain(result).splitlines() if line.startswith("clip")]
+    assert line.split()[2] == top5
 
 
 def test_a_single_run_has_no_deviation() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.common.errors import UserError, run
+from stages.common.errors import UserError, run, warn
+from stages.common.experiments import untracked_descriptions
 from stages.common.params import Params, load_params
 from stages.common.paths import DATA, prompt_source
 
@@ -39,10 +40,22 @@ def check_prompts(params: Params) -> None:
             )
 
 
+def warn_of_untracked() -> None:
+    """Warn of description files that experiments in folders of their own will not have."""
+    names = untracked_descriptions()
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        warn(
+            f"git does not track {', '.join(names[:3])}{more}, which `dvc exp run --temp` and `--queue` need; run "
+            "`git add -f descriptions` and `git commit -m descriptions`"
+        )
+
+
 def main() -> None:
     params = load_params()
     check_roots(params)
     check_prompts(params)
+    warn_of_untracked()
 
 
 if __name__ == "__main__":

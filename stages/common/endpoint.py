@@ -1,11 +1,13 @@
 """Asking an OpenAI-compatible endpoint: many requests at once, each answer handed on as it arrives.
 
-Retries, back-off, Retry-After and time-outs are the `openai` client's own.
+Retries, back-off, Retry-After and time-outs are the `openai` client's own. It knows a fault by its HTTP status alone.
+A fault that a server reports with HTTP 200 is therefore given to it with the status that it should have.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from collections import Counter
@@ -16,10 +18,10 @@ from urllib.parse import urlsplit
 
 import httpx2  # what the openai client is built on
 import openai
-from pydantic import BaseModel, ValidationError
 from tqdm import tqdm
 
 from stages.common.errors import UserError
+from stages.common.replies import NO_ANSWER, Unusable, read_reply, server_fault, words
 from stages.common.requests import Api, Asked
 from stages.common.responses import LogWriter, Reply
 
@@ -28,6 +30,9 @@ GIVE_UP_AFTER = 20
 
 SECRET_LENGTH = 8
 """A shorter key is a placeholder for a server without keys ("none", "ollama"), and may be a common word."""
+
+NOT_TAKEN = ("HTTP 400", "HTTP 422")
+"""Reasons by which a server does not take what is sent: a setting that it does not know, too long a conversation."""
 
 _HOPELESS = {
     401: "the endpoint refuses the key",
@@ -50,14 +55,6 @@ class Asking(Protocol):
     def max_retries(self) -> int: ...
 
 
-class Unusable(Exception):
-    """A reply that arrived and cannot be used; its text is the reason, `usage` what it cost where that is known."""
-
-    def __init__(self, reason: str, usage: dict[str, int] | None = None) -> None:
-        super().__init__(reason)
-        self.usage = usage or {}
-
-
 @dataclass(frozen=True)
 class Failure:
     """A request that got no usable answer: the reason, and what the server said."""
@@ -74,49 +71,6 @@ class Outcome:
     received: int = 0
     failures: list[Failure] = field(default_factory=list)
     gave_up: str | None = None
-
-
-class _Message(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(BaseModel):
-    finish_reason: str | None = None
-    message: _Message | None = None
-    text: str | None = None
-
-
-class _Body(BaseModel):
-    """The parts of a chat completion or completion that are read here."""
-
-    choices: list[_Choice] | None = None
-    usage: dict[str, Any] | None = None
-
-
-def read_reply(content: bytes) -> Reply:
-    """The answer in the body of a chat completion or completion.
-
-    The client itself does not check what it received, so that is done here, on the bytes.
-
-    Raises:
-        Unusable: no whole UTF-8 JSON of that shape, no choices, no text, or held back by a content filter.
-    """
-    try:
-        body = _Body.model_validate_json(content)
-    except ValidationError as error:
-        broken = error.errors()[0]["type"] == "json_invalid"
-        raise Unusable("broken JSON" if broken else "no completion") from None
-    usage = {key: value for key, value in (body.usage or {}).items() if isinstance(value, int)}
-    if not body.choices:
-        raise Unusable("no choices", usage)
-    choice = body.choices[0]
-    if choice.finish_reason == "content_filter":
-        raise Unusable("content filter", usage)
-    answer = choice.message.content if choice.message else choice.text
-    if answer is None:
-        raise Unusable("refused" if choice.message and choice.message.refusal else "no text", usage)
-    return Reply(answer, choice.finish_reason, usage)
 
 
 def api_key(missing: str, variable: str = "OPENAI_API_KEY", url: str | None = None) -> str:
@@ -152,7 +106,7 @@ def _is_address(url: str) -> bool:
 
 def scrub(text: str, key: str) -> str:
     """`text` as one line without the key, without parts of it that a server may echo, and without other keys."""
-    text = " ".join(text.split())
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     if len(key) >= SECRET_LENGTH:
         part = max(4, min(6, len(key) // 2))
         for piece in (key, key[:part], key[-part:]):
@@ -174,7 +128,10 @@ def explain(error: openai.OpenAIError, key: str) -> tuple[str, str]:
         if error.code == "content_filter":
             return "content filter", ""
         status = error.status_code
-        return f"HTTP {status}", scrub(error.message.removeprefix(f"Error code: {status} - "), key)[:200]
+        said = error.message.removeprefix(f"Error code: {status} - ")
+        if not isinstance(error.body, dict):  # the client drops a page's text
+            said = words(error.response.content) or "no words"
+        return f"HTTP {status}", scrub(said, key)[:200]
     cause = error.__cause__ or error
     if isinstance(error, openai.APITimeoutError):
         return "time-out", ""
@@ -201,9 +158,20 @@ class _HttpClient(openai.DefaultAsyncHttpxClient):
     async def send(self, *args: Any, **kwargs: Any) -> Any:
         try:
             async with asyncio.timeout(self._seconds):
-                return await super().send(*args, **kwargs)
+                return _honest(await super().send(*args, **kwargs))
         except TimeoutError:
             raise httpx2.ReadTimeout("") from None  # which the client knows, and retries
+
+
+def _honest(response: httpx2.Response) -> httpx2.Response:
+    """The response with the HTTP status that its content should have; the client retries it by that."""
+    fault = server_fault(response.content) if response.status_code == httpx2.codes.OK else None
+    if fault is None:
+        return response
+    status, error = fault
+    kept = {name: value for name, value in response.headers.items() if name in ("retry-after", "retry-after-ms")}
+    content = json.dumps({"error": error}).encode()
+    return httpx2.Response(status, headers=kept, content=content, request=response.request)
 
 
 def ask_all(
@@ -268,8 +236,7 @@ class _Asker:
         try:
             reply = read_reply(await _send(client, request.api, request.body))
         except Unusable as reason:
-            self.failed_in_a_row = 0  # the endpoint is up
-            self.outcome.failures.append(Failure(request, str(reason)))
+            self._lose(request, str(reason), scrub(reason.detail, self.key)[:200])
             if reason.usage or str(reason) in self.final:
                 self.log.add_unusable(request.digest, request.model, str(reason), reason.usage)
         except openai.OpenAIError as error:
@@ -282,11 +249,21 @@ class _Asker:
     def _fail(self, request: Asked, error: openai.OpenAIError) -> None:
         reason, detail = explain(error, self.key)
         self.outcome.failures.append(Failure(request, reason, detail))
-        if reason in self.own_faults:
-            return
+        if reason not in self.own_faults:
+            self._count_failure(hopeless(error))
+
+    def _lose(self, request: Asked, reason: str, detail: str) -> None:
+        """Note a reply without an answer; one that no completion is comes from no working endpoint."""
+        self.outcome.failures.append(Failure(request, reason, detail))
+        if reason in NO_ANSWER:
+            self._count_failure(None)
+        else:
+            self.failed_in_a_row = 0
+
+    def _count_failure(self, hopeless: str | None) -> None:
         self.failed_in_a_row += 1
         many = self.failed_in_a_row >= GIVE_UP_AFTER
-        why = hopeless(error) or (f"{self.failed_in_a_row} requests in a row failed" if many else None)
+        why = hopeless or (f"{self.failed_in_a_row} requests in a row failed" if many else None)
         self.outcome.gave_up = self.outcome.gave_up or why
 
 

@@ -62,12 +62,16 @@ def sent(usual: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 class Endpoint(Section):
-    """An OpenAI-compatible chat endpoint that takes images; the key is read from the environment."""
+    """An OpenAI-compatible chat endpoint that takes images; the key is read from the environment.
+
+    `vision: true` says that the model sees images, and spares the check of it by token counts.
+    """
 
     model: str
     base_url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
     settings: Settings = Field(default_factory=dict)
+    vision: bool = False
 
 
 class Concepts(Section):
@@ -77,6 +81,7 @@ class Concepts(Section):
     structured: bool
     words: Count
     settings: Settings = Field(default_factory=dict)
+    ask_in_experiments: bool = False
 
 
 class Ask(Section):

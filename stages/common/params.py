@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from stages.common.errors import UserError, nearest
 from stages.common.finer_params import Benchmark, Endpoint, Finer
 from stages.common.section import Count, Key, Section, Unit
+from stages.common.yamls import load_yaml
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -143,6 +144,7 @@ class Describe(Section):
     max_retries: Annotated[int, Field(ge=0)]
     batch_poll: Annotated[float, Field(gt=0)] = 60.0
     prices: Prices | None = None
+    ask_in_experiments: bool = False
 
 
 class Refine(Section):
@@ -332,7 +334,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         UserError: no such file, not UTF-8 or not YAML, an unknown key, a missing key or a value that is not allowed.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no {path} here; run from the project's root folder") from None
     except UnicodeDecodeError as error:
@@ -365,6 +367,9 @@ def _explain_one(problem: dict, within: str, inside: list[str]) -> str:
         return f"{key}: unknown key{nearest(where[-1], allowed)}; allowed here: {', '.join(allowed)}"
     if problem["type"] == "missing":
         return f"{key}: missing"
+    if where and where[-1] == "[key]" and not isinstance(problem["input"], str):
+        read_as = type(problem["input"]).__name__
+        return f"{key}: YAML reads this key as {problem['input']!r} ({read_as}); write it in quotes to make it a name"
     if where and where[-1] == "[key]":
         return f"{key}: a key may contain letters, digits, '_' and '-' only"
     message = problem["msg"].removeprefix("Value error, ")

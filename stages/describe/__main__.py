@@ -19,8 +19,9 @@ from pathlib import Path
 
 from stages.common import paths, tables
 from stages.common.cli import check_key, parse_job
-from stages.common.endpoint import Outcome, api_key, ask_all, summarise
+from stages.common.endpoint import NOT_TAKEN, Outcome, api_key, ask_all, summarise
 from stages.common.errors import UserError, run
+from stages.common.experiments import check_asking
 from stages.common.params import Describe, load_params
 from stages.common.requests import Request
 from stages.common.responses import LogWriter, Records, ensure_log
@@ -76,9 +77,17 @@ def describe(dataset: str, source: str, settings: Describe) -> None:
 
     Raises:
         UserError: the file there is not of its format, an input is missing or wrong, there is no API key, or answers
-            could not be got; those that were stay in the log.
+            could not be got; those that were stay in the log. Or this is an experiment's folder, and it would have to
+            ask.
     """
     plan = make_plan(dataset, source, settings)
+    check_asking(
+        plan.target,
+        asks=bool(plan.missing()),
+        wrote=plan.records.wrote,
+        told=settings.ask_in_experiments,
+        key="describe.ask_in_experiments",
+    )
     ensure_log(plan.log)
     if plan.found is not None:
         count = sum(map(len, plan.found.values()))
@@ -165,6 +174,11 @@ def _explain_failures(outcome: Outcome, wanted: int, plan: Plan) -> str:
     if outcome.gave_up:
         mend = "check OPENAI_API_KEY, OPENAI_BASE_URL and describe.model in params.yaml"
         why = f"{outcome.gave_up}, so asking stopped: {why}; {mend}"
+    if any(failure.reason in NOT_TAKEN for failure in outcome.failures):
+        why += (
+            f"; {plan.prompts_file} says what is sent: `max_tokens: null` or `temperature: null` leaves one out, "
+            "`extra` adds another, such as {max_completion_tokens: 200}"
+        )
     return (
         f"{plan.target} is not written, {wanted - outcome.received} of {wanted} answers are missing: {why}; "
         f"the {outcome.received} received are kept in {plan.log}, and a rerun asks only for the rest"

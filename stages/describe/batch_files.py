@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.common.endpoint import Unusable, read_reply
+from stages.common.replies import Unusable, read_reply, server_fault
 from stages.common.requests import Request
 from stages.common.responses import Reply
 
@@ -64,12 +64,17 @@ def _read_line(line: bytes) -> Result | None:
         digest, response = str(found["custom_id"]), found.get("response") or {}
         status, body = response.get("status_code", 200), response.get("body") or {}
         error = found.get("error") or (body.get("error") if status != 200 else None) or {}
+        error = error if isinstance(error, dict) else {"message": error}
         code, detail = str(error.get("code") or ""), str(error.get("message") or "")
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
     if status != 200 or error:
         return Result(digest, None, "content filter" if code == "content_filter" else code or f"HTTP {status}", detail)
+    content = json.dumps(body).encode()
+    fault = server_fault(content)
+    if fault is not None:
+        return Result(digest, None, f"HTTP {fault[0]}", fault[1]["message"])
     try:
-        return Result(digest, read_reply(json.dumps(body).encode()))
+        return Result(digest, read_reply(content))
     except Unusable as reason:
-        return Result(digest, None, str(reason), usage=reason.usage)
+        return Result(digest, None, str(reason), reason.detail, reason.usage)

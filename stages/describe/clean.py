@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from stages.common.thoughts import without_marks, without_thoughts
+
 Parse = Literal["sentences", "list"]
 
 ABBREVIATIONS = {
@@ -19,7 +21,6 @@ ABBREVIATIONS = {
 _QUOTES = {'"': '"', "“": "”", "‘": "’", "'": "'", "«": "»", "`": "`"}
 _BULLET = re.compile(r"^\s*(?:[-*•–—+·]+|\(?\d{1,3}[.)](?!\d))\s*")
 _INLINE_LIST = re.compile(r"(?<!\d):[ \t]*(?=[-*•][ \t]*\S|1[.)][ \t]*(?!\d)\S)")
-_THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _EMPHASIS = re.compile(r"\*\*|__|(?<![\w*])\*(?=\w[^*\n]*\w\*(?!\w))|(?<=\w)\*(?![\w*])")
 _IMAGE = re.compile(r"!\[[^\]\n]*\](?:\([^)\n]*\)?)?")
 _LINK = re.compile(r"\[([^\]\n]*)\]\([^)\n]*\)?")
@@ -72,12 +73,12 @@ def clean(answer: str, parse: Parse, finish_reason: str | None = None) -> tuple[
 
     Reasons: "empty" (nothing in the answer), "no words" (as "." or "1."), "fragment" (the end of a phrase or a title
     before the first sentence), "header" (ends with ":"), "refusal", "chatter" (talk with the person who asked) and
-    "cut" (unfinished, because `finish_reason` is "length").
+    "cut" (unfinished or not begun, because `finish_reason` is "length").
     """
     dropped: Counter[str] = Counter()
     blocks = _blocks(answer)
     if not blocks:
-        return [], Counter(["empty"])
+        return [], Counter(["cut" if finish_reason == "length" else "empty"])
     if parse == "list":
         pieces = _list_items(blocks, dropped)
     else:
@@ -99,7 +100,7 @@ def clean(answer: str, parse: Parse, finish_reason: str | None = None) -> tuple[
 
 
 def _blocks(answer: str) -> list[_Block]:
-    text = _YES.sub("", _THINKING.sub("", answer)).replace("\r\n", "\n").replace("\r", "\n")
+    text = _YES.sub("", without_marks(without_thoughts(answer)).lstrip()).replace("\r\n", "\n").replace("\r", "\n")
     text = _LINK.sub(r"\1", _IMAGE.sub("", text))
     text = _EMPHASIS.sub("", _HEADING.sub("", text))
     text = _INLINE_LIST.sub(":\n", text)

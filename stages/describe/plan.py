@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.common import paths, tables
 from stages.common.errors import UserError
+from stages.common.jsons import read_json
 from stages.common.params import Describe
 from stages.common.requests import Request
 from stages.common.responses import Records, read_log, sha256
@@ -22,6 +22,7 @@ class Plan:
 
     target: Path
     log: Path
+    prompts_file: Path
     records: Records
     found: Descriptions | None = None
     prompts: PromptSource | None = None
@@ -45,24 +46,21 @@ def make_plan(dataset: str, source: str, settings: Describe) -> Plan:
         found = check_descriptions(target)
         own = sha256(target.read_bytes()) in records.wrote
         if not own or not prompts.exists():
-            return Plan(target, log, records, found)
+            return Plan(target, log, prompts, records, found)
     prompt_source = _load_source(target, prompts)
     table, _ = tables.read_table(paths.classes(dataset), "classes")
     requests = build_requests(prompt_source, class_names(table), settings.model, dataset)
-    return Plan(target, log, records, None, prompt_source, tuple(requests))
+    return Plan(target, log, prompts, records, None, prompt_source, tuple(requests))
 
 
 def check_descriptions(path: Path) -> Descriptions:
     """Read a description file, whoever wrote it.
 
     Raises:
-        UserError: it is not JSON of the shape {class name: [sentence, ...]}.
+        UserError: it is not JSON of the shape {class name: [sentence, ...]}, or has a class twice.
     """
-    mend = "mend it, or move it away to have it made anew"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON in UTF-8 ({error}); {mend}") from None
+    mend = "correct it, or move it away to have it made anew"
+    found = read_json(path, mend)
     if not isinstance(found, dict):
         raise UserError(f"{path} must be {{class name: [sentence, ...]}}, not a {type(found).__name__}; {mend}")
     for name, texts in found.items():

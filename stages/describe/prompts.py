@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from stages.common.errors import UserError, nearest
 from stages.common.requests import Api, Request
 from stages.common.section import Count, Section
+from stages.common.yamls import load_yaml
 from stages.describe.clean import Parse
 
 Value = TypeVar("Value")
@@ -87,7 +88,7 @@ def load_source(path: Path) -> PromptSource:
         UserError: no such file, not YAML, an unknown or missing key, or a value that is not allowed.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

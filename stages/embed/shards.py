@@ -99,11 +99,16 @@ def plan_shards(
     require_same("rows", (images_path, len(image_ids) * candidates), rows, "run `dvc repro crop`")
     for index, batch in enumerate(file.iter_batches(candidates * images_per_shard)):
         first = index * images_per_shard
+        last = min(first + images_per_shard, len(image_ids))
         images = [
-            _image_views(image_id, content, batch.slice(place * candidates, candidates), max_views, boxes_path)
-            for place, (image_id, content) in enumerate(
-                zip(image_ids[first : first + images_per_shard], contents[first:], strict=False)
+            _image_views(
+                image_ids[row],
+                contents[row],
+                batch.slice((row - first) * candidates, candidates),
+                max_views,
+                boxes_path,
             )
+            for row in range(first, last)
         ]
         shard = {
             "index": index,

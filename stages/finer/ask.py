@@ -16,16 +16,16 @@ from typing import Any
 import pyarrow as pa
 
 from stages.common.endpoint import Failure, Outcome, api_key, ask_all, summarise
-from stages.common.errors import UserError, run
+from stages.common.errors import UserError, run, warn
 from stages.common.finer_params import Ask, sent
 from stages.common.responses import LogWriter, Records, Reply, read_log
 from stages.common.tables import Meta, make_meta, write_table
+from stages.common.thoughts import without_marks, without_thoughts
 from stages.finer import paths
 from stages.finer.answers import ANSWERS
-from stages.finer.attributes import class_concepts
+from stages.finer.attributes import read_by_class
 from stages.finer.classes import read_classes
 from stages.finer.cli import FinerJob, parse_finer_job
-from stages.finer.concept_answers import without_thinking
 from stages.finer.questions import ChatRequest, Lvlm, Question, Turn, build_questions
 from stages.finer.serve import checkpoint_hash, serving
 from stages.finer.unified import read_unified
@@ -42,10 +42,11 @@ REFUSED_BY_SERVER = ("HTTP 400", "HTTP 413", "HTTP 415", "HTTP 422")
 
 @dataclass(frozen=True)
 class Connection:
-    """Where an LVLM is reached."""
+    """Where an LVLM is reached; `vision` where the user says that it sees images."""
 
     url: str | None
     key: str
+    vision: bool = False
 
 
 def main() -> None:
@@ -112,7 +113,7 @@ def dataset_questions(job: FinerJob, dataset: str) -> list[Question]:
         raise UserError(
             f"{paths.unified(dataset, paths.TEST)} holds no image; lower finer.datasets.{dataset}.train_share"
         )
-    concepts = class_concepts(paths.attributes(dataset), classes)
+    concepts = read_by_class(paths.attributes_by_class(dataset), [entry.name for entry in classes])
     return build_questions(samples, concepts, job.finer.ask, job.params.seed, dataset)
 
 
@@ -138,16 +139,18 @@ def ask_dataset(
             asker.ask([question.first(lvlm) for question in questions])
             if not checked:
                 asker.check_sight(questions)
-            asker.ask([request for q in questions if (request := _second(q, lvlm, writer.records))])
+            asker.ask_second([request for q in questions if (request := _second(q, lvlm, writer.records))])
             records, refused, asked = writer.records, asker.refused, asker.received
     table = answers_table(questions, lvlm, records, refused)
     path = paths.answers(job.lvlm, dataset)
     write_table(path, table, answers_meta(job, lvlm, dataset))
     missing = Counter(reason for reason in table["missing"].to_pylist() if reason)
     lost = ", ".join(f"{count} {reason}" for reason, count in missing.most_common())
+    cut = sum(row["answer"] == "" and row["finish_reason"] == "length" for row in table.to_pylist())
+    limit = f"; {cut} were cut before their first word, at the limit of tokens (finer.ask.max_tokens)" if cut else ""
     return (
         f"{path}: {len(questions)} questions about {len({q.sample.idx for q in questions})} images, {asked} asked for "
-        f"now; missing: {lost or 'none'}"
+        f"now; missing: {lost or 'none'}{limit}"
     )
 
 
@@ -156,7 +159,7 @@ def _second(question: Question, lvlm: Lvlm, records: Records) -> ChatRequest | N
     if question.seek is None:
         return None
     reply = records.answers.get(question.first(lvlm).digest)
-    return question.second(lvlm, without_thinking(reply.answer)) if reply else None
+    return question.second(lvlm, without_thoughts(reply.answer)) if reply else None
 
 
 def refused_before(records: Records) -> dict[str, str]:
@@ -186,7 +189,7 @@ def _connection(job: FinerJob, lvlm: Lvlm) -> Iterator[Connection]:
         f"there is no key to ask '{job.lvlm}' with: set {endpoint.api_key_env} (any word for a server without keys), "
         f"or take '{job.lvlm}' out of finer.endpoints in params.yaml"
     )
-    yield Connection(endpoint.base_url, api_key(missing, endpoint.api_key_env, endpoint.base_url))
+    yield Connection(endpoint.base_url, api_key(missing, endpoint.api_key_env, endpoint.base_url), endpoint.vision)
 
 
 @dataclass
@@ -208,20 +211,43 @@ class _Asker:
         Raises:
             UserError: answers that are missing for another reason, or an endpoint that takes no image at all.
         """
+        outcome, wanted = self._send(requests)
+        self._check_images(requests, outcome.failures)
+        self._check_endpoint(outcome, requests, wanted)
+        for failure in outcome.failures:
+            self.refused[failure.request.digest] = f"{failure.reason}{_said(failure)}"
+
+    def ask_second(self, requests: Sequence[ChatRequest]) -> None:
+        """The same for ATTRSEEK's second turns: a server that refuses them all has taken every first one.
+
+        Raises:
+            UserError: answers that are missing for another reason than that they were refused.
+        """
+        outcome, wanted = self._send(requests)
+        self._check_endpoint(outcome, requests, wanted)
+        for failure in outcome.failures:
+            by_server = " in the second turn" if failure.reason in REFUSED_BY_SERVER else ""
+            self.refused[failure.request.digest] = f"{failure.reason}{by_server}{_said(failure)}"
+        refused = [failure for failure in outcome.failures if failure.reason in REFUSED_BY_SERVER]
+        if refused:
+            warn(
+                f"'{self.lvlm.key}' refuses the second turn of ATTRSEEK ({summarise(refused, 'image')}); these rows "
+                "have no answer, all others are kept. Once the server takes them (a longer context), run `python -m "
+                f"stages.finer.ask --lvlm {self.lvlm.key}`; or take attrseek out of finer.ask.prompting in params.yaml"
+            )
+
+    def _send(self, requests: Sequence[ChatRequest]) -> tuple[Outcome, int]:
+        """Ask for what is neither answered nor refused; how that went, and how many requests it was."""
         settled = self.log.records.answers.keys() | self.refused.keys()
         wanted = list({request.digest: request for request in requests if request.digest not in settled}.values())
         if not wanted:
-            return
+            return Outcome(), 0
         # An endpoint that has answered is up, and refuses what it refuses.
         own = REFUSED_BY_SERVER if self.log.records.answers else ()
         key, url = self.connection.key, self.connection.url
         outcome = ask_all(wanted, self.settings, key, self.log, url, own_faults=own, final=REFUSED)
         self.received += outcome.received
-        self._check_images(requests, outcome.failures)
-        self._check_endpoint(outcome, requests, len(wanted))
-        for failure in outcome.failures:
-            said = f": {failure.detail}" if failure.detail else ""
-            self.refused[failure.request.digest] = f"{failure.reason}{said}"
+        return outcome, len(wanted)
 
     def _check_images(self, requests: Sequence[ChatRequest], failures: Sequence[Failure]) -> None:
         """Refuse an endpoint that never took an image and now refused some."""
@@ -256,7 +282,8 @@ class _Asker:
     def check_sight(self, questions: Sequence[Question], images: int | None = None) -> bool:
         """Refuse an endpoint that drops images without a word: with its image a question must take more tokens.
 
-        Costs one answer, once a log. Endpoints that count no tokens are let pass with a line.
+        Costs one answer, once a log. Endpoints that count no tokens are let pass with a line, those of which the user
+        says that they see (`vision: true`) are shown the first images only.
 
         Args:
             images: how many are tried, the first; None: all.
@@ -271,6 +298,9 @@ class _Asker:
         if not by_image:
             return True
         tried = list(by_image.values())[::-1][:images]
+        if self.connection.vision:
+            self.ask(tried)
+            return True
         words = replace(tried[0], turns=(Turn("user", tried[0].turns[0].text),))
         self.ask([*tried, words])
         answers = self.log.records.answers
@@ -285,9 +315,19 @@ class _Asker:
         elif counts[0] <= counts[1]:
             raise UserError(
                 f"'{self.lvlm.key}' does not see images: a question took {counts[0]} tokens with its image and "
-                f"{counts[1]} without; name a vision-language model under finer in params.yaml"
+                f"{counts[1]} without; name a vision-language model under finer in params.yaml{self._say_so()}"
             )
         return True
+
+    def _say_so(self) -> str:
+        """The way out for an endpoint that sees and counts no images; a checkpoint that is served here counts them."""
+        if self.lvlm.weights:
+            return ""
+        return f", or, if it does see them, set `vision: true` in finer.endpoints.{self.lvlm.key}"
+
+
+def _said(failure: Failure) -> str:
+    return f": {failure.detail}" if failure.detail else ""
 
 
 def _prompt_tokens(reply: Reply | None) -> int | None:
@@ -303,8 +343,8 @@ def answers_table(questions: Sequence[Question], lvlm: Lvlm, records: Records, r
         lost = first.digest
         seen = None
         if question.seek is not None and reply is not None:
-            seen = without_thinking(reply.answer)
-            second = question.second(lvlm, seen)
+            said = without_thoughts(reply.answer)
+            seen, second = without_marks(said), question.second(lvlm, said)
             reply, lost = records.answers.get(second.digest), second.digest
         sample = question.sample
         rows.append(
@@ -321,7 +361,7 @@ def answers_table(questions: Sequence[Question], lvlm: Lvlm, records: Records, r
                 "told": question.told,
                 "question": question.text,
                 "attributes": seen,
-                "answer": without_thinking(reply.answer) if reply else None,
+                "answer": without_marks(without_thoughts(reply.answer)) if reply else None,
                 "finish_reason": reply.finish_reason if reply else None,
                 "missing": None if reply else refused[lost],
             }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from stages.common.errors import UserError, nearest, warn
+from stages.common.jsons import read_json
 from stages.common.names import spelling
 from stages.common.tables import write_text
 from stages.finer.classes import ClassLabels
@@ -75,16 +76,12 @@ def read_attributes(path: Path) -> list[Concept]:
         UserError: no such file, one that is not of the format, or two entries of one name.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing; put a published file there or run `dvc repro stages/finer/dvc.yaml`"
         ) from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); mend it or fetch it again") from None
-    if not isinstance(found, list):
-        raise UserError(f"{path} must hold {SHAPE}")
-    concepts = [_concept(path, place, entry) for place, entry in enumerate(found)]
+    concepts = _concepts(path, found)
     first: dict[frozenset[str], int] = {}
     for place, concept in enumerate(concepts):
         other = first.setdefault(_forms(concept.fine or (concept.name,)), place)
@@ -98,6 +95,28 @@ def read_attributes(path: Path) -> list[Concept]:
 
 def _forms(names: Iterable[str]) -> frozenset[str]:
     return frozenset(map(spelling, names))
+
+
+def read_by_class(path: Path, names: Sequence[str]) -> list[Concept]:
+    """The concepts by label in a file that `concepts` has made: one each class under its name.
+
+    Raises:
+        UserError: no such file, one that is not of the format, or one of other classes.
+    """
+    make = f"run `dvc repro stages/finer/dvc.yaml:concepts@{path.stem}`"
+    try:
+        concepts = _concepts(path, read_json(path, make))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; {make}") from None
+    if [concept.name for concept in concepts] != list(names):
+        raise UserError(f"{path} is not of the present classes; {make}")
+    return concepts
+
+
+def _concepts(path: Path, found: Any) -> list[Concept]:
+    if not isinstance(found, list):
+        raise UserError(f"{path} must hold {SHAPE}")
+    return [_concept(path, place, entry) for place, entry in enumerate(found)]
 
 
 def _concept(path: Path, place: int, entry: Any) -> Concept:

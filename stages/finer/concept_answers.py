@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stages.common.finer_params import Concepts, sent
 from stages.common.requests import Request
+from stages.common.thoughts import without_marks, without_thoughts
 from stages.finer.attributes import Attributes
 
 SYSTEM = (
@@ -118,7 +119,7 @@ def parse_attributes(answer: str) -> tuple[Attributes, Counter[str]]:
     Raises:
         NoAttributes: neither JSON of the schema, nor a heading with a required attribute under it.
     """
-    text = without_thinking(answer).strip()
+    text = without_marks(without_thoughts(answer)).strip()
     found = _from_json(text) or _from_lists(text)
     dropped: Counter[str] = Counter()
     required = _clean(found.required, set(), dropped)
@@ -126,15 +127,6 @@ def parse_attributes(answer: str) -> tuple[Attributes, Counter[str]]:
     if not required:
         raise NoAttributes("no required attribute in it")
     return Attributes(required, likely), dropped
-
-
-def without_thinking(answer: str) -> str:
-    """The answer without what a reasoning model thought before it.
-
-    The thoughts begin with the answer where the chat template opens them, and an answer that was cut while the model
-    thought has none.
-    """
-    return answer.rpartition("</think>")[2].partition("<think>")[0]
 
 
 def clean_attributes(items: list[str]) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from stages.common.errors import UserError, nearest, warn
+from stages.common.jsons import parse_json
 from stages.common.names import spelling
 
 WANTED = ("description", "design")
@@ -39,13 +39,13 @@ def read_texts(path: Path, names: Sequence[str]) -> dict[str, str]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line.encode(), f"{path}, line {number}", "correct the line")
             name, text = record["name"], record["text"]
             right = isinstance(name, str) and isinstance(text, str)
-        except (ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             right = False
         if not right:
-            raise UserError(f'{path}, line {number}: expected {{"name": "...", "text": "..."}}; mend the line')
+            raise UserError(f'{path}, line {number}: expected {{"name": "...", "text": "..."}}; correct the line')
         known = class_of.get(spelling(name))
         if known is None:
             unknown.append(f"'{name}'{nearest(name, list(names))}")

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from stages.common import paths as common_paths
 from stages.common import tables
-from stages.common.endpoint import api_key, ask_all, summarise
+from stages.common.endpoint import NOT_TAKEN, api_key, ask_all, summarise
 from stages.common.errors import UserError, run, warn
+from stages.common.experiments import check_asking
 from stages.common.finer_params import Concepts
 from stages.common.requests import Request
 from stages.common.responses import LogWriter, Records, ensure_log, read_log, sha256
@@ -38,6 +39,12 @@ COMMON_NAMES = "inaturalist"
 """The reader whose classes have a common name beside the binomial: FINER asks about both."""
 
 
+OWN_SETTINGS = (
+    "; finer.concepts says what is sent: `structured: false` asks for no schema, `settings` of "
+    "{max_tokens: null, max_completion_tokens: 600} takes one key out and adds another"
+)
+
+
 def main() -> None:
     job = parse_finer_job("finer.concepts", __doc__, "dataset")
     print(make_concepts(job))
@@ -48,7 +55,7 @@ def make_concepts(job: FinerJob) -> str:
 
     Raises:
         UserError: a file there that is not of its format or lacks a class, no API key, or answers that could not be
-            got or hold no attributes.
+            got or hold no attributes. Or this is an experiment's folder, and it would have to ask.
     """
     target, log = paths.attributes(job.dataset), paths.concept_responses(job.dataset)
     classes = read_classes(job.dataset)
@@ -64,13 +71,20 @@ def make_concepts(job: FinerJob) -> str:
         entry.name: [*concept.binomial.required, *concept.binomial.likely]
         for entry, concept in zip(classes, concepts, strict=True)
     }
-    # Under the classes' own names: several may have one concept.
-    renamed = [replace(c, id=label, name=classes[label].name, fine=()) for label, c in enumerate(concepts)]
-    write_attributes(paths.attributes_by_class(job.dataset), renamed)
-    _write_own(common_paths.descriptions(job.dataset, "finer"), described, log)
+    # Under the class's name, because several classes may share a concept (an aircraft's family).
+    by_class = [replace(concept, id=label, name=classes[label].name, fine=()) for label, concept in enumerate(concepts)]
+    write_attributes(paths.attributes_by_class(job.dataset), by_class)
+    source = common_paths.descriptions(job.dataset, "finer")
+    _check_experiment(job, source, records, asks=False)
+    _write_own(source, described, log)
     required = sum(len(concept.binomial.required) for concept in concepts)
     likely = sum(len(concept.binomial.likely) for concept in concepts)
     return f"{said}; {required} required and {likely} likely attributes of {len(classes)} classes"
+
+
+def _check_experiment(job: FinerJob, target: Path, records: Records, *, asks: bool) -> None:
+    told, key = job.finer.concepts.ask_in_experiments, "finer.concepts.ask_in_experiments"
+    check_asking(target, asks=asks, wrote=records.wrote, told=told, key=key)
 
 
 def _write_own(target: Path, described: dict[str, list[str]], log: Path) -> None:
@@ -105,6 +119,7 @@ def _ask_and_write(job: FinerJob, classes: Sequence[ClassLabels], target: Path, 
     texts = read_texts(texts_path, [entry.name for entry in classes])
     questions = _questions(job, classes, texts)
     missing = [q.request for q in questions if q.request.digest not in records.answers]
+    _check_experiment(job, target, records, asks=bool(missing))
     if missing:
         records = _ask(missing, job, target, log)
     found, dropped = _parse(questions, records, target, log)
@@ -155,10 +170,11 @@ def _ask(missing: list[Request], job: FinerJob, target: Path, log: Path) -> Reco
         outcome = ask_all(wanted, job.params.describe, key, writer)
         if outcome.failures:
             gave_up = f"{outcome.gave_up}, so asking stopped: " if outcome.gave_up else ""
+            not_taken = any(failure.reason in NOT_TAKEN for failure in outcome.failures)
             raise UserError(
                 f"{target} is not written, {len(wanted) - outcome.received} of {len(wanted)} answers are missing: "
                 f"{gave_up}{summarise(outcome.failures, 'concept')}; the {outcome.received} received are kept in "
-                f"{log}, and a rerun asks only for the rest"
+                f"{log}, and a rerun asks only for the rest{OWN_SETTINGS if not_taken else ''}"
             )
         return writer.records
 
@@ -169,20 +185,23 @@ def _parse(
     """Attributes by (label, whether of the common name), and what was dropped."""
     found: dict[tuple[int, bool], Attributes] = {}
     dropped: Counter[str] = Counter()
-    empty = []
+    empty, cut = [], 0
     for question in questions:
+        reply = records.answers[question.request.digest]
         try:
-            attributes, lost = parse_attributes(records.answers[question.request.digest].answer)
+            attributes, lost = parse_attributes(reply.answer)
         except NoAttributes:
             empty.append(question.request.name)
+            cut += reply.finish_reason == "length"
             continue
         found[question.label, question.common] = attributes
         dropped += lost
     if empty:
+        limit = f"; {cut} of them were cut at the limit, which `settings: {{max_tokens: 4000}}` raises" if cut else ""
         raise UserError(
             f"{target} is not written: {len(empty)} of {len(questions)} answers in {log} hold no required attribute "
             f"({', '.join(repr(name) for name in empty[:10])}); change finer.concepts in params.yaml (structured, "
-            "model), or give these concepts texts"
+            f"model, settings), or give these concepts texts{limit}"
         )
     return found, dropped
 

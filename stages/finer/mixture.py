@@ -17,7 +17,7 @@ from stages.common.finer_params import Finer
 from stages.common.seeding import generator
 from stages.common.tables import make_meta, write_json, write_table
 from stages.finer import paths
-from stages.finer.attributes import class_concepts
+from stages.finer.attributes import read_by_class
 from stages.finer.classes import ClassLabels, read_classes
 from stages.finer.cli import parse_finer_job
 from stages.finer.conversations import CHAT, Entry, attribute_conversation, chat_row, direct_conversation, read_mix
@@ -136,7 +136,7 @@ def collect(seed: int, finer: Finer) -> tuple[dict[str, list[Entry]], dict[str, 
         answers = list(dict.fromkeys(map(answer_of, classes)))
         drawn = set(held_out_classes(seed, dataset, answers, settings.held_out_classes))
         held_out = [found.name for found in classes if answer_of(found) in drawn]
-        concepts = class_concepts(paths.attributes(dataset), classes)
+        concepts = read_by_class(paths.attributes_by_class(dataset), [found.name for found in classes])
         samples = read_unified(paths.unified(dataset, paths.TRAIN), dataset, [found.fine for found in classes])
         required = [concept.binomial.required for concept in concepts]
         found, seen = dataset_conversations(seed, dataset, classes, samples, required, held_out, settings.per_dataset)

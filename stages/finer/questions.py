@@ -28,8 +28,10 @@ class Turn:
     picture: Picture | None = None
 
     def message(self) -> dict[str, Any]:
-        parts = [self.picture.part()] if self.picture else []
-        return {"role": self.role, "content": [*parts, {"type": "text", "text": self.text}]}
+        """As it is sent: text alone as a string, because many servers take nothing else from an assistant."""
+        if self.picture is None:
+            return {"role": self.role, "content": self.text}
+        return {"role": self.role, "content": [self.picture.part(), {"type": "text", "text": self.text}]}
 
     def identity(self) -> list[str | None]:
         return [self.role, self.text, self.picture.content if self.picture else None]

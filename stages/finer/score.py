@@ -22,7 +22,7 @@ from stages.common.params import Params, load_params
 from stages.common.tables import Meta, make_meta, read_table, write_json, write_table
 from stages.finer import paths, scoring
 from stages.finer.answers import ANSWERS
-from stages.finer.attributes import Concept, match_concepts, read_attributes
+from stages.finer.attributes import Concept, read_by_class
 from stages.finer.classes import ClassLabels, read_classes
 from stages.finer.cli import check_finer
 from stages.finer.generation import Encode, asked_for_attributes, collect, generation_figures
@@ -109,8 +109,7 @@ class Known:
     @cached_property
     def concepts(self) -> list[Concept]:
         """By label."""
-        file = paths.attributes(self.dataset)
-        return match_concepts(file, read_attributes(file), self.classes)
+        return read_by_class(paths.attributes_by_class(self.dataset), [known.name for known in self.classes])
 
     @cached_property
     def parts(self) -> Parts | None:

@@ -14,23 +14,25 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
-PREFIX = "Answer:"
-MARKERS = ("</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<eos>", "<end_of_turn>")
-"""What models of different families end a turn with, and some servers leave in. The published code knows the first."""
+from stages.common.thoughts import without_marks
 
+PREFIX = "Answer:"
 ANSWER_WORDS, GOLD_WORDS = 20, 10
 """Normalised words of an answer in which a gold is looked for, and those of a gold that F1 compares (published)."""
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _HYPHENS = re.compile("[-\u2010-\u2015\u2212]")
-_MARKERS = re.compile("|".join(map(re.escape, MARKERS)))
 
 
 def extract_answer(text: str) -> str:
-    """What follows the first "Answer:", or the whole text; without end-of-sequence markers and white space around."""
+    """What follows the first "Answer:", or the whole text; without end-of-sequence markers and white space around.
+
+    The text is an answer without thoughts (`without_thoughts`), in which a model may say "Answer:" as well. Boxes are
+    removed as end-of-sequence markers are, of which the published code knows "</s>" alone.
+    """
     _, found, after = text.partition(PREFIX)
-    return _MARKERS.sub("", after if found else text).strip()
+    return without_marks(after if found else text).strip()
 
 
 @lru_cache(maxsize=1 << 16)

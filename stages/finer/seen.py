@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from stages.finer.concept_answers import clean_attributes, says_none, without_thinking
+from stages.common.thoughts import without_thoughts
+from stages.finer.concept_answers import clean_attributes, says_none
 from stages.finer.scoring import extract_answer
 
 HEADING = re.compile(r":\s*$")
@@ -15,7 +16,7 @@ def split_attributes(text: str) -> list[str]:
 
     Bullets, numbers, Markdown, "none" and repetitions are dropped, as are headings.
     """
-    body = extract_answer(without_thinking(text))
+    body = extract_answer(without_thoughts(text))
     lines = [line for line in body.splitlines() if not HEADING.search(line)]
     pieces = [piece for line in lines for piece in line.split(";") if piece.strip()]
     if len(pieces) == 1 and not says_none(pieces[0]):

@@ -22,7 +22,7 @@ from stages.common.params import Params
 from stages.common.seeding import generator
 from stages.common.tables import digest, replacing, write_json
 from stages.finer import paths
-from stages.finer.attributes import read_attributes
+from stages.finer.attributes import read_by_class
 from stages.finer.classes import read_classes
 from stages.finer.llava import save_checkpoint, save_whole
 from stages.finer.made import code_digest, images_digest
@@ -65,9 +65,10 @@ def read_species(dataset: str) -> list[Species]:
     Raises:
         UserError: a class without family or superordinate; files that are missing or not of their format.
     """
-    concepts = read_attributes(paths.attributes_by_class(dataset))
+    classes = read_classes(dataset)
+    concepts = read_by_class(paths.attributes_by_class(dataset), [known.name for known in classes])
     found = []
-    for known, concept in zip(read_classes(dataset), concepts, strict=True):
+    for known, concept in zip(classes, concepts, strict=True):
         if not known.coarse or not known.superordinate:
             raise UserError(
                 f"toy: class '{known.name}' of {dataset} has no coarse or superordinate label to be told by"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 
 from stages.common.errors import UserError, warn
+from stages.common.jsons import read_json
 from stages.common.names import spelling
 from stages.common.params import FINER_SOURCE, template
 
@@ -32,14 +32,12 @@ def read_descriptions(path: Path) -> dict[str, list[str]]:
         UserError: no such file, or not of that shape.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except FileNotFoundError:
         stage = "describe"
         if path.stem == FINER_SOURCE:
             stage = f"stages/finer/dvc.yaml:concepts@{path.parent.name}"
         raise UserError(f"{path} is missing; put a published file there or run `dvc repro {stage}`") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error})") from None
     right = isinstance(found, dict) and all(
         isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in found.values()
     )
@@ -63,11 +61,9 @@ def read_templates(templates: Sequence[str] | str, folder: Path) -> list[str]:
     if folder.resolve() not in path.resolve().parents:
         warn(f"{path}: DVC does not watch this file; put it into {folder}, or run `dvc repro -f` after changing it")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path, "fix it or fetch it again")
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `templates` of the data set in params.yaml names it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error})") from None
     if not isinstance(found, list) or not found or not all(isinstance(text, str) for text in found):
         raise UserError(f'{path} must hold a list of templates: ["a photo of a {{}}.", ...]')
     try:

@@ -47,11 +47,13 @@ def summary(params: Params) -> None:
 
 
 def _read(dataset: str, model: str, metrics: Path, *, demo: bool) -> Result:
-    """Metrics travel with git, predictions with a DVC remote: these may be absent."""
+    """Metrics travel with git, predictions and classes with a DVC remote: these may be absent."""
     predictions = paths.predictions(dataset, model)
     meta = tables.read_meta(predictions, "predictions") if predictions.exists() else {}
     beside = paths.attrseek(dataset, model) / "metrics.json"
-    return read_result(dataset, model, metrics, meta, demo=demo, beside=beside)
+    table = paths.classes(dataset)
+    classes = tables.open_parquet(table).metadata.num_rows if table.exists() else None
+    return read_result(dataset, model, metrics, meta, demo=demo, beside=beside, classes=classes)
 
 
 def _say_where(folder: Path) -> None:

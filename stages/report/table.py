@@ -37,6 +37,8 @@ INGREDIENTS: dict[str, tuple[str, str]] = {
 
 HEADINGS = ("method", "top-1", "top-5", "views", "texts", "images", "runs")
 NUMERIC = {"top-1", "top-5", "images", "runs"}
+TOP = 5
+NOTHING = "-"
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Result:
     demo: bool
     missing: list[str]
     """Methods that were asked for and not scored."""
+    classes: int | None = None
+    """How many there are, where known."""
 
     @property
     def best(self) -> float:
@@ -103,7 +107,14 @@ class Result:
 
 
 def read_result(
-    dataset: str, model: str, metrics: Path, predictions: Meta, *, demo: bool, beside: Path | None = None
+    dataset: str,
+    model: str,
+    metrics: Path,
+    predictions: Meta,
+    *,
+    demo: bool,
+    beside: Path | None = None,
+    classes: int | None = None,
 ) -> Result:
     """Read `metrics.json`.
 
@@ -112,6 +123,7 @@ def read_result(
         predictions: the `bifta` object of the predictions, or empty where they are not at hand: then the model's tag
             and weights are not named.
         demo: whether the data set is the embedded demo.
+        classes: how many the data set has, where known.
 
     Raises:
         UserError: the file is missing, is no JSON or holds no method.
@@ -141,6 +153,7 @@ def read_result(
         untrained=UNTRAINED in (raw.get("weights"), encoder.get("pretrained"), encoder.get("weights")),
         demo=demo,
         missing=[method for method in asked if method not in raw],
+        classes=classes,
     )
 
 
@@ -153,7 +166,7 @@ def markdown(result: Result, notes: Sequence[str] = ()) -> str:
     lines.append("|" + "|".join("---:" if heading in NUMERIC else "---" for heading in HEADINGS) + "|")
     for row in result.rows:
         top1 = _top1(row)
-        lines.append(_markdown_row(_cells(row, f"**{top1}**" if row.top1 == result.best else top1)))
+        lines.append(_markdown_row(_cells(result, row, f"**{top1}**" if row.top1 == result.best else top1)))
     lines += ["", "Top-1 and top-5 in percent; ± is the standard deviation of top-1 over runs."]
     for note in notes:
         lines += ["", note]
@@ -164,7 +177,7 @@ def plain(result: Result) -> str:
     """The table as aligned text, at most 100 columns with the usual names; `*` marks the best top-1."""
     cells: list[tuple[str, ...]] = [HEADINGS]
     digits = max(len(f"{row.top1:.2f}") for row in result.rows)
-    cells += [_cells(row, _top1(row, digits) + ("*" if row.top1 == result.best else "")) for row in result.rows]
+    cells += [_cells(result, row, _top1(row, digits) + ("*" if row.top1 == result.best else "")) for row in result.rows]
     widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
     # Top-1 is aligned at its point, which a deviation follows in some rows only.
     right = [heading in NUMERIC and heading != "top-1" for heading in HEADINGS]
@@ -214,8 +227,10 @@ def _top1(row: Row, digits: int = 0) -> str:
     return f"{row.top1:{digits}.2f}" + (f" ± {row.std:.2f}" if row.runs > 1 else "")
 
 
-def _cells(row: Row, top1: str) -> tuple[str, ...]:
-    return (row.method, top1, f"{row.top5:.2f}", row.views, row.texts, str(row.images), str(row.runs))
+def _cells(result: Result, row: Row, top1: str) -> tuple[str, ...]:
+    """The cells of a row; top-5 is a dash where there are fewer than five classes, so that every answer is in it."""
+    top5 = NOTHING if result.classes is not None and result.classes < TOP else f"{row.top5:.2f}"
+    return (row.method, top1, top5, row.views, row.texts, str(row.images), str(row.runs))
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

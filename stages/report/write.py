@@ -37,9 +37,8 @@ def write_report(dataset: str, model: str, picture_count: int) -> Result:
         "run `dvc repro`",
     )
     parameters = images_meta["parameters"]
-    result = table.read_result(
-        dataset, model, paths.metrics(dataset, model), meta, demo=parameters.get("reader") == "demo"
-    )
+    demo = parameters.get("reader") == "demo"
+    result = table.read_result(dataset, model, paths.metrics(dataset, model), meta, demo=demo, classes=len(classes))
     folder = paths.report(dataset, model)
     names = votes.class_names(pl.DataFrame(classes))
 

@@ -1,0 +1,172 @@
+"""What a server sent in reply to a request: the answer in it, or why there is none."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from typing import Any
+
+from stages.common.responses import Reply
+
+NO_ANSWER = ("HTML and no answer", "an event stream and no answer", "broken JSON", "no completion", "no choices")
+"""Reasons of replies that no working endpoint gives to a request."""
+
+FAULTS = ("error", "abort")
+"""Values of `finish_reason` by which a server says that it failed, and not the model."""
+
+BAD_GATEWAY = 502
+
+_UNSEEN = re.compile(r"<(script|style)\b.*?(?:</\1>|\Z)|<!--.*?(?:-->|\Z)|<[^>]*>", re.DOTALL | re.IGNORECASE)
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Unusable(Exception):
+    """A reply that arrived and cannot be used.
+
+    Its text is the reason, `usage` what it cost where that is known, `detail` what the server said; that may hold the
+    key.
+    """
+
+    def __init__(self, reason: str, usage: dict[str, int] | None = None, detail: str = "") -> None:
+        super().__init__(reason)
+        self.usage = usage or {}
+        self.detail = detail
+
+
+def read_reply(content: bytes) -> Reply:
+    """The answer in the body of a chat completion or completion.
+
+    The client itself does not check what it received, so that is done here, on the bytes. An answer of which nothing
+    came because the limit of tokens was reached (`finish_reason` "length") is an empty answer, whether the server
+    sends null, an empty string or parts without text.
+
+    Raises:
+        Unusable: no whole UTF-8 JSON of that shape, no choices, no text, or held back by a content filter.
+    """
+    body = _body(content)
+    usage = _usage(body.get("usage"))
+    choices = body.get("choices")
+    if not choices:
+        raise Unusable("no choices", usage, words(content))
+    if not isinstance(choices, list) or not isinstance(choices[0], dict):
+        raise Unusable("no completion", usage, words(content))
+    choice = choices[0]
+    finish_reason = choice.get("finish_reason")
+    if finish_reason == "content_filter":
+        raise Unusable("content filter", usage)
+    message = choice.get("message")
+    said = message if isinstance(message, dict) else {"content": choice.get("text")}
+    answer = _text(said.get("content"))
+    if not answer and (said.get("refusal") or _refuses(said.get("content"))):
+        raise Unusable("refused", usage)
+    if answer is None:
+        if finish_reason != "length":
+            raise Unusable("no text", usage)
+        answer = ""
+    return Reply(answer, finish_reason if isinstance(finish_reason, str) else None, usage)
+
+
+def server_fault(content: bytes) -> tuple[int, dict[str, Any]] | None:
+    """A fault that a server reports with HTTP 200: the status that it should have sent, and `{message, code}`."""
+    try:
+        body = _body(content)
+    except Unusable:
+        return None
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+    error = body.get("error") or (body if body.get("object") == "error" else None)
+    if choice:
+        if choice.get("finish_reason") not in FAULTS:
+            return None
+        error = choice.get("error") or error or "the server failed and does not say why"
+    if not error:
+        return None
+    said = error if isinstance(error, dict) else {"message": error}
+    code = str(said.get("code"))
+    status = int(code) if re.fullmatch("[45][0-9]{2}", code) else BAD_GATEWAY
+    return status, {"message": _some_text(said.get("message") or said), "code": said.get("code")}
+
+
+def words(content: bytes) -> str:
+    """What a person reads in a server's reply of any kind: an error's message, a page's or a stream's text."""
+    text = content.decode(errors="replace").removeprefix("\ufeff").strip()
+    if _is_stream(text):
+        found = re.search(r"^data:.*\berror\b.*$", text, re.MULTILINE | re.IGNORECASE)
+        return _message(found[0].removeprefix("data:")) if found else text
+    if text.startswith("<"):
+        return html.unescape(_UNSEEN.sub(" ", text)).strip()
+    return _message(text)
+
+
+def _body(content: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        start = content.decode(errors="replace").removeprefix("\ufeff").lstrip()
+        if start.startswith("<"):
+            reason = "HTML and no answer"
+        else:
+            reason = "an event stream and no answer" if _is_stream(start) else "broken JSON"
+        raise Unusable(reason, detail=words(content)) from None
+    if not isinstance(body, dict):
+        raise Unusable("no completion", detail=words(content))
+    return body
+
+
+def _is_stream(text: str) -> bool:
+    return re.match(r"(?:data|event|id|retry)?:", text) is not None
+
+
+def _message(text: str) -> str:
+    """The message in a JSON object that reports an error; the text itself where it is another."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    for key in ("error", "message", "detail"):
+        if isinstance(found, dict) and found.get(key):
+            found = found[key]
+    return _some_text(found)
+
+
+def _some_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _usage(found: Any) -> dict[str, int]:
+    """Counts of tokens; some servers send them as floats, and none that counts says 0 of a prompt."""
+    counts = found.items() if isinstance(found, dict) else ()
+    usage = {
+        key: int(value)
+        for key, value in counts
+        if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+    }
+    if usage.get("prompt_tokens") == 0:
+        del usage["prompt_tokens"]
+    return usage
+
+
+def _text(content: Any) -> str | None:
+    """The text of a message; of one in parts, the text parts, without thoughts, images and calls of tools."""
+    if isinstance(content, dict):
+        content = [content]
+    if isinstance(content, list):
+        pieces = [piece for piece in map(_part, content) if piece is not None]
+        content = "".join(pieces) if pieces else None
+    if not isinstance(content, str):
+        return None
+    return _LONE_SURROGATE.sub("\ufffd", content)  # half of a character, which no file can hold
+
+
+def _part(part: Any) -> str | None:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, dict) and part.get("type", "text") in ("text", "output_text"):
+        text = part.get("text")
+        return text if isinstance(text, str) else None
+    return None
+
+
+def _refuses(content: Any) -> bool:
+    return isinstance(content, list) and any(isinstance(part, dict) and part.get("refusal") for part in content)

@@ -1,0 +1,86 @@
+"""What a reasoning model thought, and the marks that servers leave in an answer: neither is part of the answer.
+
+`describe` and FINER read every answer through these functions. The response logs keep the answers as they came.
+"""
+
+from __future__ import annotations
+
+import re
+
+END_MARKS = (
+    *("</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<|return|>", "<eos>", "<end_of_turn>"),
+    *("<|end_of_text|>", "<|END_OF_TURN_TOKEN|>"),
+)
+"""What models of different families end a turn with, and some servers leave in."""
+
+_NAMES = r"(?:\w+:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis)"
+_HEADER = r"(?:[^<]*(?:<\|constrain\|>[^<]*)?(?:<\|message\|>|<\|?\w*\|?\Z)|\s*<\|constrain\|>[^<]*\Z)?"  # or cut
+_OPENING = (
+    rf"<\|?{_NAMES}\b[^<>]*>",  # DeepSeek, Qwen, GLM; <thinking>; <seed:think>
+    r"<\|(?:begin_of|start)_(?:thought|thinking)\|>",  # OpenThinker, Command A
+    r"◁think(?:ing)?▷",  # Kimi
+    r"\[think(?:ing)?\]",  # Magistral
+    r"<unused94>(?:thought)?",  # MedGemma
+    rf"<\|channel\|>(?!\s*final\b){_HEADER}",  # gpt-oss: every channel but the last
+    r"\A\s*(?:analysis|commentary)\s*<\|message\|>",  # where the prompt begins the header
+    r"<\|channel>\s*thought",
+    r"(?-i:\A\s*analysis(?=[A-Z]))",  # gpt-oss behind a server that drops the special tokens
+    r"\A\s*here(?:'s| is) my thought process:?",  # Granite
+)
+_CLOSING = (
+    rf"<\|?/{_NAMES}\s*\|?>",
+    r"<\|end_of_thought\|>|<\|end_(?:thought|thinking)\|>",
+    r"◁/think(?:ing)?▷",
+    r"\[/think(?:ing)?\]",
+    r"<unused95>",
+    rf"<\|channel\|>\s*final\b{_HEADER}",
+    r"\A\s*(?:final\s*)?<\|message\|>",
+    r"<channel\|>",
+    r"<\|start\|>\s*assistant",  # another message: the one before was not the answer
+    r"assistantfinal",
+    r"here(?:'s| is) my response:?",
+    # What is marked as the answer ends a thought that was not closed.
+    r"<(?:answer|response|final_answer|conclusion)>|<\|begin_of_solution\|>|<\|start_response\|>",
+)
+_MARK = re.compile(rf"(?P<closing>{'|'.join(_CLOSING)})|{'|'.join(_OPENING)}", re.IGNORECASE)
+_WHOLE_MARKS = ("<think>", "<thinking>", "◁think▷", "[THINK]", "<|channel|>", "<|start|>assistant", "<unused94>")
+
+_BOXED = re.compile(r"\\boxed\s*\{(?:\s*\\text\s*\{([^{}]*)\}\s*|([^{}]*))\}")
+_ANSWER_MARKS = re.compile(
+    "|".join(map(re.escape, END_MARKS)) + r"|</?(?:answer|response|final_answer|conclusion)>"
+    r"|<\|(?:begin|end)_of_(?:box|solution)\|>|<\|(?:start|end)_response\|>"
+    r"|[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd]",
+    re.IGNORECASE,
+)
+
+
+def without_thoughts(answer: str) -> str:
+    """The answer without what a reasoning model thought, in whichever marks.
+
+    Thoughts begin with the answer where the chat template opens them, and last to its end where it was cut while the
+    model thought. Where a model thinks several times, the answer is the last that it says outside its thoughts.
+    """
+    said: list[str] = []
+    start, thinking = 0, False
+    text = answer.partition("<|return|>")[0]
+    for mark in _MARK.finditer(text):
+        if mark["closing"]:
+            if not thinking:
+                said.clear()  # all of it was thought
+            start, thinking = mark.end(), False
+        elif not thinking:
+            said.append(text[start : mark.start()])
+            thinking = True
+    if not thinking:
+        said.append(text[start:])
+    last = next((part for part in reversed(said) if part.strip()), "")
+    begun = last.strip().casefold()
+    return "" if any(mark.casefold().startswith(begun) for mark in _WHOLE_MARKS) else last
+
+
+def without_marks(answer: str) -> str:
+    """The answer without boxes, answer tags, ends of turns, control characters and halves of characters.
+
+    What boxes and tags enclose stays.
+    """
+    return _ANSWER_MARKS.sub("", _BOXED.sub(lambda box: box[1] or box[2] or "", answer))

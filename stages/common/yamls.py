@@ -1,0 +1,43 @@
+"""Reading YAML that people write.
+
+PyYAML keeps the last of two equal keys without a word, and reads halves of characters, which no file can hold. Both are
+refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node: yaml.ScalarNode = super().compose_scalar_node(anchor)
+        if re.search("[\ud800-\udfff]", node.value):
+            line = node.start_mark.line + 1
+            problem = f"the text in line {line} has half of a character; write the character itself in place of \\u"
+            raise yaml.MarkedYAMLError(problem=problem)
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], Any] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+                continue
+            other = first.setdefault((key.tag, key.value), key)
+            if other is not key:
+                lines = f"line {other.start_mark.line + 1} and line {key.start_mark.line + 1}"
+                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' is there twice, at {lines}; keep one")
+        return node
+
+
+def load_yaml(text: str) -> Any:
+    """The value in a YAML text.
+
+    Raises:
+        yaml.YAMLError: not YAML, a mapping that has a key twice, or half of a character; names key and lines.
+    """
+    return yaml.load(text, Loader=_Loader)
