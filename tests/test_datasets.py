@@ -35,7 +35,7 @@ from miniatures import (
 )
 from PIL import Image
 from scipy.io import savemat  # type: ignore[import-untyped]
-from test_finer_dependencies import PLUMBING, imported
+from test_dependencies import PLUMBING, imported
 
 from stages.common.errors import UserError
 from stages.common.params import Columns

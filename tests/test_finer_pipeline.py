@@ -52,7 +52,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Project:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
     (folder / "descriptions/demo").mkdir()
-    for name in ("attributes.json", "cupl.json"):
+    for name in ("attributes.json", "cupl.json", "finer.json"):
         shutil.copy(ROOT / "descriptions/demo" / name, folder / "descriptions/demo" / name)
     made = Project(folder)
     made.edit(very_small)
