@@ -299,13 +299,23 @@ def test_several_configurations_are_refused(file: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("label", [b'{"label": 3}', b"[0]", b"['cat']"])
 def test_structured_labels_are_refused(label: bytes, tmp_path: Path) -> None:
-    make_tar(tmp_path / "tars/0.tar", {"1.jpg": JPEG, "1.json": label})
+    make_tar(tmp_path / "tars/0.tar", {"1.jpg": JPEG, "1.txt": label})
     with pytest.raises(UserError, match=r"the label is a structure, .*; a label is a name or a number"):
-        read("webdataset", tmp_path / "tars", columns=Columns(label="json"))
+        read("webdataset", tmp_path / "tars", columns=Columns(label="txt"))
     put(tmp_path, "a.jpg")
     pl.DataFrame({"image": ["a.jpg"], "label": [label.decode()]}).write_csv(tmp_path / "m.csv")
     with pytest.raises(UserError, match=r"the column 'label' holds .*; expected one name or number a row"):
         read("manifest", tmp_path, manifest="m.csv")
+
+
+def test_labels_that_are_json_values(tmp_path: Path) -> None:
+    make_tar(tmp_path / "tars/0.tar", {"1.jpg": JPEG, "1.json": b'"cat"', "2.jpg": JPEG, "2.json": b"3"})
+    assert read("webdataset", tmp_path / "tars", columns=Columns(label="json")).names == ["3", "cat"]
+    refused = {b"{": "'1.json' is not JSON", b"null": "the label is null", b'{"label": 3}': "the label is a structure"}
+    for label, match in refused.items():
+        make_tar(tmp_path / "tars/0.tar", {"1.jpg": JPEG, "1.json": label})
+        with pytest.raises(UserError, match=match):
+            read("webdataset", tmp_path / "tars", columns=Columns(label="json"))
 
 
 @pytest.mark.parametrize("labels", [[["cat"], ["dog"]], [{"label": 3}, {"label": 4}]])

@@ -56,7 +56,9 @@ READERS: dict[str, Reader] = {
     "huggingface": Reader(read_huggingface, "the *.parquet of a Hugging Face data set, with image bytes"),
     # ImageNet and its relatives.
     "imagenet": Reader(
-        imagenet_folders(places=["{split}", "ILSVRC/Data/CLS-LOC/{split}"], splits=["val", "train"]),
+        imagenet_folders(
+            places=["{split}", "ILSVRC/Data/CLS-LOC/{split}", "Data/CLS-LOC/{split}"], splits=["val", "train"]
+        ),
         "val/ (or train/) with 1000 folders named by WordNet id",
         "image-net.org; its flat validation images are sorted into folders by their ground truth",
         templates=IMAGENET_TEMPLATES,

@@ -51,6 +51,8 @@ def label_text(value: object) -> str:
     Raises:
         ValueError: it is a structure, such as {"label": 3} or [0].
     """
+    if value is None:
+        raise ValueError("the label is null; a label is a name or a number")
     if isinstance(value, bytes):
         value = value.decode("utf-8")
     if isinstance(value, float) and value.is_integer():

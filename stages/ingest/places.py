@@ -107,7 +107,8 @@ def find_split(
     for folder in filter(holds, named):
         return folder, split
     if holds(root):
-        said = said_split(Path(os.path.abspath(root)).name, splits)
+        # The root may be a link to the folder.
+        said = said_split(Path(os.path.abspath(root)).name, splits) or said_split(root.resolve().name, splits)
         if request.split is not None and said not in (None, split):
             raise UserError(
                 f"'{root}' is the folder of the split '{said}', but `split` is '{split}'; set split: {said}, or set "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -147,15 +148,17 @@ def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _label(data: bytes, shard: Path, name: str) -> str:
-    """A label file's text.
+    """A label file's text; of a JSON file, its name or number.
 
     Raises:
         UserError: it is empty, not UTF-8, or a structure.
     """
     try:
-        text = label_text(data)
+        text = label_text(json.loads(data) if name.lower().endswith(".json") else data)
     except UnicodeDecodeError:
         raise UserError(f"'{shard}': '{shown(name)}' is not UTF-8; write the label in UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"'{shard}': '{shown(name)}' is not JSON ({error})") from None
     except ValueError as error:
         raise UserError(
             f"'{shard}': '{shown(name)}': {error}; put it alone into a file of the sample, and its ending under "
