@@ -130,7 +130,8 @@ def ask_dataset(
     write_table(path, table, answers_meta(job, lvlm, dataset))
     missing = Counter(reason for reason in table["missing"].to_pylist() if reason)
     lost = ", ".join(f"{count} {reason}" for reason, count in missing.most_common())
-    cut = sum(row["answer"] == "" and row["finish_reason"] == "length" for row in table.to_pylist())
+    ends = zip(table["answer"].to_pylist(), table["finish_reason"].to_pylist(), strict=True)
+    cut = sum(answer is not None and not answer.strip() and reason == "length" for answer, reason in ends)
     limit = f"; {cut} were cut before their first word, at the limit of tokens (finer.ask.max_tokens)" if cut else ""
     return (
         f"{path}: {len(questions)} questions about {len({q.sample.idx for q in questions})} images, {asked} asked for "
