@@ -253,7 +253,7 @@ class _Asker:
             self._count_failure(hopeless(error))
 
     def _lose(self, request: Asked, reason: str, detail: str) -> None:
-        """Note a reply without an answer; one that no completion is comes from no working endpoint."""
+        """Note a reply without an answer."""
         self.outcome.failures.append(Failure(request, reason, detail))
         if reason in NO_ANSWER:
             self._count_failure(None)

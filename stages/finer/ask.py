@@ -203,7 +203,7 @@ class _Asker:
             self.refused[failure.request.digest] = f"{failure.reason}{_said(failure)}"
 
     def ask_second(self, requests: Sequence[ChatRequest]) -> None:
-        """The same for ATTRSEEK's second turns: a server that refuses them all has taken every first one.
+        """The same for ATTRSEEK's second turns. A server that refuses them all has still answered the first ones.
 
         Raises:
             UserError: answers that are missing for another reason than that they were refused.
@@ -267,8 +267,8 @@ class _Asker:
     def check_sight(self, questions: Sequence[Question], images: int | None = None) -> bool:
         """Refuse an endpoint that drops images without a word: with its image a question must take more tokens.
 
-        Costs one answer, once a log. Endpoints that count no tokens are let pass with a line, those of which the user
-        says that they see (`vision: true`) are shown the first images only.
+        Costs one answer, once a log. An endpoint that counts no tokens passes, with a line. With `vision: true` the
+        counts are not compared.
 
         Args:
             images: how many are tried, the first; None: all.
