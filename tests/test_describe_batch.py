@@ -194,6 +194,21 @@ def test_hopeless_faults_are_told_in_one_line(folder: Path, endpoint: Endpoint) 
     assert KEY.encode() not in written
 
 
+def test_the_words_of_a_server_reach_the_user(folder: Path, endpoint: Endpoint) -> None:
+    make_project(folder, **FAST, max_retries=1)
+    endpoint.raw = {
+        "html": b"<p>Gateway login, {key}</p>",
+        "error": b'{"error": {"message": "overloaded", "code": 503}}',
+    }
+    for fault, said in (("html", r"HTTP 502: Gateway login, \*\*\*"), ("error", "HTTP 503: overloaded")):
+        endpoint.batch_fault = lambda method, path, before, fault=fault: fault  # type: ignore[misc]
+        with pytest.raises(UserError, match=rf"asking in batches stopped \({said}\)"):
+            run_here()
+    endpoint.batch_fault = lambda method, path, before: "html" if before == 0 else None  # which the client retries
+    run_here()
+    assert len(endpoint.batches.batches) == 1 and set(endpoint.paid.values()) == {1}
+
+
 def test_a_batch_that_the_endpoint_has_lost_is_given_up_as_the_message_says(folder: Path, endpoint: Endpoint) -> None:
     endpoint.batch_fault = lambda method, path, before: "401" if "batch_" in path else None
     with pytest.raises(UserError, match="batch_0"):

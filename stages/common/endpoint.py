@@ -158,12 +158,12 @@ class _HttpClient(openai.DefaultAsyncHttpxClient):
     async def send(self, *args: Any, **kwargs: Any) -> Any:
         try:
             async with asyncio.timeout(self._seconds):
-                return _honest(await super().send(*args, **kwargs))
+                return honest(await super().send(*args, **kwargs))
         except TimeoutError:
             raise httpx2.ReadTimeout("") from None  # which the client knows, and retries
 
 
-def _honest(response: httpx2.Response) -> httpx2.Response:
+def honest(response: httpx2.Response) -> httpx2.Response:
     """The response with the HTTP status that its content should have; the client retries it by that."""
     fault = server_fault(response.content) if response.status_code == httpx2.codes.OK else None
     if fault is None:
@@ -253,7 +253,7 @@ class _Asker:
             self._count_failure(hopeless(error))
 
     def _lose(self, request: Asked, reason: str, detail: str) -> None:
-        """Note a reply without an answer; one that no completion is comes from no working endpoint."""
+        """Note a reply without an answer."""
         self.outcome.failures.append(Failure(request, reason, detail))
         if reason in NO_ANSWER:
             self._count_failure(None)

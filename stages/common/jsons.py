@@ -9,7 +9,7 @@ from typing import Any
 
 from stages.common.errors import UserError
 
-MEND = "correct it or fetch it again"
+REMEDY = "correct it or fetch it again"
 
 _TOKEN = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*")(?P<key>\s*:)?|[{}]', re.DOTALL)
 
@@ -18,21 +18,21 @@ class _Twice(Exception):
     """An object has a key twice."""
 
 
-def read_json(path: Path, mend: str = MEND) -> Any:
+def read_json(path: Path, remedy: str = REMEDY) -> Any:
     """The value in a JSON file.
 
     Args:
-        mend: what the user can do about a wrong file; ends every message.
+        remedy: what the user can do about a wrong file; ends every message.
 
     Raises:
         FileNotFoundError: no such file; the caller knows what makes it.
         UserError: not JSON in UTF-8, an object that has a key twice, of which Python keeps the last alone, or half of a
             character, which no file can hold.
     """
-    return parse_json(path.read_bytes(), str(path), mend)
+    return parse_json(path.read_bytes(), str(path), remedy)
 
 
-def parse_json(content: bytes, where: str, mend: str = MEND) -> Any:
+def parse_json(content: bytes, where: str, remedy: str = REMEDY) -> Any:
     """The value in the bytes of a JSON file, or of one line of a file.
 
     Args:
@@ -44,18 +44,20 @@ def parse_json(content: bytes, where: str, mend: str = MEND) -> Any:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{where} is not valid JSON in UTF-8 ({error.reason} at byte {error.start}); {mend}") from None
+        raise UserError(
+            f"{where} is not valid JSON in UTF-8 ({error.reason} at byte {error.start}); {remedy}"
+        ) from None
     try:
         found = json.loads(text, object_pairs_hook=_each_key_once)
     except _Twice:
-        raise UserError(f"{where}: {_explain_twice(text)}; {mend}") from None
+        raise UserError(f"{where}: {_explain_twice(text)}; {remedy}") from None
     except ValueError as error:
-        raise UserError(f"{where} is not valid JSON ({error}); {mend}") from None
+        raise UserError(f"{where} is not valid JSON ({error}); {remedy}") from None
     except RecursionError:
-        raise UserError(f"{where} is not valid JSON (nested too deeply); {mend}") from None
+        raise UserError(f"{where} is not valid JSON (nested too deeply); {remedy}") from None
     half = _half_of_a_character(text)
     if half:
-        raise UserError(f"{where}: {half}; {mend}")
+        raise UserError(f"{where}: {half}; {remedy}")
     return found
 
 

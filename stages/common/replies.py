@@ -10,7 +10,7 @@ from typing import Any
 from stages.common.responses import Reply
 
 NO_ANSWER = ("HTML and no answer", "an event stream and no answer", "broken JSON", "no completion", "no choices")
-"""Reasons of replies that no working endpoint gives to a request."""
+"""Reasons that mean that the endpoint does not work, or is none."""
 
 FAULTS = ("error", "abort")
 """Values of `finish_reason` by which a server says that it failed, and not the model."""
@@ -24,8 +24,8 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 class Unusable(Exception):
     """A reply that arrived and cannot be used.
 
-    Its text is the reason, `usage` what it cost where that is known, `detail` what the server said; that may hold the
-    key.
+    Its text is the reason. `usage` is what it cost, where that is known. `detail` is what the server said, and may hold
+    the key.
     """
 
     def __init__(self, reason: str, usage: dict[str, int] | None = None, detail: str = "") -> None:
@@ -37,9 +37,9 @@ class Unusable(Exception):
 def read_reply(content: bytes) -> Reply:
     """The answer in the body of a chat completion or completion.
 
-    The client itself does not check what it received, so that is done here, on the bytes. An answer of which nothing
-    came because the limit of tokens was reached (`finish_reason` "length") is an empty answer, whether the server
-    sends null, an empty string or parts without text.
+    The client itself does not check what it received, so that is done here, on the bytes. Where the limit of tokens was
+    reached before the answer began (`finish_reason` "length"), servers send null, an empty string or parts without
+    text. All of these are an empty answer.
 
     Raises:
         Unusable: no whole UTF-8 JSON of that shape, no choices, no text, or held back by a content filter.
@@ -135,7 +135,7 @@ def _some_text(value: Any) -> str:
 
 
 def _usage(found: Any) -> dict[str, int]:
-    """Counts of tokens; some servers send them as floats, and none that counts says 0 of a prompt."""
+    """Counts of tokens. Some servers send floats, and some that do not count say 0, which no prompt has."""
     counts = found.items() if isinstance(found, dict) else ()
     usage = {
         key: int(value)

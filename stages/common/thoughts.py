@@ -55,10 +55,10 @@ _ANSWER_MARKS = re.compile(
 
 
 def without_thoughts(answer: str) -> str:
-    """The answer without what a reasoning model thought, in whichever marks.
+    """The answer without what a reasoning model thought, whichever marks it uses.
 
-    Thoughts begin with the answer where the chat template opens them, and last to its end where it was cut while the
-    model thought. Where a model thinks several times, the answer is the last that it says outside its thoughts.
+    A thought without an opening mark begins with the text: the chat template has opened it. A thought without a closing
+    mark lasts to the end: the model was cut while it thought. Of several texts outside thoughts the last is the answer.
     """
     said: list[str] = []
     start, thinking = 0, False

@@ -10,16 +10,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import httpx2  # what the openai client is built on
 import openai
 from openai.types import Batch
 from tqdm import tqdm
 
 from stages.common import tables
-from stages.common.endpoint import Failure, Outcome, explain, hopeless, scrub, without_key
+from stages.common.endpoint import Failure, Outcome, explain, honest, hopeless, scrub, without_key
 from stages.common.errors import UserError
 from stages.common.params import Describe
+from stages.common.replies import BAD_GATEWAY, words
 from stages.common.requests import Request
 from stages.common.responses import LogWriter
 from stages.describe.batch_files import Result, line_of, read_results, split, url_of
@@ -43,6 +45,19 @@ PASSING = (openai.APIConnectionError, openai.InternalServerError, openai.RateLim
 """Failures that a later request may not meet."""
 
 
+class _HttpClient(openai.DefaultHttpxClient):
+    """Gives faults that are reported with HTTP 200, and pages in place of JSON, the status that they should have."""
+
+    def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
+        response = super().send(request, **kwargs)
+        if request.url.path.endswith("/content"):  # a file of results, with the faults of single requests
+            return response
+        if response.status_code == httpx2.codes.OK and response.content.lstrip().startswith(b"<"):
+            error = {"message": words(response.content)}
+            return httpx2.Response(BAD_GATEWAY, json={"error": error}, request=response.request)
+        return honest(response)
+
+
 @contextmanager
 def _reading() -> Iterator[None]:
     """Around calls of the client, which checks nothing that it receives: half an answer fails where it is used."""
@@ -60,7 +75,9 @@ def ask_in_batches(requests: Sequence[Request], settings: Describe, key: str, lo
     Raises:
         UserError: the endpoint cannot be reached or has no Batch API; what was submitted is continued by a rerun.
     """
-    with openai.OpenAI(api_key=key, timeout=settings.timeout, max_retries=settings.max_retries) as client:
+    with openai.OpenAI(
+        api_key=key, timeout=settings.timeout, max_retries=settings.max_retries, http_client=_HttpClient()
+    ) as client:
         batches = _Batches(client, settings, key, log, {request.digest: request for request in requests})
         try:
             if settings.mode == "batch":

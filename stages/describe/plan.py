@@ -59,14 +59,14 @@ def check_descriptions(path: Path) -> Descriptions:
     Raises:
         UserError: it is not JSON of the shape {class name: [sentence, ...]}, or has a class twice.
     """
-    mend = "correct it, or move it away to have it made anew"
-    found = read_json(path, mend)
+    remedy = "correct it, or move it away to have it made anew"
+    found = read_json(path, remedy)
     if not isinstance(found, dict):
-        raise UserError(f"{path} must be {{class name: [sentence, ...]}}, not a {type(found).__name__}; {mend}")
+        raise UserError(f"{path} must be {{class name: [sentence, ...]}}, not a {type(found).__name__}; {remedy}")
     for name, texts in found.items():
         wrong = texts if not isinstance(texts, list) else next((t for t in texts if not isinstance(t, str)), None)
         if not isinstance(texts, list) or any(not isinstance(text, str) for text in texts):
-            raise UserError(f"{path}: '{name}' must be a list of sentences, but has {wrong!r:.80}; {mend}")
+            raise UserError(f"{path}: '{name}' must be a list of sentences, but has {wrong!r:.80}; {remedy}")
     return found
 
 

@@ -18,7 +18,7 @@ ANSWERS = pa.schema(
         "told": pa.string(),  # the label above that the question told, or null
         "question": pa.string(),  # the last turn's text
         "attributes": pa.string(),  # ATTRSEEK's first answer, or null
-        "answer": pa.string(),  # or null
+        "answer": pa.string(),  # without thoughts, boxes and ends of turns, or null
         "finish_reason": pa.string(),  # "stop", "length", ... as the server says, or null
         "missing": pa.string(),  # why there is no answer, or null
     }

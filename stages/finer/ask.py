@@ -146,7 +146,8 @@ def ask_dataset(
     write_table(path, table, answers_meta(job, lvlm, dataset))
     missing = Counter(reason for reason in table["missing"].to_pylist() if reason)
     lost = ", ".join(f"{count} {reason}" for reason, count in missing.most_common())
-    cut = sum(row["answer"] == "" and row["finish_reason"] == "length" for row in table.to_pylist())
+    ends = zip(table["answer"].to_pylist(), table["finish_reason"].to_pylist(), strict=True)
+    cut = sum(answer is not None and not answer.strip() and reason == "length" for answer, reason in ends)
     limit = f"; {cut} were cut before their first word, at the limit of tokens (finer.ask.max_tokens)" if cut else ""
     return (
         f"{path}: {len(questions)} questions about {len({q.sample.idx for q in questions})} images, {asked} asked for "
@@ -218,7 +219,7 @@ class _Asker:
             self.refused[failure.request.digest] = f"{failure.reason}{_said(failure)}"
 
     def ask_second(self, requests: Sequence[ChatRequest]) -> None:
-        """The same for ATTRSEEK's second turns: a server that refuses them all has taken every first one.
+        """The same for ATTRSEEK's second turns. A server that refuses them all has still answered the first ones.
 
         Raises:
             UserError: answers that are missing for another reason than that they were refused.
@@ -282,8 +283,8 @@ class _Asker:
     def check_sight(self, questions: Sequence[Question], images: int | None = None) -> bool:
         """Refuse an endpoint that drops images without a word: with its image a question must take more tokens.
 
-        Costs one answer, once a log. Endpoints that count no tokens are let pass with a line, those of which the user
-        says that they see (`vision: true`) are shown the first images only.
+        Costs one answer, once a log. An endpoint that counts no tokens passes, with a line. With `vision: true` the
+        counts are not compared.
 
         Args:
             images: how many are tried, the first; None: all.

@@ -5,7 +5,6 @@ LLaVA's form is the one from which the other is made, so that the image stands i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages.common.errors import UserError
+from stages.common.jsons import parse_json
 from stages.finer.phrasings import QUESTIONS
 from stages.finer.unified import Sample
 
@@ -118,11 +118,9 @@ def read_mix(path: Path) -> list[Entry]:
             or images that are not there.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = parse_json(path.read_bytes(), f"finer.mixture.append '{path}'")
     except FileNotFoundError:
         raise UserError(f"finer.mixture.append '{path}' does not exist; give a LLaVA mix or null") from None
-    except ValueError as error:
-        raise UserError(f"finer.mixture.append '{path}' is not valid JSON ({error})") from None
     if not isinstance(entries, list):
         raise UserError(f"finer.mixture.append '{path}' must hold {SHAPE}")
     for place, entry in enumerate(entries):
