@@ -261,6 +261,7 @@ def test_aircraft_whose_family_is_another_variant_all_the_way(
     assert (done.code, done.err) == (0, "")
     labels = {split: [row["metadata"]["label"] for row in read_lines(path)] for split, path in unified_files().items()}
     assert labels == {"train": list(range(5)), "test": list(range(5))}
+    assert call("finer.concepts", "--dataset", "x").code == 0
     assert call("finer.mixture").code == 0
     said = {
         entry["id"]: [turn["value"] for turn in entry["conversations"]][3::2]
@@ -352,9 +353,8 @@ def test_a_data_set_with_a_fault_does_not_keep_the_others_from_being_asked(
     for dataset in ("x", "y"):
         assert call("ingest", "--dataset", dataset).code == 0
         assert call("finer.unify", "--dataset", dataset).code == 0
-    Path("descriptions/y").mkdir()
-    Path("descriptions/y/attributes.json").write_text("[]")
+    assert call("finer.concepts", "--dataset", "x").code == 0
     done = call("finer.ask", "--lvlm", "vlm")
     assert done.code == 1 and len(done.err.splitlines()) == 1
-    assert "descriptions/y/attributes.json has no concept of 5 of 5 classes" in done.err
+    assert "data/finer/attributes/y.json is missing; run `dvc repro stages/finer/dvc.yaml:concepts@y`" in done.err
     assert len(pl.read_parquet("data/finer/answers/vlm/x.parquet"))
