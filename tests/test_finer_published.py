@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from openai_server import Endpoint
 from stages.common.errors import UserError
 from stages.common.names import spelling
 from stages.finer import options, probe
+from stages.finer.paths import TEST, TRAIN, unified
 from stages.finer.published import Places
 
 Row = tuple[str, list[str], list[str]]
@@ -251,6 +253,7 @@ def test_aircraft_whose_family_is_another_variant_all_the_way(
     data = set_up(project, "aircraft")
     monkeypatch.chdir(project.folder)
     assert call("ingest", "--dataset", "x").code == 0
+    assert call("finer.concepts", "--dataset", "x").code == 0
     trained = [(place.replace("/10", "/20"), coarse, fine) for place, coarse, fine in data.rows]
     write_published(Path("test.jsonl"), data, data.rows, FORMS[0])
     write_published(Path("train.jsonl"), data, trained, FORMS[0])
@@ -259,7 +262,7 @@ def test_aircraft_whose_family_is_another_variant_all_the_way(
     project.edit(lambda params: params["finer"]["mixture"].update(held_out_classes=0.0))
     done = call("finer.unify", "--dataset", "x")
     assert (done.code, done.err) == (0, "")
-    labels = {split: [row["metadata"]["label"] for row in read_lines(path)] for split, path in unified_files().items()}
+    labels = {split: [row["metadata"]["label"] for row in read_lines(unified("x", split))] for split in (TRAIN, TEST)}
     assert labels == {"train": list(range(5)), "test": list(range(5))}
     assert call("finer.concepts", "--dataset", "x").code == 0
     assert call("finer.mixture").code == 0
@@ -274,10 +277,6 @@ def test_aircraft_whose_family_is_another_variant_all_the_way(
     monkeypatch.setattr(probe, "probe_features", lambda sides, labels, *rest: {"labels": labels.tolist()})
     found = probe.probe_dataset(None, "x", None, 0)  # type: ignore[arg-type]
     assert found == {"labels": [*range(5), *range(5)]}
-
-
-def unified_files() -> dict[str, Path]:
-    return {split: Path(f"data/finer/unified/unified-x-{split}-combined.jsonl") for split in ("train", "test")}
 
 
 def test_what_a_published_file_does_not_say_is_one_line(
@@ -350,6 +349,7 @@ def test_a_data_set_with_a_fault_does_not_keep_the_others_from_being_asked(
     project.edit(lambda params: params["datasets"].update(y=params["datasets"]["x"]))
     project.edit(lambda params: params["finer"]["datasets"].update(y={"train_share": 0.0}))
     monkeypatch.chdir(project.folder)
+    shutil.copytree("descriptions/x", "descriptions/y")
     for dataset in ("x", "y"):
         assert call("ingest", "--dataset", dataset).code == 0
         assert call("finer.unify", "--dataset", dataset).code == 0
