@@ -727,6 +727,7 @@ def test_manifest_says_what_a_class_belongs_to(tmp_path: Path) -> None:
 def test_own_names() -> None:
     assert own_names("x", ["n1", "barn owl"], {"Barn_Owl": "Tyto alba"}) == ["n1", "Tyto alba"]
     assert own_names("x", ["0", "1"], ["owl", "wren"]) == ["owl", "wren"]
+    assert own_names("x", ["0", "1"], {1: "wren"}) == ["0", "wren"], "as YAML reads an unquoted number"
     with pytest.raises(UserError, match=r"datasets\.x\.names has 1 names for 2 classes"):
         own_names("x", ["0", "1"], ["owl"])
     with pytest.raises(UserError, match=r"no class is called 'barn ovl' .did you mean 'barn owl'"):

@@ -90,7 +90,7 @@ def test_published_keys_and_multi_word_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "match"),
     [
-        (["{"], r"u\.jsonl, line 1: not JSON \(.*\); mend the file"),
+        (["{"], r"u\.jsonl, line 1 is not valid JSON \(.*\); mend the file"),
         (["", line(), "[1]"], "line 3: not a JSON object with the keys idx, basic-level-lbl"),
         ([line(**{"coarse-level-lbl": ...})], "line 1: no 'coarse-level-lbl'; a line has the keys"),
         ([line(img_path=...)], "line 1: no 'img_path'"),

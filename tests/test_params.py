@@ -110,7 +110,7 @@ def test_the_shipped_file_loads() -> None:
         (put("refine/label_prompt", "{name} {"), ["refine.label_prompt: ", "{name} {"]),
         (put("datasets/demo/templates", ["a {name} {x}"]), ["datasets.demo.templates", "{x}"]),
         (put("datasets/demo/templates", "imagenet8"), ["datasets.demo.templates", "imagenet7 nor imagenet80", "JSON"]),
-        (put("datasets/demo/aliases", {"red": "a", 3: "b"}), ["datasets.demo.aliases", 'write the label 3 as "3"']),
+        (put("datasets/demo/aliases", {"red": "a", 3: "b"}), ["datasets.demo.aliases", 'write 3 as "3"']),
         (put("datasets/demo/crop", {"candidats": 9}), ["datasets.demo.crop.candidats: unknown key", "'candidates'"]),
         (put("datasets/demo/score", {"runs": "3"}), ["datasets.demo.score.runs: ", "integer", "not '3'"]),
         (put("datasets/demo/crop", {"min_scale": 0.95}), ["datasets.demo.crop: ", "must not be above max_scale"]),

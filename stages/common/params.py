@@ -63,15 +63,15 @@ Templates = (
 )
 
 
-def _numbers_or_names(aliases: dict[int | str, str]) -> dict[int | str, str]:
-    if len({type(key) for key in aliases}) > 1:
-        number = next(key for key in aliases if isinstance(key, int))
-        raise ValueError(f'DVC cannot sort numbers and names in one mapping; write the label {number} as "{number}"')
-    return aliases
+def _numbers_or_names(mapping: dict[int | str, str]) -> dict[int | str, str]:
+    if len({type(key) for key in mapping}) > 1:
+        number = next(key for key in mapping if isinstance(key, int))
+        raise ValueError(f'DVC cannot sort numbers and names in one mapping; write {number} as "{number}"')
+    return mapping
 
 
-Aliases = Annotated[dict[int | str, str], AfterValidator(_numbers_or_names)]
-"""Class name or label -> its key in description files."""
+ByClass = Annotated[dict[int | str, str], AfterValidator(_numbers_or_names)]
+"""Something for each class, by its name or number."""
 
 
 class Demo(Section):
@@ -97,9 +97,9 @@ class Dataset(Section):
     split: str | None = None
     manifest: str | None = None
     columns: Columns = Columns()
-    names: dict[str, str] | list[str] | None = None
+    names: ByClass | list[str] | None = None
     templates: Templates | None = None
-    aliases: Aliases = Field(default_factory=dict)
+    aliases: ByClass = Field(default_factory=dict)
     sources: list[str] | None = None
     crop: dict[str, Any] = Field(default_factory=dict)
     refine: dict[str, Any] = Field(default_factory=dict)

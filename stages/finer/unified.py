@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.errors import UserError, nearest
+from stages.common.jsons import parse_json
 from stages.common.names import spelling
 from stages.common.tables import write_text
 
@@ -175,10 +176,7 @@ def _sample(path: Path, number: int, text: str) -> Sample:
         UserError: it is not of the format.
     """
     where = f"{path}, line {number}"
-    try:
-        line = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON ({error}); {MEND}") from None
+    line = parse_json(text.encode(), where, MEND)
     if not isinstance(line, dict):
         raise UserError(f"{where}: not a JSON object with the keys {', '.join(KEYS)}; {MEND}")
     missing = [key for key in KEYS if key not in line]

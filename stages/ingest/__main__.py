@@ -114,7 +114,7 @@ def refuse_unsure(key: str, called: list[str]) -> None:
 def own_names(
     key: str,
     found: list[str],
-    given: Mapping[str, str] | Sequence[str] | None,
+    given: Mapping[int | str, str] | Sequence[str] | None,
     called: Sequence[str] | None = None,
 ) -> list[str]:
     """The classes' names, in place of those found: by label, or by the name found in whatever spelling.
@@ -132,12 +132,13 @@ def own_names(
             raise UserError(f"datasets.{key}.names has {len(given)} names for {len(found)} classes")
         return list(given)
     wanted: dict[str, str] = {}
-    for name, name_given in given.items():
+    by_name = {str(name): name_given for name, name_given in given.items()}
+    for name, name_given in by_name.items():
         if wanted.setdefault(spelling(name), name_given) != name_given:
             raise UserError(f"datasets.{key}.names names the class '{name}' twice, in two spellings; keep one")
     forms = [(spelling(on_disk), spelling(name)) for on_disk, name in zip(called or found, found, strict=True)]
     known = {form for both in forms for form in both}
-    unknown = [name for name in given if spelling(name) not in known]
+    unknown = [name for name in by_name if spelling(name) not in known]
     if unknown:
         raise UserError(f"datasets.{key}.names: no class is called '{unknown[0]}'{nearest(unknown[0], found)}")
     return [
@@ -204,7 +205,7 @@ def template_texts(templates: str | list[str]) -> list[str] | str:
     return templates
 
 
-def check_listing(listing: Listing, given: Mapping[str, str] | Sequence[str] | None = None) -> list[str]:
+def check_listing(listing: Listing, given: Mapping[int | str, str] | Sequence[str] | None = None) -> list[str]:
     """Refuse what would be scored wrongly: no images, one twice, names that are not text, or an accidental namesake.
 
     Args:
