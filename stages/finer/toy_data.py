@@ -18,8 +18,10 @@ from stages.common.errors import UserError
 from stages.common.finer_params import Prompting
 from stages.finer import prompts
 from stages.finer.options import kinds
+from stages.finer.phrasings import QUESTIONS
 
 INDEX = "drawings.jsonl"
+ATTRIBUTES = QUESTIONS["attributes"]
 ASKED: tuple[Prompting, ...] = ("plain", "cot", "few-shot-cot")
 SHARES = (0.5, 0.3, 0.2)
 """How often each; the examples of the last make long questions."""
@@ -98,7 +100,10 @@ class Lessons:
     def about(self, drawing: Drawing, rng: np.random.Generator) -> list[Dialogue]:
         """What is said about one image: its attributes, and beside them what it is, or a species in words."""
         told = str(rng.choice([prompts.NOTHING, drawing.superordinate, drawing.family], p=[0.2, 0.3, 0.5]))
-        sought = Dialogue(((prompts.seek(told), "; ".join(drawing.attributes), True),), image=True)
+        # In the mixture's words as well: a model that learns only there to stop after a list of attributes stops after
+        # it in chains of thought, too.
+        asked = prompts.seek(told) if rng.random() < 0.5 else str(rng.choice(ATTRIBUTES)).format(told=told)
+        sought = Dialogue(((asked, "; ".join(drawing.attributes), True),), image=True)
         kin = [one for one in self.species if one.family == drawing.family]
         lot = rng.random()
         if lot < 0.5:

@@ -201,7 +201,7 @@ def made_from(toy: Toy, seed: int, species: Sequence[Species], texts: Sequence[s
     images = [str(path) for path in paths.DRAWINGS.glob("*.jpg")]
     inputs["images"] = images_digest(images, "toy")
     inputs["code"] = code_digest(
-        "llava", "options", "prompts", "toy_data", "toy_model", "toy_sight", "toy_talk", "toy_train"
+        "llava", "options", "phrasings", "prompts", "toy_data", "toy_model", "toy_sight", "toy_talk", "toy_train"
     )
     return {**inputs, "drawings": digest(drawings)}
 
