@@ -22,6 +22,7 @@ from stages.common.paths import classes
 from stages.common.tables import make_meta, write_table
 from stages.finer import paths, prompts, toy_train
 from stages.finer.attributes import Attributes, Concept, write_attributes
+from stages.finer.phrasings import QUESTIONS
 from stages.finer.toy_data import Dialogue, Drawing, Lessons, Species, read_drawings
 from stages.finer.toy_model import Size, build_model, build_processor, build_tokenizer
 from stages.finer.toy_sight import Targets, inside, shaken, sight_loss
@@ -72,9 +73,10 @@ def many(lessons: Lessons, count: int = 300) -> list[tuple[Drawing, Dialogue]]:
 
 
 def test_lessons_are_worded_as_the_questions_of_the_benchmark(lessons: Lessons) -> None:
-    """Every question of a lesson is one that `prompts` makes, of a family or a species that is known."""
+    """Every question of a lesson is one that `prompts` or the mixture makes, of a family or a species that is known."""
     families = [prompts.NOTHING, "bird", "finch", "wader"]
     known = {prompts.seek(told) for told in families}
+    known |= {question.format(told=told) for told in families for question in QUESTIONS["attributes"]}
     for way in ("plain", "cot", "few-shot-cot"):
         known.add(prompts.question("superordinate", way, "image", None, lessons.options))
         known.add(prompts.question("coarse", way, "image", "bird"))
