@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stages.common.errors import UserError
-from stages.refine.baselines import join_descriptor, waffle_descriptors
+from stages.refine.baselines import join_descriptor, join_to_prompt, waffle_descriptors
 from stages.refine.sources import match_classes, read_descriptions, read_templates, spelling
 
 FILE = Path("descriptions/toy/cupl.json")
@@ -214,14 +214,16 @@ def test_published_files_match_one_another_in_any_spelling(real: Path, dataset: 
         ("may be spotted", "which may be spotted"),
         ("can be striped", "which can be striped"),
         ("used for cutting", "which is used for cutting"),
-        ("  red   legs.\n", "which has red legs"),
+        ("  red   legs.\n", "which has red legs."),  # published descriptors with a full stop keep it
         ("is small", "which has is small"),
         ("A red crown", "which has A red crown"),
     ],
 )
 def test_descriptors_are_joined_by_the_published_rule(descriptor: str, expected: str) -> None:
     assert join_descriptor("Tavo", descriptor) == f"Tavo, {expected}"
-    assert join_descriptor("a photo of a tavo.", descriptor) == f"a photo of a tavo, {expected}."
+    assert join_descriptor("Washington D.C.", descriptor) == f"Washington D.C., {expected}"
+    assert join_to_prompt("a photo of a tavo.", descriptor) == f"a photo of a tavo, {expected}."
+    assert join_to_prompt("a photo of a D.C..", descriptor) == f"a photo of a D.C., {expected}."
 
 
 def test_random_descriptors_have_the_shape_of_the_class_names_and_are_the_same_every_time() -> None:

@@ -17,7 +17,7 @@ from stages.common.errors import UserError, run
 from stages.common.params import Refine
 from stages.common.settings import write_settings
 from stages.common.tables import Meta, embedding_column, embedding_rows, make_meta, read_table, write_table
-from stages.refine.baselines import join_descriptor, waffle_descriptors
+from stages.refine.baselines import join_descriptor, join_to_prompt, waffle_descriptors
 from stages.refine.select import EXACT, RANK, SIMILAR, select
 from stages.refine.sources import match_classes, read_descriptions, read_templates
 
@@ -62,7 +62,7 @@ def collect_texts(job: Job, names: Sequence[str], made_by: Meta) -> list[Text]:
                     texts = [join_descriptor(names[label], text) for text in texts] or [names[label]]
                 yield from ((source, label, text) for text in texts)
         for label, prompt in enumerate(prompts):
-            yield from ((WAFFLE, label, join_descriptor(prompt, text)) for text in random)
+            yield from ((WAFFLE, label, join_to_prompt(prompt, text)) for text in random)
 
     return [Text(label, source, text) for source, label, text in generate()]
 
