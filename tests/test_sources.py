@@ -10,7 +10,13 @@ import pytest
 
 from stages.common.errors import UserError
 from stages.refine.baselines import join_descriptor, join_to_prompt, waffle_descriptors
-from stages.refine.sources import match_classes, read_descriptions, read_templates, spelling
+from stages.refine.sources import (
+    match_classes,
+    read_descriptions,
+    read_templates,
+    spelling,
+    warn_of_unknown_aliases,
+)
 
 FILE = Path("descriptions/toy/cupl.json")
 
@@ -75,6 +81,14 @@ def test_the_alias_comes_before_the_own_name_and_the_own_name_before_fallbacks()
     assert match_classes(FILE, one, names, {}, fallbacks) == [["m"], ["m"]]
     assert match_classes(FILE, both, names, {1: "Missile"}, fallbacks) == [["m"], ["m"]]
     assert match_classes(FILE, both, names, {1: "rocket"}, fallbacks) == [["m"], ["p"]], "a key of another file"
+
+
+def test_an_alias_of_no_file_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    warn_of_unknown_aliases("x", {0: "Eft", 1: "maillott", 2: "maillott"}, {"eft", "maillot", "tench"})
+    assert capsys.readouterr().err == (
+        "warning: datasets.x.aliases: no description file has the key 'maillott' (nearest key: 'maillot'); it is not "
+        "used\n"
+    )
 
 
 def test_the_order_of_words_makes_no_difference_where_it_tells_nothing_apart() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 
@@ -144,6 +144,19 @@ def find_keys(
         wanted += reordered.get(_words(own), [])
         keys.append(next((key_of[form] for form in wanted if form in key_of), None))
     return keys
+
+
+def warn_of_unknown_aliases(dataset: str, aliases: Mapping[int, str], keys: Collection[str]) -> None:
+    """Say which of the user's aliases name a key that no description file has: most likely a slip of the pen.
+
+    Args:
+        keys: of all description files.
+    """
+    forms = {spelling(key) for key in keys}
+    for wanted in dict.fromkeys(aliases.values()):
+        if spelling(wanted) not in forms:
+            near = _nearest_key(wanted, list(keys), [])
+            warn(f"datasets.{dataset}.aliases: no description file has the key '{wanted}'{near}; it is not used")
 
 
 def _with_letters(texts: Iterable[str]) -> list[str]:
