@@ -58,12 +58,15 @@ def read_templates(templates: Sequence[str] | str, folder: Path) -> list[str]:
     if not isinstance(templates, str):
         return list(templates)
     path = folder / templates if "/" not in templates else Path(templates)
-    if folder.resolve() not in path.resolve().parents:
-        warn(f"{path}: DVC does not watch this file; put it into {folder}, or run `dvc repro -f` after changing it")
     try:
         found = read_json(path, "fix it or fetch it again")
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; `templates` of the data set in params.yaml names it") from None
+        raise UserError(
+            f"{path} is missing, which `templates` of the data set in params.yaml names; put it into {folder} and write "
+            f"templates: {path.name}"
+        ) from None
+    if folder.resolve() not in path.resolve().parents:
+        warn(f"{path}: DVC does not watch this file; put it into {folder}, or run `dvc repro -f` after changing it")
     if not isinstance(found, list) or not found or not all(isinstance(text, str) for text in found):
         raise UserError(f'{path} must hold a list of templates: ["a photo of a {{}}.", ...]')
     try:
