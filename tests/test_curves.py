@@ -121,6 +121,19 @@ def test_parameters_changed_since_the_last_run_are_named(tmp_path: Path) -> None
     assert curves.outdated({"seed": 1}, tmp_path / "none") == []
 
 
+def test_overrides_added_since_the_last_run_and_taken_out_are_named(tmp_path: Path) -> None:
+    lock = tmp_path / "dvc.lock"
+    lock.write_text(
+        "stages: {settings@a: {params: {params.yaml: {datasets.a: {root: x, crop: {candidates: 5}}}}}, "
+        "settings@gone: {params: {params.yaml: {datasets.gone: {root: z}}}}}"
+    )
+    assert curves.outdated({"datasets.a.root": "x", "datasets.a.crop.candidates": 5}, lock) == []
+    assert curves.outdated({"datasets.a.root": "x", "datasets.a.score.runs": 2}, lock) == [
+        "datasets.a.crop.candidates",
+        "datasets.a.score.runs",
+    ]
+
+
 def test_without_metrics_there_is_no_point() -> None:
     queued = state({}, score__iou_threshold=0.5)
     queued["metrics"] = None

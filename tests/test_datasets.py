@@ -40,7 +40,15 @@ from test_dependencies import PLUMBING, imported
 from stages.common.errors import UserError
 from stages.common.params import Columns
 from stages.ingest import folders, torchvision_readers
-from stages.ingest.__main__ import CLASSES, check_listing, classes_table, own_fine, own_names, template_texts
+from stages.ingest.__main__ import (
+    CLASSES,
+    check_listing,
+    classes_table,
+    labelled_aliases,
+    own_fine,
+    own_names,
+    template_texts,
+)
 from stages.ingest.coarse import bird_groups, car_body
 from stages.ingest.datasets import READERS, Listing, Request
 from stages.ingest.folders import imagenet_ids, imagenet_names
@@ -722,6 +730,25 @@ def test_manifest_says_what_a_class_belongs_to(tmp_path: Path) -> None:
     path.write_text("image,label,superordinate\na.jpg,wren,bird\nb.jpg,oak,\n")
     with pytest.raises(UserError, match="superordinate says nothing of the class 'oak'"):
         read("manifest", tmp_path, manifest="table.csv")
+
+
+def test_aliases_name_a_class_by_its_name_or_its_label() -> None:
+    names = ["arena", "Barn Owl", "arena", "wren"]
+    assert labelled_aliases("x", {"barn_owl": "owl", "3": "Wren"}, names) == {1: "owl", 3: "Wren"}
+    assert labelled_aliases("x", {3: "Wren"}, names) == {3: "Wren"}
+    by_name = {"arena": "arena", "2": "arena rodeo"}
+    assert labelled_aliases("x", by_name, names) == {0: "arena", 2: "arena rodeo"}, "a label says more"
+    assert labelled_aliases("x", {0: "nil"}, ["0", "1"]) == {0: "nil"}
+    assert labelled_aliases("x", {"2": "two"}, ["1", "2", "10"]) == {1: "two"}
+    for aliases, given, match in (
+        ({2: "two"}, ["1", "2", "10"], "the class of label 2 is '10'; write .* in quotes, as '2'"),
+        ({"barn owl": "a", "1": "b"}, names, r"'Barn Owl' \(label 1\) two keys, 'a' and 'b'"),
+        ({"Wren": "a", "wren": "b"}, names, "two keys"),
+        ({"4": "a"}, names, "no class has the name or label '4'"),
+        ({-1: "a"}, names, "no class has the name or label '-1'"),
+    ):
+        with pytest.raises(UserError, match=match):
+            labelled_aliases("x", aliases, given)
 
 
 def test_own_names() -> None:

@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from stages.common.errors import UserError
-from stages.refine.baselines import join_descriptor, waffle_descriptors
-from stages.refine.sources import match_classes, read_descriptions, read_templates, spelling
+from stages.refine.baselines import join_descriptor, join_to_prompt, waffle_descriptors
+from stages.refine.sources import (
+    match_classes,
+    read_descriptions,
+    read_templates,
+    spelling,
+    warn_of_unknown_aliases,
+)
 
 FILE = Path("descriptions/toy/cupl.json")
 
@@ -75,6 +81,14 @@ def test_the_alias_comes_before_the_own_name_and_the_own_name_before_fallbacks()
     assert match_classes(FILE, one, names, {}, fallbacks) == [["m"], ["m"]]
     assert match_classes(FILE, both, names, {1: "Missile"}, fallbacks) == [["m"], ["m"]]
     assert match_classes(FILE, both, names, {1: "rocket"}, fallbacks) == [["m"], ["p"]], "a key of another file"
+
+
+def test_an_alias_of_no_file_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    warn_of_unknown_aliases("x", {0: "Eft", 1: "maillott", 2: "maillott"}, {"eft", "maillot", "tench"})
+    assert capsys.readouterr().err == (
+        "warning: datasets.x.aliases: no description file has the key 'maillott' (nearest key: 'maillot'); it is not "
+        "used\n"
+    )
 
 
 def test_the_order_of_words_makes_no_difference_where_it_tells_nothing_apart() -> None:
@@ -214,14 +228,16 @@ def test_published_files_match_one_another_in_any_spelling(real: Path, dataset: 
         ("may be spotted", "which may be spotted"),
         ("can be striped", "which can be striped"),
         ("used for cutting", "which is used for cutting"),
-        ("  red   legs.\n", "which has red legs"),
+        ("  red   legs.\n", "which has red legs."),  # published descriptors with a full stop keep it
         ("is small", "which has is small"),
         ("A red crown", "which has A red crown"),
     ],
 )
 def test_descriptors_are_joined_by_the_published_rule(descriptor: str, expected: str) -> None:
     assert join_descriptor("Tavo", descriptor) == f"Tavo, {expected}"
-    assert join_descriptor("a photo of a tavo.", descriptor) == f"a photo of a tavo, {expected}."
+    assert join_descriptor("Washington D.C.", descriptor) == f"Washington D.C., {expected}"
+    assert join_to_prompt("a photo of a tavo.", descriptor) == f"a photo of a tavo, {expected}."
+    assert join_to_prompt("a photo of a D.C..", descriptor) == f"a photo of a D.C., {expected}."
 
 
 def test_random_descriptors_have_the_shape_of_the_class_names_and_are_the_same_every_time() -> None:

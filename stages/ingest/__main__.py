@@ -182,19 +182,34 @@ def other_keys(listing: Listing, names: Sequence[str], published: Mapping[str, S
 def labelled_aliases(key: str, aliases: Mapping[int | str, str], names: Sequence[str]) -> dict[int, str]:
     """Label -> key in description files, from an entry's `aliases`, whose keys are class names or labels.
 
+    A label says more than a name that several classes have.
+
     Raises:
-        UserError: no such class.
+        UserError: no such class, one class with two aliases, or a number that may be a label or a name.
     """
-    found: dict[int, str] = {}
+    by_shared_name: dict[int, str] = {}
+    one_by_one: dict[int, str] = {}
     for wanted, description_key in aliases.items():
         labels = [label for label, name in enumerate(names) if spelling(name) == spelling(str(wanted))]
+        if isinstance(wanted, int) and labels and labels != [wanted]:
+            at_label = f"; the class of label {wanted} is '{names[wanted]}'" if 0 <= wanted < len(names) else ""
+            raise UserError(
+                f"datasets.{key}.aliases: {wanted} is the name of the class of label {labels[0]}{at_label}; write the "
+                f"name of the class that you mean in quotes, as '{wanted}'"
+            )
         if isinstance(wanted, int) or (not labels and wanted.isdecimal()):
             labels = [int(wanted)]
         if not labels or not 0 <= labels[0] < len(names):
             near = nearest(str(wanted), list(names))
             raise UserError(f"datasets.{key}.aliases: no class has the name or label '{wanted}'{near}")
-        found.update(dict.fromkeys(labels, description_key))
-    return found
+        found = one_by_one if len(labels) == 1 else by_shared_name
+        for label in labels:
+            if found.setdefault(label, description_key) != description_key:
+                raise UserError(
+                    f"datasets.{key}.aliases gives the class '{names[label]}' (label {label}) two keys, "
+                    f"'{found[label]}' and '{description_key}'; keep one"
+                )
+    return {**by_shared_name, **one_by_one}
 
 
 def template_texts(templates: str | list[str]) -> list[str] | str:

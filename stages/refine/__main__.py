@@ -17,9 +17,9 @@ from stages.common.errors import UserError, run
 from stages.common.params import Refine
 from stages.common.settings import write_settings
 from stages.common.tables import Meta, embedding_column, embedding_rows, make_meta, read_table, write_table
-from stages.refine.baselines import join_descriptor, waffle_descriptors
+from stages.refine.baselines import join_descriptor, join_to_prompt, waffle_descriptors
 from stages.refine.select import EXACT, RANK, SIMILAR, select
-from stages.refine.sources import match_classes, read_descriptions, read_templates
+from stages.refine.sources import match_classes, read_descriptions, read_templates, warn_of_unknown_aliases
 
 LABEL, TEMPLATE, WAFFLE = "label", "template", "waffle"
 ROWS_AT_ONCE = 1 << 13
@@ -47,6 +47,8 @@ def collect_texts(job: Job, names: Sequence[str], made_by: Meta) -> list[Text]:
     aliases = {int(label): key for label, key in made_by["aliases"].items()}
     fallbacks = {int(label): keys for label, keys in made_by["fallbacks"].items()}
 
+    keys: set[str] = set()
+
     def generate() -> Iterator[tuple[str, int, str]]:
         for label, prompt in enumerate(prompts):
             yield LABEL, label, prompt
@@ -55,6 +57,7 @@ def collect_texts(job: Job, names: Sequence[str], made_by: Meta) -> list[Text]:
         for source, kind in job.params.read_sources().items():
             path, joined = paths.descriptions(job.dataset, source), kind == "descriptors"
             found = read_descriptions(path)
+            keys.update(found)
             matched = match_classes(path, found, names, aliases, fallbacks, may_be_empty=joined)
             for label, texts in enumerate(matched):
                 if joined:
@@ -62,9 +65,11 @@ def collect_texts(job: Job, names: Sequence[str], made_by: Meta) -> list[Text]:
                     texts = [join_descriptor(names[label], text) for text in texts] or [names[label]]
                 yield from ((source, label, text) for text in texts)
         for label, prompt in enumerate(prompts):
-            yield from ((WAFFLE, label, join_descriptor(prompt, text)) for text in random)
+            yield from ((WAFFLE, label, join_to_prompt(prompt, text)) for text in random)
 
-    return [Text(label, source, text) for source, label, text in generate()]
+    texts = [Text(label, source, text) for source, label, text in generate()]
+    warn_of_unknown_aliases(job.dataset, aliases, keys)
+    return texts
 
 
 def texts_table(

@@ -20,18 +20,23 @@ def join_descriptor(subject: str, descriptor: str) -> str:
     """A descriptor as a clause: "tavo" and "a red crown" are "tavo, which is a red crown".
 
     The rule is that of Menon & Vondrick's code (arXiv 2210.07183), which WCA's and BiFTA's share: it goes by the first
-    letters alone, so that "a seabird" and "antlers" are both joined by "which is". A full stop at the end of `subject`
-    moves to the end of the sentence.
+    letters alone, so that "a seabird" and "antlers" are both joined by "which is". A full stop stays where it is, in a
+    name ("Mt. St.") or at the end of a descriptor.
     """
-    words = " ".join(descriptor.strip().rstrip(".").split())
+    words = " ".join(descriptor.split())
     if words.startswith(("a", "used")):
         clause = f"which is {words}"
     elif words.startswith(("has", "often", "typically", "may", "can")):
         clause = f"which {words}"
     else:
         clause = f"which has {words}"
-    stop = "." if subject.rstrip().endswith(".") else ""
-    return f"{subject.rstrip('. ')}, {clause}{stop}"
+    return f"{subject}, {clause}"
+
+
+def join_to_prompt(prompt: str, descriptor: str) -> str:
+    """As `join_descriptor`, with the full stop of the prompt at the end: "a photo of a tavo, which has red legs."."""
+    stop = "." if prompt.endswith(".") else ""
+    return join_descriptor(prompt.removesuffix("."), descriptor) + stop
 
 
 def waffle_descriptors(seed: int, pairs: int, names: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 
@@ -58,12 +58,15 @@ def read_templates(templates: Sequence[str] | str, folder: Path) -> list[str]:
     if not isinstance(templates, str):
         return list(templates)
     path = folder / templates if "/" not in templates else Path(templates)
-    if folder.resolve() not in path.resolve().parents:
-        warn(f"{path}: DVC does not watch this file; put it into {folder}, or run `dvc repro -f` after changing it")
     try:
         found = read_json(path, "fix it or fetch it again")
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; `templates` of the data set in params.yaml names it") from None
+        raise UserError(
+            f"{path} is missing, which `templates` of the data set in params.yaml names; put it into {folder} and write "
+            f"templates: {path.name}"
+        ) from None
+    if folder.resolve() not in path.resolve().parents:
+        warn(f"{path}: DVC does not watch this file; put it into {folder}, or run `dvc repro -f` after changing it")
     if not isinstance(found, list) or not found or not all(isinstance(text, str) for text in found):
         raise UserError(f'{path} must hold a list of templates: ["a photo of a {{}}.", ...]')
     try:
@@ -144,6 +147,19 @@ def find_keys(
         wanted += reordered.get(_words(own), [])
         keys.append(next((key_of[form] for form in wanted if form in key_of), None))
     return keys
+
+
+def warn_of_unknown_aliases(dataset: str, aliases: Mapping[int, str], keys: Collection[str]) -> None:
+    """Say which of the user's aliases name a key that no description file has: most likely a slip of the pen.
+
+    Args:
+        keys: of all description files.
+    """
+    forms = {spelling(key) for key in keys}
+    for wanted in dict.fromkeys(aliases.values()):
+        if spelling(wanted) not in forms:
+            near = _nearest_key(wanted, list(keys), [])
+            warn(f"datasets.{dataset}.aliases: no description file has the key '{wanted}'{near}; it is not used")
 
 
 def _with_letters(texts: Iterable[str]) -> list[str]:

@@ -146,12 +146,21 @@ def finished(shown_by_dvc: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def outdated(workspace: Params, lock: Path = Path("dvc.lock")) -> list[str]:
-    """The parameters whose value in params.yaml is not that with which the workspace was last reproduced."""
+    """The parameters whose value in params.yaml is not that with which the workspace was last reproduced.
+
+    Keys that were added to a data set's entry or taken out of it are among them. An entry that is gone is not: nothing
+    is shown of it.
+    """
     if not lock.exists():
         return []
-    stages = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {})
-    used = [flatten(stage.get("params", {}).get("params.yaml", {})) for stage in stages.values()]
-    return sorted({key for params in used for key, value in params.items() if workspace.get(key, value) != value})
+    changed: set[str] = set()
+    for stage in yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {}).values():
+        for name, value in stage.get("params", {}).get("params.yaml", {}).items():
+            used = flatten({name: value})
+            now = {key: own for key, own in workspace.items() if key == name or key.startswith(f"{name}.")}
+            keys = {*used, *now} if now else set()
+            changed |= {key for key in keys if key not in used or key not in now or used[key] != now[key]}
+    return sorted(changed)
 
 
 def collect(states: list[dict[str, Any]], param: str) -> list[Point]:
