@@ -221,7 +221,7 @@ def check_listing(listing: Listing, given: Mapping[int | str, str] | Sequence[st
         raise UserError("the data set has no images in this split")
     again = [image_id for image_id, count in Counter(image_id for image_id, _ in listing.images).items() if count > 1]
     if again:
-        raise UserError(f"{len(again)} images are listed more than once, such as '{again[0]}'")
+        raise UserError(f"{len(again)} images are listed more than once, such as '{again[0]}'; list each once")
     _refuse_unprintable(listing)
     labels_of: dict[str, list[int]] = {}
     for label, name in enumerate(listing.names):
