@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -421,6 +422,30 @@ def test_weights_that_are_not_finite(
     _poison(part, value)
     check_refusal(call(stage, *STAGES[stage]), "models.tiny", named, "is not finite", "precision: float32")
     assert not (VIEWS / "part-00000.parquet").exists() or stage == "refine"
+
+
+@pytest.mark.parametrize(("stage", "part"), [("refine", "text_projection"), ("embed", "visual.proj")])
+@pytest.mark.parametrize("factor", [0.0, 1e-30, 1e30])
+def test_embeddings_that_become_zero(stage: str, part: str, factor: float, project: Project, call: Call) -> None:
+    """Numbers whose squares no float32 can hold: normalised, they are zero, and every class would tie."""
+    path = Path("tiny-model/open_clip_model.safetensors")
+    weights = load_file(path)
+    weights[part] *= factor
+    save_file(weights, path)
+    project.edit(lambda params: params.update(precision="float32"))
+    check_refusal(call(stage, *STAGES[stage]), "models.tiny", "is not finite or is zero", "fetch the weights again")
+
+
+@pytest.mark.parametrize(
+    ("artifact", "column"), [("texts.parquet", "label_similarity"), ("views/part-00000.parquet", "similarity")]
+)
+def test_cosines_that_are_not_finite(artifact: str, column: str, project: Project, refuse: Refuse) -> None:
+    path = Path("data/toy/tiny") / artifact
+    table = pq.read_table(path)
+    values = table[column].to_numpy().copy()
+    values[-1] = np.nan
+    pq.write_table(table.set_column(table.schema.get_field_index(column), table.schema.field(column), [values]), path)
+    refuse("score", str(path), f"the {column} of '", "is not finite", "run `dvc repro`")
 
 
 @pytest.mark.parametrize("artifact", ["texts.parquet", "views/part-00000.parquet"])

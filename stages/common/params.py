@@ -189,12 +189,16 @@ class Embed(Section):
     images_per_shard: Count
 
 
+LogScale = Annotated[float, Field(ge=-100.0, le=100.0)]
+"""Of softmax weights; beyond it their exponentials are no numbers."""
+
+
 class Score(Section):
     iou_threshold: Unit
     views_per_run: Count | Literal["all"]
     runs: Count
-    image_scale: float
-    text_scale: float
+    image_scale: LogScale
+    text_scale: LogScale
     normalize: bool
     descriptor_mean: Literal["normalized", "plain"] = "normalized"
 
