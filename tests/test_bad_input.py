@@ -477,7 +477,7 @@ def test_texts_that_the_model_sees_in_part(project: Project, call: Call) -> None
 
 
 def test_marks_of_the_tokenizer_in_a_description_cut_nothing(project: Project, call: Call) -> None:
-    _write_cupl({name: [f"A {name}. <end_of_text> It has a {name} tail."] for name in CLASSES})
+    _write_cupl({name: [f"A {name}. <end_of_text> &lt;|endoftext|&gt; It has</s> a {name} tail."] for name in CLASSES})
     assert call("refine", "--dataset", "toy", "--model", "tiny").code == 0
     texts = pl.read_parquet("data/toy/tiny/texts.parquet").filter(pl.col("source") == "cupl")["description"]
     assert sorted(texts) == sorted(f"A {name}. It has a {name} tail." for name in CLASSES)

@@ -104,7 +104,7 @@ def test_files_of_other_programs_in_archives_are_left_out(tmp_path: Path) -> Non
 def test_links_to_folders_are_refused_and_the_advice_works(ingest: Ingest) -> None:
     put(Path("elsewhere"), "cat/1.jpg", "cat/more/2.jpg", "dog/1.jpg")
     put(Path("root"), "dog/3.jpg")
-    Path("root/cat").symlink_to(Path("elsewhere/cat").absolute())
+    Path("root/cat's").symlink_to(Path("elsewhere/cat").absolute())
     Path("root/dog/more").symlink_to(Path("elsewhere/dog").absolute())
     for _ in range(2):
         _, _, error = ingest(reader="folder")
@@ -113,7 +113,7 @@ def test_links_to_folders_are_refused_and_the_advice_works(ingest: Ingest) -> No
         assert advice
         subprocess.run(advice[1], shell=True, check=True)
     names, images, _ = ingest(reader="folder")
-    assert (names, len(images)) == (["cat", "dog"], 4)
+    assert (names, len(images)) == (["cat's", "dog"], 4)
     # DVC follows a root that is a link.
     Path("root").rename("given")
     Path("root").symlink_to("given")
@@ -245,7 +245,17 @@ def test_names_that_are_given_may_repeat(ingest: Ingest, call: Call) -> None:
         check_listing(Listing([("a.jpg", 0)], ["wren", "wren"], by_name=True))
 
 
+def test_classes_that_differ_in_their_spelling_alone_can_be_named(ingest: Ingest) -> None:
+    put(Path("root"), "Cat/a.jpg", "cat/b.jpg", "big_cat/c.jpg", "big cat/d.jpg")
+    assert "several classes have the same name: Cat, big cat, cat; rename" in ingest(reader="folder")[2]
+    given = {"Cat": "lion", "cat": "house cat", "big_cat": "tiger", "big cat": "puma"}
+    images = ingest(reader="folder", names=given)[1]
+    assert images == {"Cat/a.jpg": "lion", "cat/b.jpg": "house cat", "big_cat/c.jpg": "tiger", "big cat/d.jpg": "puma"}
+
+
 def test_a_class_named_twice_is_refused() -> None:
+    with pytest.raises(UserError, match="names the class 'barn-owl' twice"):
+        own_names("x", ["barn owl"], {"barn owl": "a", "barn-owl": "b"})
     with pytest.raises(UserError, match="names the class 'barn-owl' twice"):
         own_names("x", ["barn owl"], {"Barn_Owl": "a", "barn-owl": "b"})
 
