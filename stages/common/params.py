@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from stages.common.errors import UserError, nearest
 from stages.common.finer_params import Benchmark, Endpoint, Finer
-from stages.common.section import Count, Key, Section, Unit
+from stages.common.section import Count, Key, LogScale, Section, Unit
 from stages.common.yamls import load_yaml
 
 PARAMS_FILE = Path("params.yaml")
@@ -187,10 +187,6 @@ class Embed(Section):
     engine: Literal["local", "ray"]
     batch_size: Count | Literal["auto"]
     images_per_shard: Count
-
-
-LogScale = Annotated[float, Field(ge=-100.0, le=100.0)]
-"""Of softmax weights; beyond it their exponentials are no numbers."""
 
 
 class Score(Section):
