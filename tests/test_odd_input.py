@@ -346,6 +346,17 @@ def test_tars_that_were_cut_between_their_files(tmp_path: Path) -> None:
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_tars_whose_names_say_their_split(tmp_path: Path) -> None:
+    for name in ("x-train-000", "x-train-001", "x-val-000"):
+        make_tar(tmp_path / f"{name}.tar", sample("1", "cat" if "val" in name else "emu"))
+    with pytest.raises(UserError, match="holds tars of several splits; set `split` to one of: train, val"):
+        read("webdataset", tmp_path)
+    listing = read("webdataset", tmp_path, "val")
+    assert (by_id(listing), listing.names) == ({"x-val-000/1.jpg": "cat"}, ["cat", "emu"])
+    with pytest.raises(UserError, match=r"no folder .*test'; `split` names a sub-folder .*; there are: train, val"):
+        read("webdataset", tmp_path, "test")
+
+
 def test_tars_in_other_folders_are_told(tmp_path: Path) -> None:
     make_tar(tmp_path / "train/0.tar", sample("1", "cat"))
     with pytest.raises(UserError, match=r"no \*\.tar in .*; there are tars in train"):

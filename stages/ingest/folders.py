@@ -75,7 +75,8 @@ def _split_folder(root: Path, split: str | None) -> Path:
     top = root / split if split else root
     if not top.is_dir():
         here = "; the root has this name itself: leave `split` out" if split and root.absolute().name == split else ""
-        raise UserError(f"no folder '{top}'; `split` names a sub-folder of the data set's root{here}")
+        there = f"; there are: {some(folders_in(root))}" if folders_in(root) and not here else ""
+        raise UserError(f"no folder '{top}'; `split` names a sub-folder of the data set's root{here}{there}")
     return top
 
 

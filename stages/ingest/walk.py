@@ -34,7 +34,6 @@ FOREIGN = {
     "found.000",
     "lost+found",
     "network trash folder",
-    "recycled",
     "recycler",
     "system volume information",
     "temporary items",

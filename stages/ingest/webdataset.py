@@ -15,30 +15,31 @@ from stages.common.errors import UserError
 from stages.ingest.archives import TAR, Sample, check_shards, stem, unpack
 from stages.ingest.labels import label_text
 from stages.ingest.listing import Listing, Request, read_lines, safe_id
-from stages.ingest.places import bases, is_split
+from stages.ingest.places import SPLITS, bases, is_split, said_split
 from stages.ingest.walk import EXTENSIONS, foreign, shown, some
 
 
 def read_webdataset(request: Request) -> Listing:
     """The tars in the root, or in `<root>/<split>`: `<key>.jpg` with `<key>.cls`, a number or a name.
 
+    Where the names of tars in the root say several splits, as `train-000.tar` does, `split` chooses among them.
     With `classnames.txt` in the root, one name a line, numbers count its lines. Without it, classes are the labels of
     all splits. `columns` may name other endings than these, as `label: txt`.
 
     Raises:
-        UserError: no tars, one that is not whole, a sample without image or label, or with two images.
+        UserError: no tars, or those of several splits; one that is not whole; a sample without image or label, or with
+            two images.
     """
     top = request.root / request.split if request.split else request.root
-    if not top.is_dir():
-        raise UserError(f"no folder '{top}'; `split` names a sub-folder of the data set's root")
-    shards = _tars(top)
+    shards, others = _of_split(request, top)
+    top = shards[0].parent if shards else top
     inner = [folder.name for folder in bases(top)[1:] if _tars(folder)]
     if not shards:
         there = f"; there are tars in {some(inner)}" if inner else ""
         raise UserError(f"no *.tar in '{top}'; `split` names a sub-folder of the data set's root{there}")
     listed = next((path for path in (top / "classnames.txt", request.root / "classnames.txt") if path.is_file()), None)
     names = read_lines(listed) if listed else None
-    beside: dict[str, list[Path]] = {}
+    beside: dict[str, list[Path]] = {} if names else others
     if names is None and top != request.root:
         beside = {folder.name: _tars(folder) for folder in bases(top.parent)[1:] if folder != top}
     notes = check_shards(shards)
@@ -53,6 +54,32 @@ def read_webdataset(request: Request) -> Listing:
 def _tars(folder: Path) -> list[Path]:
     """The tars in a folder, compressed ones included."""
     return sorted(path for path in folder.iterdir() if TAR.search(path.name) and not foreign(path.name))
+
+
+def _of_split(request: Request, folder: Path) -> tuple[list[Path], dict[str, list[Path]]]:
+    """The tars of the split, and those in the same folder whose names say other splits.
+
+    Args:
+        folder: of the split, which may not be there.
+
+    Raises:
+        UserError: no such folder or tars; tars of several splits where none is given.
+    """
+    if folder.is_dir() and request.split:
+        return _tars(folder), {}
+    splits: dict[str, list[Path]] = {}
+    for tar in _tars(request.root):
+        splits.setdefault(said_split(stem(tar), sorted(SPLITS)) or "", []).append(tar)
+    named = sorted(filter(None, splits))
+    if request.split is None:
+        if len(named) > 1:
+            raise UserError(f"'{request.root}' holds tars of several splits; set `split` to one of: {some(named)}")
+        return sorted(chain.from_iterable(splits.values())), {}
+    if request.split not in named:
+        there = [*named, *(inner.name for inner in bases(request.root)[1:] if _tars(inner))]
+        known = f"; there are: {some(there)}" if there else ""
+        raise UserError(f"no folder '{folder}'; `split` names a sub-folder of the data set's root{known}")
+    return splits.pop(request.split), splits
 
 
 class Endings:
