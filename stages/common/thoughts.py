@@ -9,7 +9,7 @@ import re
 
 END_MARKS = (
     *("</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<|return|>", "<eos>", "<end_of_turn>"),
-    *("<|end_of_text|>", "<|END_OF_TURN_TOKEN|>", "<|eom_id|>", "<｜end▁of▁sentence｜>", "<|user|>", "<pad>"),
+    *("<|end_of_text|>", "<|END_OF_TURN_TOKEN|>", "<|eom_id|>", "<｜end▁of▁sentence｜>", "<|user|>", "<pad>", "<s>"),
 )
 """What models of different families end a turn with, and some servers leave in."""
 

@@ -63,7 +63,7 @@ def read_huggingface(request: Request) -> Listing:
 
 def _split_of(file: PurePosixPath) -> str:
     """`test` of `data/test-00000-of-00001.parquet`, of `test.parquet`, `test-0.parquet`, `test/0000.parquet`."""
-    numbered = re.fullmatch(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?", file.stem) or re.fullmatch(r"(.+?)[-_.]?\d+", file.stem)
+    numbered = re.fullmatch(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?", file.stem) or re.fullmatch(r"(.+?)[-_.]\d+", file.stem)
     called = numbered[1] if numbered else file.stem
     if called.casefold() in SPLITS:
         return called
