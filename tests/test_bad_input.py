@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -423,6 +424,30 @@ def test_weights_that_are_not_finite(
     assert not (VIEWS / "part-00000.parquet").exists() or stage == "refine"
 
 
+@pytest.mark.parametrize(("stage", "part"), [("refine", "text_projection"), ("embed", "visual.proj")])
+@pytest.mark.parametrize("factor", [0.0, 1e-30, 1e30])
+def test_embeddings_that_become_zero(stage: str, part: str, factor: float, project: Project, call: Call) -> None:
+    """Numbers whose squares no float32 can hold: normalised, they are zero, and every class would tie."""
+    path = Path("tiny-model/open_clip_model.safetensors")
+    weights = load_file(path)
+    weights[part] *= factor
+    save_file(weights, path)
+    project.edit(lambda params: params.update(precision="float32"))
+    check_refusal(call(stage, *STAGES[stage]), "models.tiny", "is not finite or is zero", "fetch the weights again")
+
+
+@pytest.mark.parametrize(
+    ("artifact", "column"), [("texts.parquet", "label_similarity"), ("views/part-00000.parquet", "similarity")]
+)
+def test_cosines_that_are_not_finite(artifact: str, column: str, project: Project, refuse: Refuse) -> None:
+    path = Path("data/toy/tiny") / artifact
+    table = pq.read_table(path)
+    values = table[column].to_numpy().copy()
+    values[-1] = np.nan
+    pq.write_table(table.set_column(table.schema.get_field_index(column), table.schema.field(column), [values]), path)
+    refuse("score", str(path), f"the {column} of '", "is not finite", "run `dvc repro`")
+
+
 @pytest.mark.parametrize("artifact", ["texts.parquet", "views/part-00000.parquet"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_embeddings_that_are_not_finite(artifact: str, value: float, project: Project, refuse: Refuse) -> None:
@@ -452,7 +477,7 @@ def test_texts_that_the_model_sees_in_part(project: Project, call: Call) -> None
 
 
 def test_marks_of_the_tokenizer_in_a_description_cut_nothing(project: Project, call: Call) -> None:
-    _write_cupl({name: [f"A {name}. <end_of_text> It has a {name} tail."] for name in CLASSES})
+    _write_cupl({name: [f"A {name}. <end_of_text> &lt;|endoftext|&gt; It has</s> a {name} tail."] for name in CLASSES})
     assert call("refine", "--dataset", "toy", "--model", "tiny").code == 0
     texts = pl.read_parquet("data/toy/tiny/texts.parquet").filter(pl.col("source") == "cupl")["description"]
     assert sorted(texts) == sorted(f"A {name}. It has a {name} tail." for name in CLASSES)

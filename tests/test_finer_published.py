@@ -318,6 +318,8 @@ PLACES = ["val/cat/1.jpg", "val/cat/2.jpg", "val/dog/1.jpg", "2021_valid/00001_x
         ("{data_dir_path}/data/val/cat/1.jpg", "val/cat/1.jpg"),
         ("/nas/other name/val/dog/1.jpg", "val/dog/1.jpg"),
         ("cat/1.jpg", "val/cat/1.jpg"),
+        (r"D:\sets\data\val\cat\1.jpg", "val/cat/1.jpg"),
+        ("../x//data/./val/dog/1.jpg", "val/dog/1.jpg"),
         ("./2.jpg", "val/cat/2.jpg"),
         ("/nas/inaturalist/val/00001_x/3.jpg", "2021_valid/00001_x/3.jpg"),
         ("/nas/data/4.jpg", "4.jpg"),

@@ -95,6 +95,7 @@ def test_normalisation_is_that_of_squad(text: str, normal: str) -> None:
         ("Blue-Jay", ["blue jay"], 0, 1),  # as published its hyphen goes without leaving a space
         ("Black footed Albatross", ["Black-footed Albatross"], 0, 1),
         ("a 737\u2011800", ["737-800"], 0, 1),  # a hyphen of another kind
+        ("Brewer\u2019s_blackbird", ["Brewer's Blackbird"], 0, 1),  # nor is this apostrophe ASCII
         ("737800", ["737-800"], 1, 0),  # what the published rule joins
         ("blue  jay", ["Blue the Jay"], 1, 1),
     ],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +56,10 @@ def sample(key: str, label: str, ending: str = "jpg") -> dict[str, bytes]:
     return {f"{key}.{ending}": JPEG, f"{key}.cls": label.encode()}
 
 
+def by_id(listing: Listing) -> dict[str, str]:
+    return {image_id: listing.names[label] for image_id, label in listing.images}
+
+
 def parquet(path: Path, labels: Sequence[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({"image": [{"bytes": JPEG, "path": None}] * len(labels), "label": labels}), path)
@@ -97,7 +104,7 @@ def test_files_of_other_programs_in_archives_are_left_out(tmp_path: Path) -> Non
 def test_links_to_folders_are_refused_and_the_advice_works(ingest: Ingest) -> None:
     put(Path("elsewhere"), "cat/1.jpg", "cat/more/2.jpg", "dog/1.jpg")
     put(Path("root"), "dog/3.jpg")
-    Path("root/cat").symlink_to(Path("elsewhere/cat").absolute())
+    Path("root/cat's").symlink_to(Path("elsewhere/cat").absolute())
     Path("root/dog/more").symlink_to(Path("elsewhere/dog").absolute())
     for _ in range(2):
         _, _, error = ingest(reader="folder")
@@ -106,7 +113,7 @@ def test_links_to_folders_are_refused_and_the_advice_works(ingest: Ingest) -> No
         assert advice
         subprocess.run(advice[1], shell=True, check=True)
     names, images, _ = ingest(reader="folder")
-    assert (names, len(images)) == (["cat", "dog"], 4)
+    assert (names, len(images)) == (["cat's", "dog"], 4)
     # DVC follows a root that is a link.
     Path("root").rename("given")
     Path("root").symlink_to("given")
@@ -134,7 +141,26 @@ def test_links_to_folders_of_archives_and_lists_are_refused(tmp_path: Path) -> N
         read("folder", tmp_path / "folders", "test")
 
 
+def test_images_beside_the_class_folders_are_told(tmp_path: Path) -> None:
+    put(tmp_path, "cat/1.jpg", "dog/1.jpg", "cover.jpg", "._cover.jpg").joinpath("README.md").write_text("x")
+    assert read("folder", tmp_path).notes == (
+        f"1 images in '{tmp_path}' are in no class folder and are not read, such as 'cover.jpg'",
+    )
+
+
 # Classes are those of the whole data set
+
+
+def test_folders_of_splits_are_no_classes(tmp_path: Path) -> None:
+    put(tmp_path / "a", "train/cat/1.jpg", "train/dog/1.jpg", "test/cat/1.jpg")
+    with pytest.raises(UserError, match="are splits and no classes; set `split` to one of: test, train"):
+        read("folder", tmp_path / "a")
+    assert read("folder", tmp_path / "a", "test").names == ["cat", "dog"]
+    # Classes may have such names.
+    put(tmp_path / "b", "train/1.jpg", "test/1.jpg", "data/1.jpg")
+    assert read("folder", tmp_path / "b").names == ["data", "test", "train"]
+    put(tmp_path / "c", "val/train/1.jpg", "val/test/1.jpg", "train/train/1.jpg", "train/test/1.jpg")
+    assert read("folder", tmp_path / "c", "val").names == ["test", "train"]
 
 
 def test_a_split_without_a_class(tmp_path: Path) -> None:
@@ -219,7 +245,17 @@ def test_names_that_are_given_may_repeat(ingest: Ingest, call: Call) -> None:
         check_listing(Listing([("a.jpg", 0)], ["wren", "wren"], by_name=True))
 
 
+def test_classes_that_differ_in_their_spelling_alone_can_be_named(ingest: Ingest) -> None:
+    put(Path("root"), "Cat/a.jpg", "cat/b.jpg", "big_cat/c.jpg", "big cat/d.jpg")
+    assert "several classes have the same name: Cat, big cat, cat; rename" in ingest(reader="folder")[2]
+    given = {"Cat": "lion", "cat": "house cat", "big_cat": "tiger", "big cat": "puma"}
+    images = ingest(reader="folder", names=given)[1]
+    assert images == {"Cat/a.jpg": "lion", "cat/b.jpg": "house cat", "big_cat/c.jpg": "tiger", "big cat/d.jpg": "puma"}
+
+
 def test_a_class_named_twice_is_refused() -> None:
+    with pytest.raises(UserError, match="names the class 'barn-owl' twice"):
+        own_names("x", ["barn owl"], {"barn owl": "a", "barn-owl": "b"})
     with pytest.raises(UserError, match="names the class 'barn-owl' twice"):
         own_names("x", ["barn owl"], {"Barn_Owl": "a", "barn-owl": "b"})
 
@@ -263,6 +299,72 @@ def test_other_files_of_a_sample_are_told(tmp_path: Path) -> None:
     assert dict(read("webdataset", root, columns=Columns(image="right.jpg")).images) == {"0/1.right.jpg": 0}
 
 
+def test_tars_are_read_whatever_their_ending_and_compression(tmp_path: Path) -> None:
+    names = ("0.tar", "1.tar.gz", "2.TGZ", "3.TAR")
+    for number, name in enumerate(names):
+        make_tar(tmp_path / name, {**sample("a", f"class{number}"), f"b.{number}.JPG": JPEG, f"b.{number}.CLS": b"cat"})
+    for name in names[1:3]:
+        (tmp_path / name).write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    (tmp_path / "notes.parquet").write_bytes(b"")
+    images = by_id(read("webdataset", tmp_path))
+    assert len(images) == 8
+    assert (images["1/a.jpg"], images["2/a.jpg"], images["3/b.3.JPG"]) == ("class1", "class2", "cat")
+
+
+def test_links_in_tars(tmp_path: Path) -> None:
+    def link(archive: tarfile.TarFile, name: str, target: str, kind: bytes) -> None:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, target
+        archive.addfile(member)
+
+    make_tar(tmp_path / "root/0.tar", sample("1", "cat"))
+    with tarfile.open(tmp_path / "root/0.tar", "a") as archive:
+        link(archive, "2.jpg", "1.jpg", tarfile.SYMTYPE)
+        link(archive, "2.cls", "1.cls", tarfile.LNKTYPE)
+    assert by_id(read("webdataset", tmp_path / "root")) == {"0/1.jpg": "cat", "0/2.jpg": "cat"}
+    with tarfile.open(tmp_path / "root/0.tar", "a") as archive:
+        link(archive, "3.jpg", "../elsewhere.jpg", tarfile.SYMTYPE)
+    with pytest.raises(UserError, match=r"'3\.jpg' is a link to '\.\./elsewhere\.jpg', which is no file of this tar"):
+        read("webdataset", tmp_path / "root")
+
+
+def test_tars_that_were_cut_between_their_files(tmp_path: Path) -> None:
+    make_tar(tmp_path / "0.tar", {**sample("1", "cat"), **sample("2", "dog")})
+    with tarfile.open(tmp_path / "0.tar") as archive:
+        second = archive.getmember("2.jpg").offset
+    whole = (tmp_path / "0.tar").read_bytes()
+    (tmp_path / "0.tar").write_bytes(whole[: second + 300])  # in the middle of a header
+    with pytest.raises(UserError, match=rf"no whole webdataset tar \(damaged at byte {second}\); fetch it again"):
+        read("webdataset", tmp_path)
+    (tmp_path / "0.tar").write_bytes(whole[:second])
+    assert read("webdataset", tmp_path).notes == (
+        f"'{tmp_path / '0.tar'}' has no mark at its end; files may be missing there",
+    )
+    (tmp_path / "0.tar").write_bytes(b"")
+    with pytest.raises(UserError, match="no whole webdataset tar") as error:
+        read("webdataset", tmp_path)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_tars_whose_names_say_their_split(tmp_path: Path) -> None:
+    for name in ("x-train-000", "x-train-001", "x-val-000"):
+        make_tar(tmp_path / f"{name}.tar", sample("1", "cat" if "val" in name else "emu"))
+    with pytest.raises(UserError, match="holds tars of several splits; set `split` to one of: train, val"):
+        read("webdataset", tmp_path)
+    listing = read("webdataset", tmp_path, "val")
+    assert (by_id(listing), listing.names) == ({"x-val-000/1.jpg": "cat"}, ["cat", "emu"])
+    with pytest.raises(UserError, match=r"no folder .*test'; `split` names a sub-folder .*; there are: train, val"):
+        read("webdataset", tmp_path, "test")
+
+
+def test_tars_in_other_folders_are_told(tmp_path: Path) -> None:
+    make_tar(tmp_path / "train/0.tar", sample("1", "cat"))
+    with pytest.raises(UserError, match=r"no \*\.tar in .*; there are tars in train"):
+        read("webdataset", tmp_path)
+    make_tar(tmp_path / "0.tar", sample("1", "dog"))
+    assert "the tars in the folders train are not read" in read("webdataset", tmp_path).notes[0]
+
+
 def test_two_images_of_a_sample_are_refused(tmp_path: Path) -> None:
     root = tmp_path / "root"
     make_tar(root / "0.tar", {**sample("1", "cat"), "1.png": picture(kind="PNG")})
@@ -283,6 +385,44 @@ def test_missing_shards(tmp_path: Path) -> None:
     for number in (0, 1, 3):
         make_tar(tmp_path / f"tars/x-{number:03d}.tar", sample("1", "cat"))
     assert "1 numbers are missing, such as 2" in read("webdataset", tmp_path / "tars").notes[0]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "{}/{}-00000-of-00001.parquet",
+        "{}/data-00000-of-00001.parquet",
+        "{}/part-0.parquet",
+        "{}.PARQUET",
+        "{}_1.parquet",
+    ],
+)
+def test_splits_of_parquet_files(file: str, tmp_path: Path) -> None:
+    root = tmp_path / "test"  # the root's own name says nothing
+    for split, labels in {"train": ["cat", "dog", "emu"], "test": ["cat", "dog"]}.items():
+        parquet(root / file.format(split, split), labels)
+    listing = read("huggingface", root, "test")
+    assert (listing.names, len(listing.images)) == (["cat", "dog", "emu"], 2)
+
+
+def test_shards_that_differ_are_refused(tmp_path: Path) -> None:
+    make_huggingface(tmp_path, [0, 1])
+    first = next(tmp_path.glob("*.parquet"))
+    table = pq.read_table(first)
+    info = json.loads(table.schema.metadata[b"huggingface"])
+    first.rename(tmp_path / "test-00000-of-00002.parquet")
+    features = table.schema.metadata[b"huggingface"].replace(b"ClassLabel", b"Value")
+    pq.write_table(table.replace_schema_metadata({"huggingface": features}), tmp_path / "test-00001-of-00002.parquet")
+    columns = Columns(image="img", label="fine")
+    listing = read("huggingface", tmp_path, columns=columns)
+    assert len(listing.images) == 4
+    assert listing.names == info["info"]["features"]["fine"]["names"]  # the names of one shard do for all
+    info["info"]["features"]["fine"]["names"].reverse()
+    pq.write_table(
+        table.replace_schema_metadata({"huggingface": json.dumps(info)}), tmp_path / "test-00001-of-00002.parquet"
+    )
+    with pytest.raises(UserError, match="differ in their columns or in the names of their classes; fetch both again"):
+        read("huggingface", tmp_path, columns=columns)
 
 
 @pytest.mark.parametrize("file", ["{}/test-00000-of-00001.parquet", "{}/test/0000.parquet"])
@@ -338,6 +478,44 @@ def test_labels_that_are_missing_numbers(tmp_path: Path) -> None:
         read("manifest", tmp_path, manifest="m.parquet")
 
 
+@pytest.mark.parametrize("label", ["", " ", "NaN"])
+def test_labels_that_say_nothing(label: str, tmp_path: Path) -> None:
+    make_tar(tmp_path / "tars/0.tar", sample("1", label))
+    parquet(tmp_path / "hf/test.parquet", ["cat", label])
+    for reader, root in (("webdataset", "tars"), ("huggingface", "hf")):
+        with pytest.raises(UserError, match=f"the label is {label.strip() or 'empty'}; a label is a name or a number"):
+            read(reader, tmp_path / root)
+    parquet(tmp_path / "hf/train.parquet", ["emu", label])
+    parquet(tmp_path / "hf/test.parquet", ["cat"])
+    assert read("huggingface", tmp_path / "hf", "test").names == ["cat", "emu"]
+    put(tmp_path, "a.jpg", "b.jpg").joinpath("m.csv").write_text(f'image,label\na.jpg,cat\nb.jpg,"{label}"\n')
+    with pytest.raises(UserError, match="1 rows without image or label, the first is row 2; complete or remove them"):
+        read("manifest", tmp_path, manifest="m.csv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image;label\na.jpg;cat\nb.jpg;dog\n",
+        "image\tlabel\r\na.jpg\tcat\r\nb.jpg\tdog\r\n",
+        "\ufeffimage, label\na.jpg, cat\n\nb.jpg,dog \n\n",
+        'label;"image";note, if any\ncat;a.jpg;x\ndog;"b.jpg";\n',
+    ],
+)
+def test_manifests_as_programs_write_them(text: str, tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg").joinpath("m.csv").write_text(text)
+    assert named(read("manifest", tmp_path, manifest="m.csv")) == {"a.jpg": "cat", "b.jpg": "dog"}
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    for header in ("image,label,label,note", "image,label, label,note"):
+        put(tmp_path, "a.jpg").joinpath("m.csv").write_text(f"{header}\na.jpg,cat,dog,x\n")
+        with pytest.raises(UserError, match="several columns 'label'; rename or remove all but one"):
+            read("manifest", tmp_path, manifest="m.csv")
+    (tmp_path / "m.csv").write_text("image,label,note,note\na.jpg,cat,x,y\n")
+    assert len(read("manifest", tmp_path, manifest="m.csv").images) == 1
+
+
 # Encodings
 
 LATIN = b"caf\xe9"
@@ -366,6 +544,12 @@ def test_tars_with_names_and_labels_in_latin_1(tmp_path: Path) -> None:
     os.rename(root / "0.tar", os.fsencode(root) + b"/" + LATIN + b".tar")
     with pytest.raises(UserError, match=r"the name of the file 'caf\\xe9\.tar' .* is not UTF-8; rename it"):
         read("webdataset", root)
+
+
+def test_marks_at_the_start_of_text_files_are_no_names(tmp_path: Path) -> None:
+    make_tar(tmp_path / "0.tar", {"1.jpg": JPEG, "1.cls": b"\xef\xbb\xbf1\r\n", **sample("2", "00")})
+    (tmp_path / "classnames.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    assert by_id(read("webdataset", tmp_path)) == {"0/1.jpg": "dog", "0/2.jpg": "cat"}
 
 
 @pytest.mark.parametrize("kind", ["text", "profile"])

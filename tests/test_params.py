@@ -61,6 +61,7 @@ def test_the_shipped_file_loads() -> None:
     [
         (put("sed", 1), ["sed: unknown key (did you mean 'seed'?)", "allowed here: seed, device"]),
         (put("crop/candidate", 1), ["crop.candidate: unknown key (did you mean 'candidates'?)", "max_views"]),
+        (put("score/image_scale", 800.0), ["score.image_scale: ", "100"]),
         (put("score/image_scales", 1.0), ["score.image_scales: unknown key (did you mean 'image_scale'?)"]),
         (put("models/demo-clip/nam", "x"), ["models.demo-clip.nam: unknown key (did you mean 'name'?)", "activation"]),
         (put("datasets/demo/path", "x"), ["datasets.demo.path: unknown key", "allowed here: reader, root"]),

@@ -46,6 +46,8 @@ TEXT = {"type": "text", "text": "Answer: Cat"}
         (completion(None, "length", reasoning_content="Hm"), ""),
         (completion([THINKING], "length"), ""),
         (completion([], "length"), ""),
+        (completion(None, "MAX_TOKENS"), ""),
+        (completion([{"type": "text", "text": {"value": "Answer: Cat", "annotations": []}}]), "Answer: Cat"),
     ],
 )
 def test_the_answer_is_found(content: bytes, answer: str) -> None:
@@ -101,10 +103,13 @@ def test_a_reply_without_an_answer_says_why(content: bytes, reason: str, said: s
             504,
             "upstream",
         ),
+        ({"choices": [{"finish_reason": None, "error": {"code": 503, "message": "busy"}, "text": ""}]}, 503, "busy"),
+        ({"error": {"code": 429, "message": "slow"}, "choices": [{"message": {"content": None}}]}, 429, "slow"),
+        ([{"error": {"code": 400, "message": "no such model"}}], 400, "no such model"),
         ({"choices": [{"finish_reason": "abort", "message": {"content": "The"}}]}, 502, "does not say why"),
     ],
 )
-def test_a_fault_that_is_sent_with_http_200_has_a_status(body: dict[str, Any], status: int, message: str) -> None:
+def test_a_fault_that_is_sent_with_http_200_has_a_status(body: Any, status: int, message: str) -> None:
     found = server_fault(json.dumps(body).encode())
     assert found is not None and found[0] == status and message in found[1]["message"]
     # The same in a batch's results: nothing that was paid.
@@ -118,6 +123,11 @@ def test_an_error_beside_an_answer_is_no_fault() -> None:
     body = {"error": None, "choices": [{"finish_reason": "stop", "message": {"content": "Cat"}}]}
     assert server_fault(json.dumps(body).encode()) is None
     assert server_fault(json.dumps(body | {"error": {"code": 500}}).encode()) is None
+
+
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
+def test_a_limit_of_tokens_has_one_name(reason: str) -> None:
+    assert read_reply(completion("The cat has", reason)) == Reply("The cat has", "length", {})
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ class Encoder:
         beside it.
 
         Raises:
-            UserError: an embedding is not finite.
+            UserError: an embedding is not finite, or is zero.
         """
         rows = torch.zeros(len(texts), self.meta["embedding_dim"])
         if not texts:
@@ -106,8 +106,7 @@ class Encoder:
             for (_, places), encoded in zip(batches, pool.map(encode, batches), strict=True):
                 rows[places] = encoded
                 bar.update(len(places))
-        finite = rows.isfinite().all(dim=1).numpy()
-        require_finite(finite, lambda row: f"the text '{texts[row]}'", self.key, self.meta["precision"])
+        require_unit(has_unit_norm(rows), lambda row: f"the text '{texts[row]}'", self.key, self.meta["precision"])
         return rows
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
@@ -132,22 +131,30 @@ class Encoder:
         return (-(-ends // CONTEXT_STEP) * CONTEXT_STEP).clamp(max=context)
 
 
-def require_finite(finite: np.ndarray, named: Callable[[int], str], key: str, precision: str) -> None:
-    """Refuse embeddings that are not finite: what is computed from them would look like a result.
+def has_unit_norm(embeddings: torch.Tensor) -> np.ndarray:
+    """Which of N embeddings are of unit norm but for rounding: [N, D] float -> [N] bool.
+
+    One that is not finite is not, nor one whose values were too small or too large to be squared: it becomes zero.
+    """
+    return (embeddings.float().norm(dim=1) > 0.5).cpu().numpy()
+
+
+def require_unit(unit: np.ndarray, named: Callable[[int], str], key: str, precision: str) -> None:
+    """Refuse embeddings that are not finite or are zero: what is computed from them would look like a result.
 
     Args:
-        finite: [N] bool, of N embeddings.
+        unit: [N] bool, of N embeddings.
         named: what the row of that number shows.
         key: of the model in params.yaml.
 
     Raises:
         UserError: names the first of them.
     """
-    if not finite.all():
+    if not unit.all():
         raise UserError(
-            f"models.{key}: the embedding of {named(int(np.argmin(finite)))} is not finite. The weights hold NaN, or "
-            f"their values are too large for {precision}; fetch the weights again, or set `precision: float32` in "
-            "params.yaml"
+            f"models.{key}: the embedding of {named(int(np.argmin(unit)))} is not finite or is zero. The weights hold "
+            f"NaN or zeros, or values that are too large or too small for {precision}; fetch the weights again, or set "
+            "`precision: float32` in params.yaml"
         )
 
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from stages.common.errors import UserError, nearest
 from stages.common.finer_params import Benchmark, Endpoint, Finer
-from stages.common.section import Count, Key, Section, Unit
+from stages.common.section import Count, Key, LogScale, Section, Unit
 from stages.common.yamls import load_yaml
 
 PARAMS_FILE = Path("params.yaml")
@@ -193,8 +193,8 @@ class Score(Section):
     iou_threshold: Unit
     views_per_run: Count | Literal["all"]
     runs: Count
-    image_scale: float
-    text_scale: float
+    image_scale: LogScale
+    text_scale: LogScale
     normalize: bool
     descriptor_mean: Literal["normalized", "plain"] = "normalized"
 

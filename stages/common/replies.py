@@ -15,6 +15,9 @@ NO_ANSWER = ("HTML and no answer", "an event stream and no answer", "broken JSON
 FAULTS = ("error", "abort")
 """Values of `finish_reason` by which a server says that it failed, and not the model."""
 
+CUT = ("length", "max_tokens", "max_output_tokens", "model_length")
+"""Values of `finish_reason` that say that the limit of tokens was reached; OpenAI's is the first."""
+
 BAD_GATEWAY = 502
 
 _UNSEEN = re.compile(r"<(script|style)\b.*?(?:</\1>|\Z)|<!--.*?(?:-->|\Z)|<[^>]*>", re.DOTALL | re.IGNORECASE)
@@ -52,11 +55,10 @@ def read_reply(content: bytes) -> Reply:
     if not isinstance(choices, list) or not isinstance(choices[0], dict):
         raise Unusable("no completion", usage, words(content))
     choice = choices[0]
-    finish_reason = choice.get("finish_reason")
+    finish_reason = _finish_reason(choice)
     if finish_reason == "content_filter":
         raise Unusable("content filter", usage)
-    message = choice.get("message")
-    said = message if isinstance(message, dict) else {"content": choice.get("text")}
+    said = _said(choice)
     answer = _text(said.get("content"))
     if not answer and (said.get("refusal") or _refuses(said.get("content"))):
         raise Unusable("refused", usage)
@@ -64,7 +66,21 @@ def read_reply(content: bytes) -> Reply:
         if finish_reason != "length":
             raise Unusable("no text", usage)
         answer = ""
-    return Reply(answer, finish_reason if isinstance(finish_reason, str) else None, usage)
+    return Reply(answer, finish_reason, usage)
+
+
+def _said(choice: dict[str, Any]) -> dict[str, Any]:
+    """The message of a choice; of a completion, its text as one."""
+    message = choice.get("message")
+    return message if isinstance(message, dict) else {"content": choice.get("text")}
+
+
+def _finish_reason(choice: dict[str, Any]) -> str | None:
+    """Why the answer ended, in lower case; "length" for a limit of tokens, whatever the server calls it."""
+    reason = choice.get("finish_reason")
+    if not isinstance(reason, str):
+        return None
+    return CUT[0] if reason.lower() in CUT else reason.lower()
 
 
 def server_fault(content: bytes) -> tuple[int, dict[str, Any]] | None:
@@ -77,9 +93,11 @@ def server_fault(content: bytes) -> tuple[int, dict[str, Any]] | None:
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
     error = body.get("error") or (body if body.get("object") == "error" else None)
     if choice:
-        if choice.get("finish_reason") not in FAULTS:
+        error = choice.get("error") or error
+        if _finish_reason(choice) in FAULTS:
+            error = error or "the server failed and does not say why"
+        elif _text(_said(choice).get("content")):
             return None
-        error = choice.get("error") or error or "the server failed and does not say why"
     if not error:
         return None
     said = error if isinstance(error, dict) else {"message": error}
@@ -109,6 +127,8 @@ def _body(content: bytes) -> dict[str, Any]:
         else:
             reason = "an event stream and no answer" if _is_stream(start) else "broken JSON"
         raise Unusable(reason, detail=words(content)) from None
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
     if not isinstance(body, dict):
         raise Unusable("no completion", detail=words(content))
     return body
@@ -124,7 +144,7 @@ def _message(text: str) -> str:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    for key in ("error", "message", "detail"):
+    for key in ("error", "errors", "message", "msg", "detail"):
         if isinstance(found, dict) and found.get(key):
             found = found[key]
     return _some_text(found)
@@ -164,6 +184,7 @@ def _part(part: Any) -> str | None:
         return part
     if isinstance(part, dict) and part.get("type", "text") in ("text", "output_text"):
         text = part.get("text")
+        text = text.get("value") if isinstance(text, dict) else text
         return text if isinstance(text, str) else None
     return None
 

@@ -11,6 +11,8 @@ Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+LogScale = Annotated[float, Field(ge=-100.0, le=100.0)]
+"""Logarithm of a factor; beyond these limits its exponential is no number that one could compute with."""
 
 
 class Section(BaseModel):

@@ -229,17 +229,24 @@ def finite_rows(table: pa.Table, path: Path, name: str) -> np.ndarray:
         name: the column that says what a row is of.
 
     Raises:
-        UserError: an embedding is not finite.
+        UserError: an embedding, or a cosine beside it, is not finite.
     """
     rows = embedding_rows(table["embedding"])
     if not _all_finite(rows):
-        finite = np.isfinite(rows).all(axis=1)
-        row = int(np.argmin(finite))
-        raise UserError(
-            f"{path}: the embedding of '{table[name][row].as_py()}' is not finite (and {(~finite).sum() - 1} others); "
-            "delete the file and run `dvc repro`"
-        )
+        _refuse("the embedding", np.isfinite(rows).all(axis=1), table, path, name)
+    for cosine in {"similarity", "label_similarity"} & set(table.column_names):
+        finite = np.isfinite(table[cosine].to_numpy())
+        if not finite.all():
+            _refuse(f"the {cosine}", finite, table, path, name)
     return rows
+
+
+def _refuse(what: str, finite: np.ndarray, table: pa.Table, path: Path, name: str) -> None:
+    row = int(np.argmin(finite))
+    raise UserError(
+        f"{path}: {what} of '{table[name][row].as_py()}' is not finite (and {(~finite).sum() - 1} others); "
+        "delete the file and run `dvc repro`"
+    )
 
 
 def _all_finite(rows: np.ndarray) -> bool:

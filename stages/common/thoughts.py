@@ -9,17 +9,20 @@ import re
 
 END_MARKS = (
     *("</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<|return|>", "<eos>", "<end_of_turn>"),
-    *("<|end_of_text|>", "<|END_OF_TURN_TOKEN|>"),
+    *("<|end_of_text|>", "<|END_OF_TURN_TOKEN|>", "<|eom_id|>", "<｜end▁of▁sentence｜>", "<|user|>", "<pad>", "<s>"),
 )
 """What models of different families end a turn with, and some servers leave in."""
 
 _NAMES = r"(?:\w+:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis)"
 _HEADER = r"(?:[^<]*(?:<\|constrain\|>[^<]*)?(?:<\|message\|>|<\|?\w*\|?\Z)|\s*<\|constrain\|>[^<]*\Z)?"  # or cut
+_WORDS = (  # of which people write as well
+    rf"<{_NAMES}(?:\s+[\w-]+\s*=[^<>]*)?\s*>",  # DeepSeek, Qwen, GLM; <thinking>; <seed:think>
+    r"\[think(?:ing)?\]",  # Magistral
+)
 _OPENING = (
-    rf"<\|?{_NAMES}\b[^<>]*>",  # DeepSeek, Qwen, GLM; <thinking>; <seed:think>
+    rf"<\|{_NAMES}\|?>",
     r"<\|(?:begin_of|start)_(?:thought|thinking)\|>",  # OpenThinker, Command A
     r"◁think(?:ing)?▷",  # Kimi
-    r"\[think(?:ing)?\]",  # Magistral
     r"<unused94>(?:thought)?",  # MedGemma
     rf"<\|channel\|>(?!\s*final\b){_HEADER}",  # gpt-oss: every channel but the last
     r"\A\s*(?:analysis|commentary)\s*<\|message\|>",  # where the prompt begins the header
@@ -42,10 +45,12 @@ _CLOSING = (
     # What is marked as the answer ends a thought that was not closed.
     r"<(?:answer|response|final_answer|conclusion)>|<\|begin_of_solution\|>|<\|start_response\|>",
 )
-_MARK = re.compile(rf"(?P<closing>{'|'.join(_CLOSING)})|{'|'.join(_OPENING)}", re.IGNORECASE)
+_MARK = re.compile(
+    rf"(?P<closing>{'|'.join(_CLOSING)})|(?P<word>{'|'.join(_WORDS)})|{'|'.join(_OPENING)}", re.IGNORECASE
+)
 _WHOLE_MARKS = ("<think>", "<thinking>", "◁think▷", "[THINK]", "<|channel|>", "<|start|>assistant", "<unused94>")
 
-_BOXED = re.compile(r"\\boxed\s*\{(?:\s*\\text\s*\{([^{}]*)\}\s*|([^{}]*))\}")
+_BOXED = re.compile(r"\$*\\boxed\s*\{(?:\s*\\(?:text|math)\w*\s*\{([^{}]*)\}\s*|([^{}]*))\}\$*")
 _ANSWER_MARKS = re.compile(
     "|".join(map(re.escape, END_MARKS)) + r"|</?(?:answer|response|final_answer|conclusion)>"
     r"|<\|(?:begin|end)_of_(?:box|solution)\|>|<\|(?:start|end)_response\|>"
@@ -59,11 +64,15 @@ def without_thoughts(answer: str) -> str:
 
     A thought without an opening mark begins with the text: the chat template has opened it. A thought without a closing
     mark lasts to the end: the model was cut while it thought. Of several texts outside thoughts the last is the answer.
+    The one mark of an answer, inside of a line and without an end, is a word of it ("the button says [THINK]").
     """
     said: list[str] = []
     start, thinking = 0, False
     text = answer.partition("<|return|>")[0]
-    for mark in _MARK.finditer(text):
+    marks = list(_MARK.finditer(text))
+    if len(marks) == 1 and marks[0]["word"] and text[: marks[0].start()].rpartition("\n")[2].strip():
+        return text
+    for mark in marks:
         if mark["closing"]:
             if not thinking:
                 said.clear()  # all of it was thought

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from stages.common import paths
 from stages.common.cli import Job, parse_job
-from stages.common.encoders import Encoder, load_encoder, require_finite
+from stages.common.encoders import Encoder, has_unit_norm, load_encoder, require_unit
 from stages.common.errors import run
 from stages.common.overlap import write_behind
 from stages.common.tables import Meta, make_meta, open_parquet, read_meta
@@ -120,13 +120,12 @@ def write(work: Work, embedded: list[Embedded], model: str) -> None:
     """Write the shard: in a thread of its own, where fetching from a GPU may wait.
 
     Raises:
-        UserError: an embedding is not finite.
+        UserError: an embedding is not finite, or is zero.
     """
     made = fetch(embedded)
-    # A view's similarity is the product of its embedding with the whole image's, so it is finite only if both are.
-    finite = np.array([bool(one.similarity.isfinite().all()) for one in made], dtype=bool)
+    unit = np.array([has_unit_norm(one.embeddings).all() for one in made], dtype=bool)
     precision = work.shard.meta["model"]["precision"]
-    require_finite(finite, lambda row: f"a view of the image '{work.missing[row].image_id}'", model, precision)
+    require_unit(unit, lambda row: f"a view of the image '{work.missing[row].image_id}'", model, precision)
     write_shard(work.shard, list(assemble(work, made)))
 
 

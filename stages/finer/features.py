@@ -27,7 +27,7 @@ def extract(llava: Llava, images: Sequence[Path]) -> tuple[np.ndarray, np.ndarra
     the model cuts images into tiles.
 
     Raises:
-        UserError: an image that is missing or cannot be read.
+        UserError: an image that is missing or cannot be read; a feature that is not finite.
     """
     at_once = 1 if llava.config.model_type == "llava_next" else AT_ONCE
     starts = range(0, len(images), at_once)
@@ -36,6 +36,12 @@ def extract(llava: Llava, images: Sequence[Path]) -> tuple[np.ndarray, np.ndarra
         for start in tqdm(starts, desc="features", unit="batch", disable=None)
     ]
     before, after = (np.concatenate(side) for side in zip(*parts, strict=True))
+    finite = np.isfinite(before).all(axis=1) & np.isfinite(after).all(axis=1)
+    if not finite.all():
+        raise UserError(
+            f"probe: the features of {images[int(np.argmin(finite))]} are not finite (and {(~finite).sum() - 1} "
+            "others). The model's weights hold NaN, or values too large for its precision; fetch or tune it again"
+        )
     return before, after
 
 

@@ -57,6 +57,7 @@ class Places:
             return self._root / inside if inside is not None else given
         if below.is_file():
             return below
+        img_path = img_path.strip().replace("\\", "/")  # as Windows writes paths
         parts = _parts(img_path)
         if not parts:
             return None

@@ -22,7 +22,8 @@ ANSWER_WORDS, GOLD_WORDS = 20, 10
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_HYPHENS = re.compile("[-\u2010-\u2015\u2212]")
+_HYPHENS = re.compile("[-_\u2010-\u2015\u2212]")
+_APOSTROPHES = re.compile("[\u2018\u2019\u02bc]")
 
 
 def extract_answer(text: str) -> str:
@@ -42,8 +43,11 @@ def normalise(text: str) -> str:
 
 
 def strict_words(text: str) -> list[str]:
-    """The words of a text for the strict rules: normalised, what a hyphen joins being two words."""
-    return normalise(_HYPHENS.sub(" ", text)).split()
+    """The words of a text for the strict rules: normalised, what a hyphen joins being two words.
+
+    Apostrophes go, also those that are not ASCII.
+    """
+    return normalise(_HYPHENS.sub(" ", _APOSTROPHES.sub("", text))).split()
 
 
 def is_empty(answer: str) -> bool:

@@ -117,7 +117,7 @@ def own_names(
     given: Mapping[int | str, str] | Sequence[str] | None,
     called: Sequence[str] | None = None,
 ) -> list[str]:
-    """The classes' names, in place of those found: by label, or by the name found in whatever spelling.
+    """The classes' names, in place of those found: by label, or by the name found: exactly, or else in any spelling.
 
     Args:
         called: what the classes are called on disk, which `given` may use as well.
@@ -131,18 +131,23 @@ def own_names(
         if len(given) != len(found):
             raise UserError(f"datasets.{key}.names has {len(given)} names for {len(found)} classes")
         return list(given)
-    wanted: dict[str, str] = {}
     by_name = {str(name): name_given for name, name_given in given.items()}
-    for name, name_given in by_name.items():
-        if wanted.setdefault(spelling(name), name_given) != name_given:
+    classes = list(zip(called or found, found, strict=True))
+    # Folders "Cat" and "cat" differ in nothing but their spelling.
+    exact = [next((name for name in both if name in by_name), None) for both in classes]
+    rest = [{spelling(name) for name in both} for both, name in zip(classes, exact, strict=True) if name is None]
+    wanted: dict[str, str] = {}
+    for name in [name for name in by_name if name not in exact]:
+        form = spelling(name)
+        if not any(form in forms for forms in rest) and any(form in map(spelling, both) for both in classes):
             raise UserError(f"datasets.{key}.names names the class '{name}' twice, in two spellings; keep one")
-    forms = [(spelling(on_disk), spelling(name)) for on_disk, name in zip(called or found, found, strict=True)]
-    known = {form for both in forms for form in both}
-    unknown = [name for name in by_name if spelling(name) not in known]
-    if unknown:
-        raise UserError(f"datasets.{key}.names: no class is called '{unknown[0]}'{nearest(unknown[0], found)}")
+        if not any(form in forms for forms in rest):
+            raise UserError(f"datasets.{key}.names: no class is called '{name}'{nearest(name, found)}")
+        if wanted.setdefault(form, by_name[name]) != by_name[name]:
+            raise UserError(f"datasets.{key}.names names the class '{name}' twice, in two spellings; keep one")
     return [
-        next((wanted[form] for form in both if form in wanted), name) for both, name in zip(forms, found, strict=True)
+        by_name[name] if name is not None else next((wanted[f] for f in map(spelling, both) if f in wanted), both[1])
+        for both, name in zip(classes, exact, strict=True)
     ]
 
 
@@ -236,7 +241,7 @@ def check_listing(listing: Listing, given: Mapping[int | str, str] | Sequence[st
         raise UserError("the data set has no images in this split")
     again = [image_id for image_id, count in Counter(image_id for image_id, _ in listing.images).items() if count > 1]
     if again:
-        raise UserError(f"{len(again)} images are listed more than once, such as '{again[0]}'")
+        raise UserError(f"{len(again)} images are listed more than once, such as '{again[0]}'; list each once")
     _refuse_unprintable(listing)
     labels_of: dict[str, list[int]] = {}
     for label, name in enumerate(listing.names):

@@ -71,7 +71,10 @@ def unpack(
         for sample in samples:
             path = temporary / sample.image_id
             if sample.image_id in label_of_image:
-                raise UserError(f"two images of the archives in '{request.root}' are called '{sample.image_id}'")
+                raise UserError(
+                    f"two images of the archives in '{request.root}' are called '{sample.image_id}'; rename one, or "
+                    "remove it"
+                )
             label_of_image[sample.image_id] = sample.label
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(sample.data)
@@ -96,7 +99,7 @@ def unpack(
     return listing
 
 
-VERSION = 2
+VERSION = 3
 """Of what is made of the same archives: raised when it changes."""
 
 
@@ -111,9 +114,16 @@ def _labelled(
     else:
         classes = names
         places = {str(place): place for place in range(len(names))}
+        whole = {
+            label: f"{float(label):.0f}" for label in label_of_image.values() if re.fullmatch(r"\d+(\.0*)?", label)
+        }
+        label_of_image = {image_id: whole.get(label, label) for image_id, label in label_of_image.items()}
     for image_id, label in label_of_image.items():
         if label not in places:
-            raise UserError(f"'{image_id}' has the label '{label}'; expected 0 to {len(classes) - 1}")
+            raise UserError(
+                f"'{image_id}' has the label '{label}'; expected 0 to {len(classes) - 1}, as the data set names "
+                f"{len(classes)} classes; correct the label, or the names"
+            )
     images = [(image_id, places[label]) for image_id, label in label_of_image.items()]
     absent = [] if names is not None else sorted(set(classes) - set(label_of_image.values()))
     note = (f"{len(absent)} of {len(classes)} classes have no images in this split: {some(absent)}",) if absent else ()
@@ -132,6 +142,15 @@ def _earlier(folder: Path, stamp: str) -> Listing | None:
         return None
 
 
+TAR = re.compile(r"\.(tar(\.(gz|bz2|xz))?|tgz|tbz2?|txz)$", re.IGNORECASE)
+"""How the names of tars end, compressed or not."""
+
+
+def stem(archive: Path) -> str:
+    """The name of an archive without its ending, such as `.tar.gz`."""
+    return TAR.sub("", archive.name) if TAR.search(archive.name) else archive.stem
+
+
 def check_shards(shards: Sequence[Path]) -> list[str]:
     """Notes on numbers that are missing among the shards of a split.
 
@@ -141,15 +160,16 @@ def check_shards(shards: Sequence[Path]) -> list[str]:
     numbered: dict[tuple[Path, str, int], set[int]] = {}
     plain: dict[tuple[Path, str, str], set[int]] = {}
     for shard in shards:
-        total = re.fullmatch(r"(.*?)-?(\d+)-of-(\d+)(.*)", shard.stem)
-        number = re.fullmatch(r"(.*?)(\d+)", shard.stem)
+        name = stem(shard)
+        total = re.fullmatch(r"(.*?)-?(\d+)-of-(\d+)(.*)", name)
+        number = re.fullmatch(r"(.*?)(\d+)", name)
         if total:
             there = numbered.setdefault((shard.parent, total[1], int(total[3])), set())
             if int(total[2]) in there:
                 raise UserError(f"'{shown(str(shard))}' and another file are both number {total[2]}; keep one")
             there.add(int(total[2]))
         elif number:
-            plain.setdefault((shard.parent, number[1], shard.suffix), set()).add(int(number[2]))
+            plain.setdefault((shard.parent, number[1], shard.name[len(name) :]), set()).add(int(number[2]))
     for (folder, name, count), there in numbered.items():
         missing = sorted(set(range(count)) - there)
         if missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,8 +17,19 @@ from stages.ingest import published
 from stages.ingest.demo.species import SPECIES, SUPERORDINATE
 from stages.ingest.labels import class_order
 from stages.ingest.listing import Listing, Request, chosen_split, prefixed, readable
-from stages.ingest.places import bases, find_split, is_split, only
-from stages.ingest.walk import EXTENSIONS, LeftOut, files_below, folders_in, foreign, foreign_images, refuse_links, some
+from stages.ingest.places import SPLITS, bases, find_split, is_split, only
+from stages.ingest.walk import (
+    EXTENSIONS,
+    LeftOut,
+    files_below,
+    folders_in,
+    foreign,
+    foreign_images,
+    is_image,
+    refuse_links,
+    shown,
+    some,
+)
 
 SHOWN = 3
 
@@ -31,9 +43,27 @@ def read_folder(root: Path, split: str | None) -> Listing:
     Classes are those of all splits.
 
     Raises:
-        UserError: no sub-folders, or some without images.
+        UserError: no sub-folders, some without images, or only those of splits where no split is given.
     """
-    return _read_folders(root, _split_folder(root, split))
+    top = _split_folder(root, split)
+    if not split:
+        _refuse_splits(root)
+    return _read_folders(root, top)
+
+
+def _refuse_splits(root: Path) -> None:
+    """Refuse a root whose folders are all called like splits and hold folders, not images: they are no classes.
+
+    Raises:
+        UserError: as above.
+    """
+    folders = folders_in(root)
+    if folders and all(name.casefold() in SPLITS and _holds_folders(root / name) for name in folders):
+        raise UserError(f"the folders in '{root}' are splits and no classes; set `split` to one of: {some(folders)}")
+
+
+def _holds_folders(folder: Path) -> bool:
+    return bool(folders_in(folder)) and not any(map(is_image, os.listdir(folder)))
 
 
 def _split_folder(root: Path, split: str | None) -> Path:
@@ -45,7 +75,8 @@ def _split_folder(root: Path, split: str | None) -> Path:
     top = root / split if split else root
     if not top.is_dir():
         here = "; the root has this name itself: leave `split` out" if split and root.absolute().name == split else ""
-        raise UserError(f"no folder '{top}'; `split` names a sub-folder of the data set's root{here}")
+        there = f"; there are: {some(folders_in(root))}" if folders_in(root) and not here else ""
+        raise UserError(f"no folder '{top}'; `split` names a sub-folder of the data set's root{here}{there}")
     return top
 
 
@@ -101,6 +132,12 @@ def _images(
         raise UserError(
             f"class folders without images in '{top}': {some(empty)}; put images there or remove the folders "
             f"(formats: {' '.join(EXTENSIONS)})"
+        )
+    loose = sorted(entry.name for entry in top.iterdir() if is_image(entry.name) and not foreign(entry.name))
+    loose = [name for name in loose if (top / name).is_file()]
+    if loose:
+        notes.append(
+            f"{len(loose)} images in '{top}' are in no class folder and are not read, such as '{shown(loose[0])}'"
         )
     for entry in top.iterdir():
         left_out.foreign += foreign_images(entry) if foreign(entry.name) and entry.is_dir() else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,6 +16,7 @@ from stages.common.errors import UserError
 from stages.ingest.archives import Sample, check_shards, unpack
 from stages.ingest.labels import label_text
 from stages.ingest.listing import Listing, Request
+from stages.ingest.places import SPLITS
 from stages.ingest.walk import EXTENSIONS, files_below
 
 MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
@@ -30,43 +32,49 @@ def read_huggingface(request: Request) -> Listing:
             images or of labels.
     """
     root = request.root
-    files = [root / name for name in files_below(root, wanted=lambda name: name.endswith(".parquet"))]
-    splits = sorted({_split_of(file) for file in files})
+    names = files_below(root, wanted=lambda name: name.lower().endswith(".parquet"))
+    split_of = {root / name: _split_of(PurePosixPath(name)) for name in names}
+    home_of = {root / name: (root / _configuration(PurePosixPath(name))).as_posix() for name in names}
+    files, splits = list(split_of), sorted(set(split_of.values()))
     if not files:
         raise UserError(f"no *.parquet below '{root}'")
     if request.split is None and len(splits) > 1:
         raise UserError(f"'{root}' holds several splits; set `split` to one of: {', '.join(splits)}")
     chosen = request.split or splits[0]
-    shards = [file for file in files if _split_of(file) == chosen]
+    shards = [file for file in files if split_of[file] == chosen]
     if not shards:
         raise UserError(f"no split '{chosen}' below '{root}'; there are: {', '.join(splits)}")
-    folders = sorted({_configuration(file) for file in shards})
+    folders = sorted({home_of[file] for file in shards})
     if len(folders) > 1:
         several = ", ".join(f"'{folder}'" for folder in folders)
         raise UserError(f"'{root}' holds the split '{chosen}' in several folders; set root to one of: {several}")
-    others = [file for file in files if file not in set(shards) and _configuration(file) == folders[0]]
+    others = [file for file in files if split_of[file] != chosen and home_of[file] == folders[0]]
     notes = check_shards(shards)
     try:
-        image, label, names = _features(pq.read_schema(shards[0]), request, shards[0])
-        beside = [file for file in others if label in pq.read_schema(file).names] if names is None else []
+        columns = [_features(pq.read_schema(shard), request, shard) for shard in shards]
+        image, label, classes = _same(columns, shards)
+        beside = [file for file in others if label in pq.read_schema(file).names] if classes is None else []
         samples = _parquet_samples(request, shards, image, label)
-        return unpack(request, [*shards, *beside], samples, names, lambda _: _labels(beside, label), notes)
+        return unpack(request, [*shards, *beside], samples, classes, lambda _: _labels(beside, label), notes)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the Parquet files of '{root}' cannot be read ({reason}); fetch them again") from None
 
 
-def _split_of(file: Path) -> str:
-    """`test` of `data/test-00000-of-00001.parquet`, of `test.parquet` and of `test/0000.parquet`."""
-    numbered = re.fullmatch(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?", file.stem)
-    if numbered:
-        return numbered[1]
-    return file.parent.name if file.stem.isdecimal() else file.stem
+def _split_of(file: PurePosixPath) -> str:
+    """`test` of `data/test-00000-of-00001.parquet`, of `test.parquet`, `test-0.parquet`, `test/0000.parquet`."""
+    numbered = re.fullmatch(r"(.+?)-\d+-of-\d+(-[0-9a-f]+)?", file.stem) or re.fullmatch(r"(.+?)[-_.]\d+", file.stem)
+    called = numbered[1] if numbered else file.stem
+    if called.casefold() in SPLITS:
+        return called
+    if file.stem.isdecimal() or file.parent.name.casefold() in SPLITS:
+        return file.parent.name
+    return called if numbered and "-of-" in file.stem else file.stem
 
 
-def _configuration(file: Path) -> str:
+def _configuration(file: PurePosixPath) -> PurePosixPath:
     """The folder of a data set's configuration, which holds its splits."""
-    return (file.parent.parent if file.stem.isdecimal() else file.parent).as_posix()
+    return file.parent.parent if file.parent.name == _split_of(file) else file.parent
 
 
 def _features(schema: pa.Schema, request: Request, path: Path) -> tuple[str, str, list[str] | None]:
@@ -75,6 +83,7 @@ def _features(schema: pa.Schema, request: Request, path: Path) -> tuple[str, str
         features: dict[str, Any] = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError):
         features = {}
+    features = features if isinstance(features, dict) else {}
     kind = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
     structs = [f.name for f in schema if pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
     images = [name for name, what in kind.items() if what == "Image"] or structs
@@ -90,6 +99,24 @@ def _features(schema: pa.Schema, request: Request, path: Path) -> tuple[str, str
     return image, label, features.get(label, {}).get("names") if kind.get(label) == "ClassLabel" else None
 
 
+def _same(
+    columns: Sequence[tuple[str, str, list[str] | None]], shards: Sequence[Path]
+) -> tuple[str, str, list[str] | None]:
+    """What `_features` says of every shard.
+
+    Raises:
+        UserError: two shards differ, so that a label's number would mean another class in each.
+    """
+    first = next((place for place, (_, _, names) in enumerate(columns) if names is not None), 0)
+    for shard, (image, label, names) in zip(shards, columns, strict=True):
+        if (image, label) != columns[first][:2] or names not in (None, columns[first][2]):
+            raise UserError(
+                f"'{shards[first]}' and '{shard}' differ in their columns or in the names of their classes; fetch both "
+                "again, of one version of the data set"
+            )
+    return columns[first]
+
+
 def _parquet_samples(request: Request, shards: Sequence[Path], image: str, label: str) -> Iterator[Sample]:
     for shard in shards:
         place = shard.relative_to(request.root).with_suffix("").as_posix()
@@ -97,9 +124,16 @@ def _parquet_samples(request: Request, shards: Sequence[Path], image: str, label
         for batch in pq.ParquetFile(shard).iter_batches(64, columns=[image, label]):
             for value, key in zip(batch[image].to_pylist(), batch[label].to_pylist(), strict=True):
                 data = value.get("bytes") if isinstance(value, dict) else value
-                if not isinstance(data, bytes) or key is None:
-                    lacks = "label" if isinstance(data, bytes) else "image bytes"
-                    raise UserError(f"'{shard}', row {row} has no {lacks} in the column '{image}' or '{label}'")
+                if not isinstance(data, bytes):
+                    raise UserError(
+                        f"'{shard}', row {row} has no image bytes in the column '{image}'; name another column under "
+                        "`columns.image`, or use the reader 'manifest' for a table of paths"
+                    )
+                if key is None:
+                    raise UserError(
+                        f"'{shard}', row {row} has no label in the column '{label}'; name another column under "
+                        "`columns.label`, or remove such rows"
+                    )
                 try:
                     text = label_text(key)
                 except ValueError as error:
@@ -120,6 +154,7 @@ def _labels(shards: Sequence[Path], label: str) -> Iterator[str]:
     """The labels of other splits; rows without one, or with the -1 of a hidden label, say nothing."""
     for shard in shards:
         for batch in pq.ParquetFile(shard).iter_batches(1 << 16, columns=[label]):
-            for value in batch[label].unique().to_pylist():
-                if value is not None and value != -1:
-                    yield label_text(value)
+            for value in batch[label].to_pylist():
+                with suppress(ValueError):
+                    if value != -1:
+                        yield label_text(value)

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 
 from stages.common.errors import UserError
 
+NOTHING = ("nan", "inf", "-inf")
+"""What programs write where there is no number."""
+
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
 
@@ -49,17 +52,19 @@ def label_text(value: object) -> str:
     """A label as text; a whole number is written as one (3.0 is "3").
 
     Raises:
-        ValueError: it is a structure, such as {"label": 3} or [0].
+        ValueError: it says nothing (null, NaN, an empty text), or is a structure, such as {"label": 3} or [0].
     """
     if value is None:
         raise ValueError("the label is null; a label is a name or a number")
     if isinstance(value, bytes):
-        value = value.decode("utf-8")
+        value = value.decode("utf-8-sig")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value).strip()
     if isinstance(value, list | dict | tuple | set) or is_structure(text):
         raise ValueError(f"the label is a structure, {text:.60}; a label is a name or a number")
+    if not text or text.casefold() in NOTHING:
+        raise ValueError(f"the label is {text or 'empty'}; a label is a name or a number")
     return text
 
 

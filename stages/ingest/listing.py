@@ -108,7 +108,7 @@ def read_rows(path: Path, fields: int, what: str) -> list[list[str]]:
 
 def _numbered(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"no '{path}'") from None
     except (OSError, UnicodeDecodeError) as error:

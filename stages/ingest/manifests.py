@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
 
 from stages.common.errors import UserError, nearest
-from stages.ingest.labels import class_order, is_structure
+from stages.ingest.labels import NOTHING, class_order, is_structure
 from stages.ingest.listing import Listing, Request, safe_id
 from stages.ingest.walk import refuse_links
 
@@ -31,19 +31,21 @@ def read_manifest(request: Request) -> Listing:
         raise UserError("the reader 'manifest' needs the key `manifest`: a CSV or Parquet file, relative to the root")
     path = request.root / request.manifest
     refuse_links(request.root, [request.manifest])
-    table = _read(path)
     columns = request.columns
     image, label = columns.image or "image", columns.label or "label"
+    table = _read(path, image)
     split = columns.split or "split"
     for name in [image, label, *([split] if request.split else [])]:
         if name not in table.columns:
             known = table.columns
             raise UserError(f"'{path}' has no column '{name}'{nearest(name, known)}; it has: {', '.join(known)}")
+    _refuse_twice([image, label, split, columns.coarse or "coarse", "superordinate"], table.columns, path)
     table = _plain(table, [image, label, *([split] if request.split else [])], path)
     holes = table.with_row_index("row").filter(pl.any_horizontal(pl.col(image, label).is_null()))
     if len(holes):
         raise UserError(
-            f"'{path}' has {len(holes)} rows without image or label, the first is row {holes['row'][0] + 1}"
+            f"'{path}' has {len(holes)} rows without image or label, the first is row {holes['row'][0] + 1}; complete "
+            "or remove them"
         )
     names = class_order(table[label])
     label_of = {name: place for place, name in enumerate(names)}
@@ -60,28 +62,51 @@ def read_manifest(request: Request) -> Listing:
     return Listing(images, names, superordinate, coarse, by_name=True, notes=notes)
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _read(path: Path, image: str) -> pl.DataFrame:
     """A CSV file with all values as text, or a Parquet file.
 
+    Args:
+        image: the column of images, by which the header tells what separates the columns.
+
     Raises:
-        UserError: no such file, or neither of the two.
+        UserError: no such file, or neither of the two; a column that is there twice.
     """
     if not path.is_file():
         raise UserError(f"no manifest '{path}'; expected {EXAMPLE}")
     try:
         if path.suffix.lower() == ".parquet":
             return pl.read_parquet(path)
-        separator = "\t" if path.suffix.lower() == ".tsv" else ","
-        return pl.read_csv(path, separator=separator, infer_schema=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        with path.open(encoding="utf-8-sig") as file:
+            header = file.readline()
+        cells = {mark: [cell.strip(" \"'\n") for cell in header.split(mark)] for mark in (",", ";", "\t")}
+        default = "\t" if path.suffix.lower() == ".tsv" else ","
+        separator = next((mark for mark, names in cells.items() if image in names and len(names) > 1), default)
+        table = pl.read_csv(path, separator=separator, infer_schema=False)
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"'{path}' cannot be read ({reason}); expected {EXAMPLE}, as CSV in UTF-8 or as Parquet"
         ) from None
+    # Blanks beside the separators and empty lines are no content.
+    names = [name.strip() for name in table.columns]
+    _refuse_twice([name for name in names if names.count(name) > 1], names, path)
+    table = table.rename(dict(zip(table.columns, names, strict=True))).with_columns(pl.all().str.strip_chars())
+    return table.filter(~pl.all_horizontal(pl.all().is_null()))
+
+
+def _refuse_twice(wanted: Iterable[str], columns: Sequence[str], path: Path) -> None:
+    """Refuse a CSV file that has a column twice; Polars calls the second one `<name>_duplicated_0`.
+
+    Raises:
+        UserError: as above.
+    """
+    for name in wanted:
+        if columns.count(name) > 1 or f"{name}_duplicated_0" in columns:
+            raise UserError(f"'{path}' has several columns '{name}'; rename or remove all but one")
 
 
 def _plain(table: pl.DataFrame, columns: Sequence[str], path: Path) -> pl.DataFrame:
-    """The columns as text; NaN is no value.
+    """The columns as text; NaN and an empty text are no value.
 
     Raises:
         UserError: a column holds structures, such as lists.
@@ -98,8 +123,9 @@ def _plain(table: pl.DataFrame, columns: Sequence[str], path: Path) -> pl.DataFr
         )
         if odd is not None:
             raise UserError(f"'{path}': the column '{name}' holds {odd:.60}; expected one name or number a row")
-        column = table[name].fill_nan(None) if kind.is_float() else table[name]
-        table = table.with_columns(column.cast(pl.String).alias(name))
+        column = pl.col(name).cast(pl.String).str.strip_chars()
+        nothing = column.str.to_lowercase().is_in(["", *NOTHING])
+        table = table.with_columns(pl.when(~nothing).then(column).alias(name))
     return table
 
 

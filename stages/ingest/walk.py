@@ -26,7 +26,12 @@ FOREIGN = {
     "@tmp",
     "#recycle",
     "#snapshot",
+    "@__thumb",
+    "@synoeastream",
+    "@synoresource",
     "$recycle.bin",
+    "ehthumbs.db",
+    "found.000",
     "lost+found",
     "network trash folder",
     "recycler",
@@ -129,14 +134,19 @@ def refuse_links(root: Path, paths: Iterable[str]) -> None:
     linked = sorted(folder.as_posix() for folder in folders - {PurePosixPath()} if (root / folder).is_symlink())
     if linked:
         link = root / linked[0]
-        name, target = shown(str(link)), link.resolve()
-        advice = f"remove it: `rm '{name}'`"
+        name, target = _quoted(link), link.resolve()
+        advice = f"remove it: `rm {name}`"
         if target not in link.parent.resolve().parents and target != link.parent.resolve():  # else it leads in circles
-            advice = f"put links to the files in its place: `rm '{name}' && cp -rs '{shown(str(target))}' '{name}'`"
+            advice = f"put links to the files in its place: `rm {name} && cp -rs {_quoted(target)} {name}`"
         raise UserError(
             f"{len(linked)} folders in '{root}' are links, such as '{shown(linked[0])}', and DVC does not notice a "
             f"change behind a link to a folder; {advice}"
         )
+
+
+def _quoted(path: Path) -> str:
+    """A path as one word of a shell's command."""
+    return "'" + shown(str(path)).replace("'", "'\\''") + "'"
 
 
 # Names, as they are on disk.

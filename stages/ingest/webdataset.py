@@ -3,39 +3,48 @@
 from __future__ import annotations
 
 import json
+import lzma
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from stages.common.errors import UserError
-from stages.ingest.archives import Sample, check_shards, unpack
+from stages.ingest.archives import TAR, Sample, check_shards, stem, unpack
 from stages.ingest.labels import label_text
 from stages.ingest.listing import Listing, Request, read_lines, safe_id
-from stages.ingest.places import bases, is_split
-from stages.ingest.walk import EXTENSIONS, foreign, shown
+from stages.ingest.places import SPLITS, bases, is_split, said_split
+from stages.ingest.walk import EXTENSIONS, foreign, shown, some
 
 
 def read_webdataset(request: Request) -> Listing:
     """The tars in the root, or in `<root>/<split>`: `<key>.jpg` with `<key>.cls`, a number or a name.
 
+    Where the names of tars in the root say several splits, as `train-000.tar` does, `split` chooses among them.
     With `classnames.txt` in the root, one name a line, numbers count its lines. Without it, classes are the labels of
     all splits. `columns` may name other endings than these, as `label: txt`.
 
     Raises:
-        UserError: no tars, one that is not whole, a sample without image or label, or with two images.
+        UserError: no tars, or those of several splits; one that is not whole; a sample without image or label, or with
+            two images.
     """
     top = request.root / request.split if request.split else request.root
-    shards = _tars(top)
+    shards, others = _of_split(request, top)
+    top = shards[0].parent if shards else top
+    inner = [folder.name for folder in bases(top)[1:] if _tars(folder)]
     if not shards:
-        raise UserError(f"no *.tar in '{top}'; `split` names a sub-folder of the data set's root")
+        there = f"; there are tars in {some(inner)}" if inner else ""
+        raise UserError(f"no *.tar in '{top}'; `split` names a sub-folder of the data set's root{there}")
     listed = next((path for path in (top / "classnames.txt", request.root / "classnames.txt") if path.is_file()), None)
     names = read_lines(listed) if listed else None
-    beside: dict[str, list[Path]] = {}
+    beside: dict[str, list[Path]] = {} if names else others
     if names is None and top != request.root:
         beside = {folder.name: _tars(folder) for folder in bases(top.parent)[1:] if folder != top}
     notes = check_shards(shards)
+    if inner and not request.split:
+        notes.append(f"the tars in the folders {some(inner)} are not read; `split` may name one of them instead")
     endings = Endings(request)
     sources = [*shards, *chain.from_iterable(beside.values()), *([listed] if listed else [])]
     samples = _tar_samples(shards, endings, notes)
@@ -43,7 +52,34 @@ def read_webdataset(request: Request) -> Listing:
 
 
 def _tars(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.tar") if not foreign(path.name))
+    """The tars in a folder, compressed ones included."""
+    return sorted(path for path in folder.iterdir() if TAR.search(path.name) and not foreign(path.name))
+
+
+def _of_split(request: Request, folder: Path) -> tuple[list[Path], dict[str, list[Path]]]:
+    """The tars of the split, and those in the same folder whose names say other splits.
+
+    Args:
+        folder: of the split, which may not be there.
+
+    Raises:
+        UserError: no such folder or tars; tars of several splits where none is given.
+    """
+    if folder.is_dir() and request.split:
+        return _tars(folder), {}
+    splits: dict[str, list[Path]] = {}
+    for tar in _tars(request.root):
+        splits.setdefault(said_split(stem(tar), sorted(SPLITS)) or "", []).append(tar)
+    named = sorted(filter(None, splits))
+    if request.split is None:
+        if len(named) > 1:
+            raise UserError(f"'{request.root}' holds tars of several splits; set `split` to one of: {some(named)}")
+        return sorted(chain.from_iterable(splits.values())), {}
+    if request.split not in named:
+        there = [*named, *(inner.name for inner in bases(request.root)[1:] if _tars(inner))]
+        known = f"; there are: {some(there)}" if there else ""
+        raise UserError(f"no folder '{folder}'; `split` names a sub-folder of the data set's root{known}")
+    return splits.pop(request.split), splits
 
 
 class Endings:
@@ -59,7 +95,7 @@ class Endings:
         for ending in self.images:
             if name.lower().endswith(f".{ending}"):
                 return name[: -len(ending) - 1], name[-len(ending) :]
-        if name.endswith(f".{self.label}"):
+        if name.lower().endswith(f".{self.label.lower()}"):
             return name[: -len(self.label) - 1], self.label
         return name, ""
 
@@ -103,17 +139,44 @@ def _tar_samples(shards: Sequence[Path], endings: Endings, notes: list[str]) -> 
     for shard in shards:
         try:
             with tarfile.open(shard) as archive:
+                notes += _end(archive, shard)
                 yield from _samples(archive, shard, endings, unread)
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise UserError(f"'{shard}' is no whole webdataset tar ({error}); fetch it again") from None
+        except DAMAGED as error:
+            raise _not_whole(shard, error) from None
     if unread:
         counts = ", ".join(f"{count} {shown(ending)}" for ending, count in unread.most_common(10))
         notes.append(f"files of other endings in the tars are not read: {counts}")
 
 
+DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
+"""What reading a tar raises that is not whole."""
+
+
+def _not_whole(shard: Path, error: Exception) -> UserError:
+    reason = str(error).splitlines()[0].removesuffix(":").replace("(", "").strip()
+    return UserError(f"'{shard}' is no whole webdataset tar ({reason}); fetch it again")
+
+
+def _end(archive: tarfile.TarFile, shard: Path) -> list[str]:
+    """A note if a tar has no mark at its end, where one that was cut between two files ends as well.
+
+    Raises:
+        TarError: something else is there; Python's reader stops at it without a word.
+    """
+    archive.getmembers()
+    file = archive.fileobj
+    if file is None:
+        return []
+    file.seek(archive.offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if block and block != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"damaged at byte {archive.offset}")
+    return [] if block else [f"'{shown(str(shard))}' has no mark at its end; files may be missing there"]
+
+
 def _members(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
-    """The files of a tar, without those of other programs."""
-    members = [member for member in archive.getmembers() if member.isfile()]
+    """The files of a tar and the links to them, without those of other programs."""
+    members = [member for member in archive.getmembers() if member.isfile() or member.islnk() or member.issym()]
     return [one for one in members if not any(map(foreign, set(PurePosixPath(one.name).parts) - {"..", "."}))]
 
 
@@ -127,7 +190,7 @@ def _samples(archive: tarfile.TarFile, shard: Path, endings: Endings, unread: Co
         key = key_of.get(member.name)
         if key is None:
             continue
-        data = _bytes(archive, member)
+        data = _bytes(archive, member, shard)
         ending = endings.split(member.name)[1]
         if ending == endings.label:
             labels[key] = _label(data, shard, member.name)
@@ -136,22 +199,35 @@ def _samples(archive: tarfile.TarFile, shard: Path, endings: Endings, unread: Co
         # A sample's files stand together, so that a shard is never in memory whole.
         if key in images and key in labels:
             ending, data = images.pop(key)
-            yield Sample(safe_id(f"{shard.stem}/{key}.{ending}", shard), data, labels.pop(key))
+            yield Sample(safe_id(f"{stem(shard)}/{key}.{ending}", shard), data, labels.pop(key))
     for key in [*images, *labels]:
         lacks = f"label ({shown(key)}.{endings.label})" if key in images else "image"
         raise UserError(f"'{shard}': the sample '{shown(key)}' has no {lacks}; `columns` may name other endings")
 
 
-def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    return file.read() if file else b""
+def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> bytes:
+    """What is in a file, or in the file of the same tar that it is a link to.
+
+    Raises:
+        UserError: a link to something else.
+    """
+    try:
+        file = archive.extractfile(member)
+    except KeyError:
+        file = None
+    if file is None:
+        raise UserError(
+            f"'{shard}': '{shown(member.name)}' is a link to '{shown(member.linkname)}', which is no file of this tar; "
+            "make the tar again with `tar --dereference`"
+        )
+    return file.read()
 
 
 def _label(data: bytes, shard: Path, name: str) -> str:
     """A label file's text; of a JSON file, its name or number.
 
     Raises:
-        UserError: it is empty, not UTF-8, or a structure.
+        UserError: it says nothing, is not UTF-8, or is a structure.
     """
     try:
         text = label_text(json.loads(data) if name.lower().endswith(".json") else data)
@@ -161,11 +237,9 @@ def _label(data: bytes, shard: Path, name: str) -> str:
         raise UserError(f"'{shard}': '{shown(name)}' is not JSON ({error})") from None
     except ValueError as error:
         raise UserError(
-            f"'{shard}': '{shown(name)}': {error}; put it alone into a file of the sample, and its ending under "
-            "`columns.label`"
+            f"'{shard}': '{shown(name)}': {error}; correct it, or put the label alone into a file of the sample and "
+            "name that file's ending under `columns.label`"
         ) from None
-    if not text:
-        raise UserError(f"'{shard}': '{shown(name)}' is empty; expected a name or a number")
     return text
 
 
@@ -188,6 +262,6 @@ def _labels_in(shard: Path, endings: Endings) -> Iterator[str]:
         with tarfile.open(shard) as archive:
             for member in _members(archive):
                 if endings.split(member.name)[1] == endings.label:
-                    yield _label(_bytes(archive, member), shard, member.name)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"'{shard}' is no whole webdataset tar ({error}); fetch it again") from None
+                    yield _label(_bytes(archive, member, shard), shard, member.name)
+    except DAMAGED as error:
+        raise _not_whole(shard, error) from None

@@ -179,9 +179,9 @@ def known_embeddings(path: Path, model: Meta) -> dict[str, tuple[np.ndarray, int
     if meta["model"] != model or "tokens" not in table.column_names:
         return {}
     rows = embedding_rows(table["embedding"])
-    finite = np.flatnonzero(np.isfinite(rows).all(axis=1))
+    unit = np.flatnonzero(np.linalg.norm(rows, axis=1) > 0.5)  # False for NaN as well
     descriptions, tokens = table["description"].to_pylist(), table["tokens"].to_pylist()
-    return {descriptions[row]: (rows[row], tokens[row]) for row in finite}
+    return {descriptions[row]: (rows[row], tokens[row]) for row in unit}
 
 
 def truncated_lines(texts: Sequence[Text], truncated: Sequence[bool], context_length: int) -> list[str]:

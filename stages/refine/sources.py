@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
@@ -16,13 +17,14 @@ SHOWN = 10
 """Classes or keys that a message lists by name."""
 
 
-MARKS = re.compile(r"<(?:start|end)_of_text>", re.IGNORECASE)
-"""CLIP's tokenizer takes these words for its own marks, and the model sees nothing behind the end."""
+MARKS = re.compile(r"<\|?(?:(?:start|end)_?of_?text|bos|eos|pad|unk|/?s)\|?>", re.IGNORECASE)
+"""Tokenizers (CLIP's; SigLIP's) take these words for their own marks, and CLIP sees nothing behind the end."""
 
 
 def clean(text: str) -> str:
-    """White space collapsed, and no marks of CLIP's tokenizer."""
-    return " ".join(MARKS.sub(" ", text).split())
+    """White space collapsed, and no marks of a tokenizer."""
+    plain = html.unescape(html.unescape(text))  # as CLIP's tokenizer does
+    return " ".join(MARKS.sub(" ", plain if MARKS.search(plain) else text).split())
 
 
 def read_descriptions(path: Path) -> dict[str, list[str]]:
