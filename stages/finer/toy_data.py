@@ -102,7 +102,7 @@ class Lessons:
         told = str(rng.choice([prompts.NOTHING, drawing.superordinate, drawing.family], p=[0.2, 0.3, 0.5]))
         # In the mixture's words as well: a model that learns only there to stop after a list of attributes stops after
         # it in chains of thought, too.
-        asked = prompts.seek(told) if rng.random() < 0.8 else str(rng.choice(ATTRIBUTES)).format(told=told)
+        asked = prompts.seek(told) if rng.random() < 0.5 else str(rng.choice(ATTRIBUTES)).format(told=told)
         sought = Dialogue(((asked, "; ".join(drawing.attributes), True),), image=True)
         kin = [one for one in self.species if one.family == drawing.family]
         lot = rng.random()
