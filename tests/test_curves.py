@@ -204,6 +204,17 @@ def test_a_parameter_that_is_none_is_refused_with_the_nearest(
         curves.check_param("score.iou_treshold")
 
 
+def test_more_points_of_one_data_set_are_asked_for_as_dvc_takes_them(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC refuses to set a key that an entry lacks, unless a plus says that it is new."""
+    monkeypatch.chdir(project.folder)
+    param = "datasets.toy.score.iou_threshold"
+    assert curves.more(param) == f"dvc exp run --queue -S '+{param}=0.5,0.6,0.7,0.8,0.9' && dvc queue start"
+    project.edit(lambda params: params["datasets"]["toy"].update(score={"iou_threshold": 0.8}))
+    assert curves.more(param) == f"dvc exp run --queue -S '{param}=0.5,0.6,0.7,0.8,0.9' && dvc queue start"
+
+
 @pytest.fixture
 def experimented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A repository whose one stage writes an accuracy that depends on the threshold, with two experiments."""

@@ -736,17 +736,18 @@ def test_aliases_name_a_class_by_its_name_or_its_label() -> None:
     names = ["arena", "Barn Owl", "arena", "wren"]
     assert labelled_aliases("x", {"barn_owl": "owl", "3": "Wren"}, names) == {1: "owl", 3: "Wren"}
     assert labelled_aliases("x", {3: "Wren"}, names) == {3: "Wren"}
-    by_name = {"arena": "arena", "2": "arena rodeo"}
+    by_name: dict[int | str, str] = {"arena": "arena", "2": "arena rodeo"}
     assert labelled_aliases("x", by_name, names) == {0: "arena", 2: "arena rodeo"}, "a label says more"
     assert labelled_aliases("x", {0: "nil"}, ["0", "1"]) == {0: "nil"}
     assert labelled_aliases("x", {"2": "two"}, ["1", "2", "10"]) == {1: "two"}
-    for aliases, given, match in (
+    refused: list[tuple[dict[int | str, str], list[str], str]] = [
         ({2: "two"}, ["1", "2", "10"], "the class of label 2 is '10'; write .* in quotes, as '2'"),
         ({"barn owl": "a", "1": "b"}, names, r"'Barn Owl' \(label 1\) two keys, 'a' and 'b'"),
         ({"Wren": "a", "wren": "b"}, names, "two keys"),
         ({"4": "a"}, names, "no class has the name or label '4'"),
         ({-1: "a"}, names, "no class has the name or label '-1'"),
-    ):
+    ]
+    for aliases, given, match in refused:
         with pytest.raises(UserError, match=match):
             labelled_aliases("x", aliases, given)
 

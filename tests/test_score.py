@@ -204,6 +204,12 @@ def test_a_method_without_its_source_is_left_out_with_a_line(project: Project, c
         "no row for clip-d: it wants 'clip-d' under `sources` in params.yaml"
     ]
     assert list(metrics()) == [name for name in METHODS if name != "clip-d"]
+
+    project.edit(lambda params: params["sources"].update({"clip-d": "descriptors"}))
+    project.edit(lambda params: params["datasets"]["toy"].update(sources=["cupl"]))
+    assert call("refine", *ON_TINY).code == 0
+    done = call("score", *ON_TINY)
+    assert "no row for clip-d: it wants 'clip-d' under `sources` and `datasets.toy.sources` in params.yaml" in done.out
     assert "clip-d" not in pl.read_parquet(PREDICTIONS)["method"].to_list()
 
 

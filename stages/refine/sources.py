@@ -64,8 +64,8 @@ def read_templates(templates: Sequence[str] | str, folder: Path) -> list[str]:
         found = read_json(path, "fix it or fetch it again")
     except FileNotFoundError:
         raise UserError(
-            f"{path} is missing, which `templates` of the data set in params.yaml names; put it into {folder} and write "
-            f"templates: {path.name}"
+            f"{path} is missing, which `templates` of the data set in params.yaml names; put it into {folder} and "
+            f"write templates: {path.name}"
         ) from None
     if folder.resolve() not in path.resolve().parents:
         warn(f"{path}: DVC does not watch this file; put it into {folder}, or run `dvc repro -f` after changing it")

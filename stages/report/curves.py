@@ -96,8 +96,11 @@ def more(param: str) -> str:
     """How to run experiments over `param`."""
     if param == MODELS:
         return "add entries to `models` in params.yaml, then dvc repro"
-    values = EXAMPLES.get(param, "<value>,<value>")
-    return f"dvc exp run --queue -S '{param}={values}' && dvc queue start"
+    own = re.fullmatch(r"datasets\.([^.]+)\.(\w+)\.(\w+)", param)
+    values = EXAMPLES.get(f"{own[2]}.{own[3]}" if own else param, "<value>,<value>")
+    # Hydra sets a key that is there, and adds one that is not where told by "+".
+    added = own and own[2] in OVERRIDABLE and own[3] not in getattr(load_params().datasets[own[1]], own[2])
+    return f"dvc exp run --queue -S '{'+' if added else ''}{param}={values}' && dvc queue start"
 
 
 def check_param(param: str) -> None:

@@ -54,7 +54,8 @@ def score_dataset(job: Job) -> list[str]:
     shards = find_shards(paths.views(job.dataset, job.model), (texts_path, texts_meta), boxes, (images_path, listed))
     views_model: Meta = read_meta(shards[0], "views")["model"]
     kept = kept_candidates(boxes_path, score.iou_threshold, crop["candidates"])
-    methods, lines = available(texts)
+    restricted = job.params.datasets[job.dataset].sources is not None
+    methods, lines = available(texts, job.dataset if restricted else None)
     vectors = class_vectors(texts_path, texts, methods, classes, score)
     first = {method.name: first_equals(rows) for method, rows in zip(methods, vectors, strict=True)}
     lines += tie_lines(first, labels)

@@ -48,14 +48,19 @@ METHODS = (
 )
 
 
-def available(texts: pa.Table) -> tuple[list[Method], list[str]]:
-    """The methods whose texts are there, and for each other one a line that says which source it wants."""
+def available(texts: pa.Table, restricted: str | None = None) -> tuple[list[Method], list[str]]:
+    """The methods whose texts are there, and for each other one a line that says which source it wants.
+
+    Args:
+        restricted: the key of the data set, where its entry restricts the sources.
+    """
+    listed = "`sources`" if restricted is None else f"`sources` and `datasets.{restricted}.sources`"
     sources = set(pc.unique(texts["source"]).to_pylist())
     if pc.any(texts["kept"]).as_py():
         sources.add(KEPT)
     wanted = {KEPT: "a source of sentences"}
     missing = [
-        f"no row for {method.name}: it wants {wanted.get(method.texts, repr(method.texts))} under `sources` in "
+        f"no row for {method.name}: it wants {wanted.get(method.texts, repr(method.texts))} under {listed} in "
         "params.yaml"
         for method in METHODS
         if method.texts not in sources
