@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 
 from stages.common.errors import UserError
 
-NOTHING = ("nan", "inf", "-inf")
-"""What programs write where there is no number."""
+NOTHING = ("", "nan")
+"""What programs write where there is no label."""
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
@@ -63,7 +64,7 @@ def label_text(value: object) -> str:
     text = str(value).strip()
     if isinstance(value, list | dict | tuple | set) or is_structure(text):
         raise ValueError(f"the label is a structure, {text:.60}; a label is a name or a number")
-    if not text or text.casefold() in NOTHING:
+    if text.casefold() in NOTHING or value in (math.inf, -math.inf):
         raise ValueError(f"the label is {text or 'empty'}; a label is a name or a number")
     return text
 
