@@ -125,6 +125,14 @@ def test_features_are_those_of_the_second_to_last_layer_without_the_class_token(
     assert before.shape == (20, 16) and after.shape == (20, 32)
 
 
+def test_features_that_are_not_finite_are_refused(tiny: Path, pictures: list[Path]) -> None:
+    llava = load(tiny)
+    with torch.no_grad():
+        next(llava.model.model.multi_modal_projector.parameters()).view(-1)[0] = torch.nan
+    with pytest.raises(UserError, match=r"0\.png are not finite \(and 1 others\)\. The model's weights hold NaN"):
+        extract(llava, pictures[:2])
+
+
 def test_tiles_of_llava_next_are_pooled_as_well(tmp_path: Path, pictures: list[Path]) -> None:
     vision = CLIPVisionConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=32, patch_size=16
