@@ -15,6 +15,7 @@ from finer_models import make_tiny_llava
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
 from transformers.models.llava_next import LlavaNextImageProcessor
 
+from stages.common.errors import UserError
 from stages.common.finer_params import Probe
 from stages.common.paths import classes
 from stages.common.tables import make_meta, write_table

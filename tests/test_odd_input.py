@@ -326,6 +326,17 @@ def test_links_in_tars(tmp_path: Path) -> None:
         link(archive, "3.jpg", "../elsewhere.jpg", tarfile.SYMTYPE)
     with pytest.raises(UserError, match=r"'3\.jpg' is a link to '\.\./elsewhere\.jpg', which is no file of this tar"):
         read("webdataset", tmp_path / "root")
+    make_tar(tmp_path / "root/0.tar", sample("1", "cat"))
+    with tarfile.open(tmp_path / "root/0.tar", "a") as archive:
+        link(archive, "4.jpg", "4.jpg", tarfile.SYMTYPE)
+    with pytest.raises(UserError, match=r"'4\.jpg' is a link to '4\.jpg', which is no file of this tar"):
+        read("webdataset", tmp_path / "root")
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    make_tar(tmp_path / "root/0.tar", sample("x" * 300, "cat"))
+    with pytest.raises(UserError, match=r"the image '0/x+' cannot be unpacked: file name too long"):
+        read("webdataset", tmp_path / "root")
 
 
 def test_tars_that_were_cut_between_their_files(tmp_path: Path) -> None:

@@ -76,8 +76,12 @@ def unpack(
                     "remove it"
                 )
             label_of_image[sample.image_id] = sample.label
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(sample.data)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(sample.data)
+            except OSError as error:  # a full disk, a name that is too long
+                reason = (error.strerror or str(error)).lower()
+                raise UserError(f"the image '{sample.image_id:.100}' cannot be unpacked: {reason}") from None
         if not label_of_image:
             raise UserError("; ".join([f"the archives in '{request.root}' have no image with a label", *(notes or ())]))
         listing = _labelled(label_of_image, names, others, folder)
