@@ -194,6 +194,8 @@ def test_numbers_are_in_their_order(tmp_path: Path) -> None:
     assert read("folder", tmp_path).names == [str(number) for number in range(11)]
     (tmp_path / "m.csv").write_text("image,label\n0/a.jpg,10.0\n1/a.jpg,2.0\n2/a.jpg,-1\n")
     assert read("manifest", tmp_path, manifest="m.csv").names == ["-1", "2.0", "10.0"]
+    (tmp_path / "m.csv").write_text("image,label\n0/a.jpg,700000000000000002\n1/a.jpg,700000000000000001\n")
+    assert read("manifest", tmp_path, manifest="m.csv").names == ["700000000000000001", "700000000000000002"]
     (tmp_path / "m.csv").write_text("image,label\n0/a.jpg,1.0\n1/a.jpg,1\n")
     with pytest.raises(UserError, match=r"'1' and '1\.0' are the same number"):
         read("manifest", tmp_path, manifest="m.csv")

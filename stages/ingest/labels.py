@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 from stages.common.errors import UserError
 
@@ -25,9 +26,9 @@ def class_order(labels: Iterable[str]) -> list[str]:
     found = sorted(set(labels))
     if not all(NUMBER.fullmatch(label) for label in found):
         return found
-    by_number: dict[float, str] = {}
+    by_number: dict[Decimal, str] = {}  # exact: codes of 18 digits differ in the last
     for label in found:
-        other = by_number.setdefault(float(label), label)
+        other = by_number.setdefault(Decimal(label), label)
         if other != label:
             raise UserError(f"the classes '{other}' and '{label}' are the same number; write one of them everywhere")
     return [by_number[number] for number in sorted(by_number)]
