@@ -15,6 +15,7 @@ from finer_models import make_tiny_llava
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
 from transformers.models.llava_next import LlavaNextImageProcessor
 
+from stages.common.errors import UserError
 from stages.common.finer_params import Probe
 from stages.common.paths import classes
 from stages.common.tables import make_meta, write_table
@@ -123,6 +124,14 @@ def test_features_are_those_of_the_second_to_last_layer_without_the_class_token(
     np.testing.assert_allclose(before, patches.mean(dim=1).numpy(), atol=1e-5)
     np.testing.assert_allclose(after, shown.numpy(), atol=1e-5)
     assert before.shape == (20, 16) and after.shape == (20, 32)
+
+
+def test_features_that_are_not_finite_are_refused(tiny: Path, pictures: list[Path]) -> None:
+    llava = load(tiny)
+    with torch.no_grad():
+        next(llava.model.model.multi_modal_projector.parameters()).view(-1)[0] = torch.nan
+    with pytest.raises(UserError, match=r"0\.png are not finite \(and 1 others\)\. The model's weights hold NaN"):
+        extract(llava, pictures[:2])
 
 
 def test_tiles_of_llava_next_are_pooled_as_well(tmp_path: Path, pictures: list[Path]) -> None:

@@ -194,6 +194,8 @@ def test_numbers_are_in_their_order(tmp_path: Path) -> None:
     assert read("folder", tmp_path).names == [str(number) for number in range(11)]
     (tmp_path / "m.csv").write_text("image,label\n0/a.jpg,10.0\n1/a.jpg,2.0\n2/a.jpg,-1\n")
     assert read("manifest", tmp_path, manifest="m.csv").names == ["-1", "2.0", "10.0"]
+    (tmp_path / "m.csv").write_text("image,label\n0/a.jpg,700000000000000002\n1/a.jpg,700000000000000001\n")
+    assert read("manifest", tmp_path, manifest="m.csv").names == ["700000000000000001", "700000000000000002"]
     (tmp_path / "m.csv").write_text("image,label\n0/a.jpg,1.0\n1/a.jpg,1\n")
     with pytest.raises(UserError, match=r"'1' and '1\.0' are the same number"):
         read("manifest", tmp_path, manifest="m.csv")
@@ -325,6 +327,17 @@ def test_links_in_tars(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "root/0.tar", "a") as archive:
         link(archive, "3.jpg", "../elsewhere.jpg", tarfile.SYMTYPE)
     with pytest.raises(UserError, match=r"'3\.jpg' is a link to '\.\./elsewhere\.jpg', which is no file of this tar"):
+        read("webdataset", tmp_path / "root")
+    make_tar(tmp_path / "root/0.tar", sample("1", "cat"))
+    with tarfile.open(tmp_path / "root/0.tar", "a") as archive:
+        link(archive, "4.jpg", "4.jpg", tarfile.SYMTYPE)
+    with pytest.raises(UserError, match=r"'4\.jpg' is a link to '4\.jpg', which is no file of this tar"):
+        read("webdataset", tmp_path / "root")
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    make_tar(tmp_path / "root/0.tar", sample("x" * 300, "cat"))
+    with pytest.raises(UserError, match=r"the image '0/x+' cannot be unpacked: file name too long"):
         read("webdataset", tmp_path / "root")
 
 

@@ -301,7 +301,7 @@ def test_root_missing(repository: Repository) -> None:
     assert asked.returncode == 1
     assert asked.stderr.startswith("error: datasets.toy.root 'nowhere' does not exist")
     assert repository.artifacts("toy") == before
-    assert repository.repro() == []
+    assert set(repository.repro()) <= {"settings@toy"}  # DVC may have run it before it looked for the root
 
 
 def test_unreadable_image_costs_nothing(repository: Repository) -> None:

@@ -22,7 +22,7 @@ OF_THE_MACHINE = (
 
 
 class UserError(Exception):
-    """A mistake in parameters or input: its text is one line that names the thing and the mend."""
+    """A mistake in parameters or input: its text is one line that names the thing and the remedy."""
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -41,13 +41,14 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        line = " ".join(str(error).splitlines())  # names from the disk and from files may hold line ends
+        print(f"error: {line}", file=sys.stderr, flush=True)
         sys.exit(1)
     except OSError as error:
         if error.errno not in OF_THE_MACHINE:
             raise
         where = f"'{error.filename}': " if error.filename else ""
-        line = f"{where}{os.strerror(error.errno).lower()}; what was written stays, mend this and run again"
+        line = f"{where}{os.strerror(error.errno).lower()}; what was written stays, correct this and run again"
         print(f"error: {line}", file=sys.stderr, flush=True)
         sys.exit(1)
     except KeyboardInterrupt:

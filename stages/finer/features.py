@@ -50,7 +50,7 @@ def _open(path: Path) -> Image.Image:
     try:
         return open_rgb(path)
     except UNREADABLE as error:
-        raise UserError(f"probe: image {path}: {reason(error)}; mend it, or ingest the data set anew") from None
+        raise UserError(f"probe: image {path}: {reason(error)}; replace it, or ingest the data set again") from None
 
 
 def pooled(llava: Llava, images: Sequence[Image.Image]) -> tuple[np.ndarray, np.ndarray]:

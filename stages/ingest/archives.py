@@ -5,6 +5,7 @@ Stages read files, so the images are unpacked once, into a folder that `ingest` 
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -20,6 +21,9 @@ from stages.ingest.listing import Listing, Request
 from stages.ingest.walk import refuse_links, shown, some, unprintable
 
 LISTING = "listing.json"
+
+NO_FILE_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+"""What a name in an archive is to blame for: it is too long, or a file's and a folder's at once."""
 
 
 class Sample(NamedTuple):
@@ -76,8 +80,14 @@ def unpack(
                     "remove it"
                 )
             label_of_image[sample.image_id] = sample.label
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(sample.data)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(sample.data)
+            except OSError as error:
+                if error.errno not in NO_FILE_NAME:
+                    raise
+                reason = (error.strerror or str(error)).lower()
+                raise UserError(f"the image '{sample.image_id:.100}' cannot be unpacked: {reason}; rename it") from None
         if not label_of_image:
             raise UserError("; ".join([f"the archives in '{request.root}' have no image with a label", *(notes or ())]))
         listing = _labelled(label_of_image, names, others, folder)
@@ -115,7 +125,7 @@ def _labelled(
         classes = names
         places = {str(place): place for place in range(len(names))}
         whole = {
-            label: f"{float(label):.0f}" for label in label_of_image.values() if re.fullmatch(r"\d+(\.0*)?", label)
+            label: str(int(float(label))) for label in label_of_image.values() if re.fullmatch(r"\d+(\.0*)?", label)
         }
         label_of_image = {image_id: whole.get(label, label) for image_id, label in label_of_image.items()}
     for image_id, label in label_of_image.items():

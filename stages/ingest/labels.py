@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 from stages.common.errors import UserError
 
-NOTHING = ("nan", "inf", "-inf")
-"""What programs write where there is no number."""
+NOTHING = ("", "nan")
+"""What programs write where there is no label."""
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
@@ -24,9 +26,9 @@ def class_order(labels: Iterable[str]) -> list[str]:
     found = sorted(set(labels))
     if not all(NUMBER.fullmatch(label) for label in found):
         return found
-    by_number: dict[float, str] = {}
+    by_number: dict[Decimal, str] = {}  # exact: codes of 18 digits differ in the last
     for label in found:
-        other = by_number.setdefault(float(label), label)
+        other = by_number.setdefault(Decimal(label), label)
         if other != label:
             raise UserError(f"the classes '{other}' and '{label}' are the same number; write one of them everywhere")
     return [by_number[number] for number in sorted(by_number)]
@@ -63,7 +65,7 @@ def label_text(value: object) -> str:
     text = str(value).strip()
     if isinstance(value, list | dict | tuple | set) or is_structure(text):
         raise ValueError(f"the label is a structure, {text:.60}; a label is a name or a number")
-    if not text or text.casefold() in NOTHING:
+    if text.casefold() in NOTHING or value in (math.inf, -math.inf):
         raise ValueError(f"the label is {text or 'empty'}; a label is a name or a number")
     return text
 

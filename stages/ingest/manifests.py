@@ -124,7 +124,8 @@ def _plain(table: pl.DataFrame, columns: Sequence[str], path: Path) -> pl.DataFr
         if odd is not None:
             raise UserError(f"'{path}': the column '{name}' holds {odd:.60}; expected one name or number a row")
         column = pl.col(name).cast(pl.String).str.strip_chars()
-        nothing = column.str.to_lowercase().is_in(["", *NOTHING])
+        nothing = column.str.to_lowercase().is_in(NOTHING)
+        nothing |= pl.col(name).is_infinite() if kind.is_float() else False
         table = table.with_columns(pl.when(~nothing).then(column).alias(name))
     return table
 

@@ -53,7 +53,8 @@ def read_webdataset(request: Request) -> Listing:
 
 def _tars(folder: Path) -> list[Path]:
     """The tars in a folder, compressed ones included."""
-    return sorted(path for path in folder.iterdir() if TAR.search(path.name) and not foreign(path.name))
+    found = (path for path in folder.iterdir() if TAR.search(path.name) and not foreign(path.name))
+    return sorted(path for path in found if not path.is_dir())
 
 
 def _of_split(request: Request, folder: Path) -> tuple[list[Path], dict[str, list[Path]]]:
@@ -213,7 +214,7 @@ def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> by
     """
     try:
         file = archive.extractfile(member)
-    except KeyError:
+    except (KeyError, RecursionError):  # no such file; a link that leads in circles
         file = None
     if file is None:
         raise UserError(
