@@ -90,7 +90,7 @@ def test_published_keys_and_multi_word_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "match"),
     [
-        (["{"], r"u\.jsonl, line 1 is not valid JSON \(.*\); mend the file"),
+        (["{"], r"u\.jsonl, line 1 is not valid JSON \(.*\); fix the file"),
         (["", line(), "[1]"], "line 3: not a JSON object with the keys idx, basic-level-lbl"),
         ([line(**{"coarse-level-lbl": ...})], "line 1: no 'coarse-level-lbl'; a line has the keys"),
         ([line(img_path=...)], "line 1: no 'img_path'"),
@@ -103,15 +103,15 @@ def test_published_keys_and_multi_word_labels(tmp_path: Path) -> None:
         ([line(**{"coarse-level-lbl": [" "]})], "'coarse-level-lbl' must be a list of labels"),
         ([line(**{"fine-level-lbl": []})], "'fine-level-lbl' must be a list of at least one label"),
         ([line(metadata=[1])], "'metadata' must be an object"),
-        ([line(idx=4), line(idx=5), line(idx=4)], "line 3: idx 4 is that of line 1 as well; mend"),
-        ([line(), line(), line()], "line 2: idx 0 is that of line 1 as well; 2 lines repeat one; mend"),
+        ([line(idx=4), line(idx=5), line(idx=4)], "line 3: idx 4 is that of line 1 as well; fix"),
+        ([line(), line(), line()], "line 2: idx 0 is that of line 1 as well; 2 lines repeat one; fix"),
         (
             [line(), line(idx=1, **{"fine-level-lbl": ["A300 B3"]})],
-            r"line 2: the fine label 'A300 B3' is no class of the data set \(did you mean 'A300B4'\?\); mend",
+            r"line 2: the fine label 'A300 B3' is no class of the data set \(did you mean 'A300B4'\?\); fix",
         ),
         (
             [line(idx=i, **{"fine-level-lbl": ["DC-3"]}) for i in range(3)],
-            "line 1: the fine label 'DC-3' is no class of the data set; 3 lines have such labels; mend",
+            "line 1: the fine label 'DC-3' is no class of the data set; 3 lines have such labels; fix",
         ),
         (
             [line(**{"fine-level-lbl": ["707-320", "A300B4"]})],
@@ -163,7 +163,7 @@ def test_a_family_may_be_another_class_s_own_name(tmp_path: Path) -> None:
     path = unified_file(tmp_path / "u.jsonl", *rows)
     assert [sample.label for sample in read_unified(path, "x", CRJ)] == [1, 0, 3, 2, 3]
     path = unified_file(path, *rows[:4], line(idx=4, metadata={"dataset": "x", "label": 4}))
-    with pytest.raises(UserError, match="line 5: the data set has 4 classes and none of label 4; mend"):
+    with pytest.raises(UserError, match="line 5: the data set has 4 classes and none of label 4; fix"):
         read_unified(path, "x", CRJ)
 
 

@@ -14,7 +14,7 @@ from stages.common.names import spelling
 from stages.common.tables import write_text
 
 KEYS = ("idx", "basic-level-lbl", "coarse-level-lbl", "fine-level-lbl", "img_path")
-MEND = "mend the file, or have it built from the tables: `dvc repro stages/finer/dvc.yaml`"
+REMEDY = "fix the file, or have it built from the tables: `dvc repro stages/finer/dvc.yaml`"
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ def read_unified(path: Path, dataset: str, names: Sequence[Sequence[str]]) -> li
             (label,) = found
         elif label >= len(names):
             raise UserError(
-                f"{path}, line {number}: the data set has {len(names)} classes and none of label {label}; {MEND}"
+                f"{path}, line {number}: the data set has {len(names)} classes and none of label {label}; {REMEDY}"
             )
         samples.append(replace(sample, metadata={**sample.metadata, "label": label}))
     if odd:
-        raise UserError(f"{path}, line {odd[0][0]}: {labels.puzzle(odd[0][1])}{_of_many(odd)}; {MEND}")
+        raise UserError(f"{path}, line {odd[0][0]}: {labels.puzzle(odd[0][1])}{_of_many(odd)}; {REMEDY}")
     return samples
 
 
@@ -176,12 +176,12 @@ def _sample(path: Path, number: int, text: str) -> Sample:
         UserError: it is not of the format.
     """
     where = f"{path}, line {number}"
-    line = parse_json(text.encode(), where, MEND)
+    line = parse_json(text.encode(), where, REMEDY)
     if not isinstance(line, dict):
-        raise UserError(f"{where}: not a JSON object with the keys {', '.join(KEYS)}; {MEND}")
+        raise UserError(f"{where}: not a JSON object with the keys {', '.join(KEYS)}; {REMEDY}")
     missing = [key for key in KEYS if key not in line]
     if missing:
-        raise UserError(f"{where}: no '{missing[0]}'; a line has the keys {', '.join(KEYS)}; {MEND}")
+        raise UserError(f"{where}: no '{missing[0]}'; a line has the keys {', '.join(KEYS)}; {REMEDY}")
     metadata = line.get("metadata") or {}
     wrong = [
         f"'{key}' must be {what}, not {json.dumps(line.get(key), ensure_ascii=False)}"
@@ -196,7 +196,7 @@ def _sample(path: Path, number: int, text: str) -> Sample:
         if not right
     ]
     if wrong:
-        raise UserError(f"{where}: {wrong[0]}; {MEND}")
+        raise UserError(f"{where}: {wrong[0]}; {REMEDY}")
     above, coarse, fine = (line[f"{level}-level-lbl"] for level in ("basic", "coarse", "fine"))
     # The published exact match finds a blank label in every answer.
     return Sample(line["idx"], above, coarse, [*filter(_is_label, fine)], line["img_path"], metadata)
@@ -221,4 +221,4 @@ def _refuse_duplicates(path: Path, numbered: Sequence[tuple[int, Sample]]) -> No
     if again:
         number, idx = again[0]
         count = f"; {len(again)} lines repeat one" if len(again) > 1 else ""
-        raise UserError(f"{path}, line {number}: idx {idx} is that of line {first[idx]} as well{count}; {MEND}")
+        raise UserError(f"{path}, line {number}: idx {idx} is that of line {first[idx]} as well{count}; {REMEDY}")
