@@ -106,7 +106,7 @@ class Encoder:
             for (_, places), encoded in zip(batches, pool.map(encode, batches), strict=True):
                 rows[places] = encoded
                 bar.update(len(places))
-        require_unit(has_unit_norm(rows), lambda row: f"the text '{texts[row]}'", self.key, self.meta["precision"])
+        require_unit(has_unit_norm(rows), lambda row: f"the text '{texts[row]}'", self.key, "float32")
         return rows
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
@@ -151,10 +151,10 @@ def require_unit(unit: np.ndarray, named: Callable[[int], str], key: str, precis
         UserError: names the first of them.
     """
     if not unit.all():
+        other = "" if precision == "float32" else ", or set `precision: float32` in params.yaml"
         raise UserError(
             f"models.{key}: the embedding of {named(int(np.argmin(unit)))} is not finite or is zero. The weights hold "
-            f"NaN or zeros, or values that are too large or too small for {precision}; fetch the weights again, or set "
-            "`precision: float32` in params.yaml"
+            f"NaN or zeros, or values that are too large or too small for {precision}; fetch the weights again{other}"
         )
 
 

@@ -106,7 +106,7 @@ def embed_dataset(job: Job, model: Meta, embed: EmbedShards) -> str:
                     if not remote:
                         ensure_unpacked(job.dataset, root, (image.image_id for image in work.missing))
                     yield work
-                elif work:  # only laid out anew: whoever reads ahead for the next image shall not hold it
+                elif work:  # only laid out anew: free it before reading the next image
                     finish(work, [])
 
         for work, embedded in embed(works(), progress.update):
