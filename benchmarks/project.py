@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATASET = "photos"
 MODELS: dict[str, dict[str, Any]] = {
     "vit-b-32": {"name": "ViT-B-32", "pretrained": None},
-    "demo-clip": {"name": "local-dir:stages/ingest/demo/model"},
+    "demo-clip": {"name": "local-dir:stages/demo/model"},
 }
 WORDS = [
     "small",

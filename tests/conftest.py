@@ -175,7 +175,9 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     """Runs a stage in this process and the present folder, as `python -m stages.<name>` does without its imports."""
 
     def run_stage(name: str, *arguments: str) -> Outcome:
-        module = importlib.import_module(f"stages.{name}" + ("" if "." in name else ".__main__"))
+        module = importlib.import_module(f"stages.{name}")
+        if hasattr(module, "__path__"):
+            module = importlib.import_module(f"stages.{name}.__main__")
         monkeypatch.setattr(sys, "argv", [f"stages/{name}/__main__.py", *arguments])
         code = 0
         capsys.readouterr()

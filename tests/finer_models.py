@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stages.demo.toy.model import Size, build_model, build_processor, build_tokenizer
 from stages.finer.llava import save_checkpoint
-from stages.finer.toy_model import Size, build_model, build_processor, build_tokenizer
 
 TINY = Size(
     image=32, patch=16, vision_width=16, vision_layers=3, vision_head=16, text_width=32, text_layers=2, vocabulary=400

@@ -46,9 +46,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = Project(folder)
     project.edit(lambda params: params["demo"].update(images_per_class=6))
     project.edit(lambda params: params["crop"].update(candidates=40, max_views=16, iou_thresholds=[0.8]))
-    project.edit(lambda params: params["models"]["demo-clip"].update(name=f"local-dir:{ROOT}/stages/ingest/demo/model"))
+    project.edit(lambda params: params["models"]["demo-clip"].update(name=f"local-dir:{ROOT}/stages/demo/model"))
     both = "--dataset demo --model demo-clip"
-    in_folder(folder, "ingest.demo", "ingest --dataset demo", "crop --dataset demo", f"refine {both}")
+    in_folder(folder, "demo.birds", "ingest --dataset demo", "crop --dataset demo", f"refine {both}")
     return folder
 
 

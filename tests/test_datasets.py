@@ -17,8 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
-from conftest import ROOT, Call, Project
+from conftest import Call, Project
 from miniatures import (
     AIRCRAFT,
     GRASS,
@@ -35,7 +34,6 @@ from miniatures import (
 )
 from PIL import Image
 from scipy.io import savemat  # type: ignore[import-untyped]
-from test_dependencies import PLUMBING, imported
 
 from stages.common.errors import UserError
 from stages.common.params import Columns
@@ -444,13 +442,6 @@ def test_every_entry_of_the_table_is_usable(
 def test_table_for_people_has_every_reader() -> None:
     table = (Path(torchvision_readers.__file__).parent / "README.md").read_text()
     assert [key for key in READERS if f"| `{key}` |" not in table] == []
-
-
-def test_dvc_lists_all_the_code_of_the_readers() -> None:
-    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["ingest"]["do"]["deps"]
-    wanted = {f"{module.replace('.', '/')}.py" for module in imported("stages.ingest.__main__", set())}
-    assert {path for path in wanted if Path(path).stem not in PLUMBING} - set(deps) == set()
-    assert CUB_NAMES.parent.relative_to(ROOT).as_posix() in deps
 
 
 def test_list_that_names_a_file_outside_is_refused(tmp_path: Path) -> None:

@@ -17,14 +17,16 @@ from PIL import Image
 
 from stages.common.errors import UserError
 from stages.common.tokenizer import build_tokenizer
-from stages.ingest.demo import others, wording
-from stages.ingest.demo.attributes import concepts, likely_attributes, required_attributes
-from stages.ingest.demo.captions import FRAMES, caption, encode_facts, made_up_noun
-from stages.ingest.demo.describe_demo import SOURCES, descriptions
-from stages.ingest.demo.draw import SIDE, draw_bird, write_images
-from stages.ingest.demo.species import ATTRIBUTES, FAMILIES, SPECIES
-from stages.ingest.demo.train import MODEL_DIR, contrastive_loss, filler_words
-from stages.ingest.demo.views import random_look, visible_facts
+from stages.demo.birds.attributes import concepts, likely_attributes, required_attributes
+from stages.demo.birds.draw import SIDE, draw_bird, write_images
+from stages.demo.birds.species import ATTRIBUTES, FAMILIES, SPECIES, random_look
+from stages.demo.clip.captions import FRAMES, caption, encode_facts, made_up_noun
+from stages.demo.clip.train import MODEL_DIR, contrastive_loss, filler_words
+from stages.demo.clip.views import visible_facts
+from stages.demo.descriptions import wording
+from stages.demo.descriptions.__main__ import SOURCES, descriptions
+from stages.demo.others import __main__ as others
+from stages.demo.others import draw
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = {source: json.loads((ROOT / f"descriptions/demo/{source}.json").read_text()) for source in SOURCES}
@@ -39,6 +41,7 @@ def test_images_are_the_same_byte_for_byte_and_depend_on_nothing_else(tmp_path: 
     write_images(tmp_path / "two", seed=3, images_per_class=2)
     write_images(tmp_path / "other", seed=4, images_per_class=1)
     one, two, other = (files_of(tmp_path / name) for name in ("one", "two", "other"))
+    assert one.pop("families.csv") == two.pop("families.csv") == other.pop("families.csv")
     assert len(one) == len(SPECIES)
     assert len(two) == 2 * len(SPECIES)
     assert "red-crowned_tavo/000.jpg" in one
@@ -162,7 +165,7 @@ def test_attributes_tell_every_look_apart_and_not_its_family() -> None:
 
 def test_other_drawings_are_of_no_species_and_a_killed_run_is_made_good(tmp_path: Path) -> None:
     folder = tmp_path / "drawings"
-    others.draw_others(folder, seed=3, count=4)
+    draw.draw_others(folder, seed=3, count=4)
     first = files_of(folder)
     assert list(first) == ["000000.jpg", "000001.jpg", "000002.jpg", "000003.jpg", "drawings.jsonl"]
     lines = [json.loads(line) for line in first["drawings.jsonl"].decode().splitlines()]
@@ -184,10 +187,10 @@ def test_other_drawings_are_of_no_species_and_a_killed_run_is_made_good(tmp_path
     (folder / "000009.jpg").write_bytes(b"of a longer run")
     (folder / ".000002.jpg.tmp").write_bytes(b"half")
     (folder / "notes.txt").write_text("the user's")
-    others.draw_others(folder, seed=3, count=4)
+    draw.draw_others(folder, seed=3, count=4)
     assert files_of(folder) == {**first, "notes.txt": b"the user's"}
-    assert others.draw_other(4, 0) != others.draw_other(3, 0)
-    assert others.draw_other(3, 2)[0] == first["000002.jpg"], "a drawing depends on the seed and its index only"
+    assert draw.draw_other(4, 0) != draw.draw_other(3, 0)
+    assert draw.draw_other(3, 2)[0] == first["000002.jpg"], "a drawing depends on the seed and its index only"
 
 
 def test_other_drawings_are_at_least_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

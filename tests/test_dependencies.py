@@ -10,11 +10,10 @@ import pytest
 import yaml
 from conftest import ROOT
 
-PLUMBING = {"cli", "errors", "finer_params", "params", "paths", "section", "settings", "__init__", "optional", "yamls"}
+PLUMBING = {"cli", "errors", "params", "paths", "section", "settings", "__init__", "optional", "yamls"}
 """Modules that decide no result: command line, messages, the types of parameters, places of files."""
 
 OWN_FILES = {
-    "ingest": {"stages/ingest/names/cub.txt"},
     "settings": {"stages/common/settings.py"},  # here it is all that decides
 }
 """Files of the code that a stage depends on beside what it imports."""
@@ -61,3 +60,24 @@ def test_a_stage_depends_on_all_the_code_that_it_runs(name: str) -> None:
 
 def within(path: str, dep: str) -> bool:
     return path == dep or path.startswith(f"{dep}/")
+
+
+ROOMS = sorted(
+    path.parent.relative_to(ROOT).as_posix()
+    for path in (ROOT / "stages").rglob("__main__.py")
+    if "demo" not in path.parts
+)
+"""Folders of the stages: of both pipelines, one folder a stage."""
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "stages/finer"])
+def test_no_stage_imports_another(room: str) -> None:
+    """A stage imports itself, `common`, and in FINER what stands at the folder's top."""
+    mine = {module for path in (ROOT / room).rglob("*.py") for module in imported(dotted(path), set())}
+    others = {other for other in ROOMS if other not in (room, "stages/common") and not room.startswith(other)}
+    assert {m for m in mine if any(within(m.replace(".", "/"), other) for other in others)} == set()
+    assert not any(module.startswith("stages.demo") for module in mine)
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)

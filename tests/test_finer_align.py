@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from stages.common.params import Score, load_params
 from stages.common.tables import make_meta, write_table
-from stages.finer.align import Seen, align, outcome
+from stages.finer.align.attrseek import Seen, align, outcome
+from stages.finer.align.seen import split_attributes
 from stages.finer.answers import ANSWERS
-from stages.finer.seen import split_attributes
 
 PATH = Path("data/finer/answers/vlm/toy.parquet")
 MADE = Path("data/toy/tiny/attrseek")

@@ -25,13 +25,12 @@ from finer_project import make_labelled
 from openai_server import KEY, Endpoint
 from PIL import Image
 
-from stages.common.finer_params import Ask
-from stages.common.params import load_params
 from stages.common.tables import read_meta
 from stages.finer import paths, prompts
+from stages.finer.ask.picture import data_of
+from stages.finer.ask.questions import Question, build_questions, choose
 from stages.finer.attributes import Attributes, Concept
-from stages.finer.picture import data_of
-from stages.finer.questions import Question, build_questions, choose
+from stages.finer.params import Ask, load_finer_params
 from stages.finer.unified import Sample
 
 LVLM = "vlm"
@@ -41,7 +40,7 @@ CONCEPTS = [Concept(0, "blue tavo", Attributes(["blue crown", "long tail"], []))
 
 @pytest.fixture(scope="module")
 def settings() -> Ask:
-    return load_params(ROOT / "params.yaml").finer.ask.model_copy(update={"images_per_class": None})
+    return load_finer_params(ROOT / "params.yaml").finer.ask.model_copy(update={"images_per_class": None})
 
 
 def sample_of(folder: Path, idx: int = 0, **labels: Any) -> Sample:
@@ -97,7 +96,7 @@ def test_attrseek_is_one_conversation_of_two_turns(tmp_path: Path, settings: Ask
 
 @pytest.fixture(scope="module")
 def lvlm() -> Any:
-    from stages.finer.questions import Lvlm
+    from stages.finer.ask.questions import Lvlm
 
     return Lvlm("vlm", "a-model", None, {"temperature": 0.0, "seed": 0})
 

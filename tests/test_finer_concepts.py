@@ -15,13 +15,13 @@ from openai_server import KEY, Endpoint
 
 from stages.common import paths as common_paths
 from stages.common.errors import UserError
-from stages.common.params import load_params
 from stages.common.tables import read_table, write_table
 from stages.finer import paths
+from stages.finer.ask.serve import transformers_command
 from stages.finer.attributes import Attributes, read_by_class
-from stages.finer.concept_answers import NoAttributes, concept_request, parse_attributes
-from stages.finer.concept_texts import excerpt, read_texts
-from stages.finer.serve import transformers_command
+from stages.finer.concepts.answers import NoAttributes, concept_request, parse_attributes
+from stages.finer.concepts.texts import excerpt, read_texts
+from stages.finer.params import load_finer_params
 
 TARGET, SOURCE = Path("descriptions/toy/attributes.json"), Path("descriptions/toy/finer.json")
 LOG = Path("data/finer/concepts/toy.jsonl")
@@ -269,7 +269,7 @@ def test_an_answer_without_required_attributes_is_none(answer: str) -> None:
 
 
 def test_structured_output_is_asked_for_where_the_model_knows_it() -> None:
-    settings = load_params().finer.concepts
+    settings = load_finer_params().finer.concepts
     body = concept_request("blue tavo", "finch", "It is blue.", settings).body
     schema = body["response_format"]["json_schema"]
     assert schema["strict"] and schema["schema"]["required"] == ["required", "likely"]

@@ -17,9 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.common.errors import UserError
-from stages.common.finer_params import Rank
 from stages.common.images import content_digest
-from stages.common.params import load_params
 from stages.finer.attributes import (
     Attributes,
     Concept,
@@ -29,9 +27,9 @@ from stages.finer.attributes import (
     write_attributes,
 )
 from stages.finer.classes import ClassLabels, read_classes
-from stages.finer.cli import check_finer
+from stages.finer.params import Rank, load_finer_params
 from stages.finer.unified import Sample, read_unified, write_unified
-from stages.finer.unify import as_published, build_samples, check_classes, split_of
+from stages.finer.unify.build import as_published, build_samples, check_classes, split_of
 
 CLASS_NAMES = [["707-320", "Boeing 707"], ["707-420", "Boeing 707"], ["A300B4", "A300"]]
 
@@ -398,7 +396,7 @@ def test_section_that_names_what_is_not_there(
 ) -> None:
     make_labelled(project)
     monkeypatch.chdir(project.folder)
-    check_finer(load_params())
+    load_finer_params()
 
     def edit(params: dict[str, Any]) -> None:
         for key, value in change.items():
@@ -410,7 +408,7 @@ def test_section_that_names_what_is_not_there(
 
     project.edit(edit)
     with pytest.raises(UserError, match=match):
-        check_finer(load_params())
+        load_finer_params()
 
 
 def test_data_set_that_takes_no_part(labelled: Project, call: Call) -> None:

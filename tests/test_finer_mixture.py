@@ -19,7 +19,8 @@ from stages.common.errors import UserError
 from stages.common.seeding import generator
 from stages.finer import prompts
 from stages.finer.classes import ClassLabels
-from stages.finer.conversations import (
+from stages.finer.mixture.build import choose, dataset_conversations, groups_of, held_out_classes
+from stages.finer.mixture.conversations import (
     CHAT,
     IMAGE,
     attribute_conversation,
@@ -27,7 +28,6 @@ from stages.finer.conversations import (
     direct_conversation,
     read_mix,
 )
-from stages.finer.mixture import choose, dataset_conversations, groups_of, held_out_classes
 from stages.finer.phrasings import QUESTIONS
 from stages.finer.unified import Sample
 

@@ -12,14 +12,14 @@ from conftest import ROOT
 from PIL import Image
 
 from stages.common.names import spelling
-from stages.common.params import load_params
-from stages.finer import options, prompts, scoring
+from stages.demo.birds.species import SPECIES
+from stages.finer import matching, options, prompts
+from stages.finer.ask.questions import Question, build_questions
 from stages.finer.attributes import Attributes, Concept
 from stages.finer.options import shown_as
-from stages.finer.questions import Question, build_questions
-from stages.finer.score import score_row
+from stages.finer.params import load_finer_params
+from stages.finer.score.score_answers import score_row
 from stages.finer.unified import Sample
-from stages.ingest.demo.species import SPECIES
 from stages.ingest.torchvision_readers import EUROSAT
 
 
@@ -30,7 +30,7 @@ def sample_of(folder: Path, idx: int = 0, **labels: Any) -> Sample:
 
 
 def questions_of(*samples: Sample) -> list[Question]:
-    ask = load_params(ROOT / "params.yaml").finer.ask.model_copy(update={"images_per_class": None})
+    ask = load_finer_params(ROOT / "params.yaml").finer.ask.model_copy(update={"images_per_class": None})
     return build_questions(samples, [Concept(0, "it", Attributes(["a crown"], []))], ask, 0, "toy")
 
 
@@ -64,12 +64,12 @@ def test_the_superordinate_question_has_one_right_option(
 ) -> None:
     superordinate, coarse, fine = labels
     sample = sample_of(tmp_path, superordinate=superordinate, coarse=coarse, fine=fine)
-    golds = scoring.accepted_golds("superordinate", superordinate, coarse, fine)
+    golds = matching.accepted_golds("superordinate", superordinate, coarse, fine)
     texts = {q.text for q in questions_of(sample) if q.granularity == "superordinate"}
     assert texts
     for text in texts:
         found = options_of(text)
-        assert [option for option in found if scoring.exact_match(option, golds)] == [listed]
+        assert [option for option in found if matching.exact_match(option, golds)] == [listed]
         assert score_row(f"Answer: {listed}", golds, [shown_as(superordinate)])["strict_em"] == 1
         assert len(found) >= 6 and not set(missing) & set(found)
 
@@ -84,7 +84,7 @@ def test_a_data_set_of_several_kinds_has_one_right_option_for_each(tmp_path: Pat
         sample = sample_of(tmp_path, superordinate=superordinate, coarse=[], fine=["it"])
         asked = [q for q in questions_of(sample, *others) if q.sample.idx == 0]
         found = options_of(next(q.text for q in asked if q.granularity == "superordinate"))
-        assert [option for option in found if scoring.exact_match(option, [superordinate])] == [listed]
+        assert [option for option in found if matching.exact_match(option, [superordinate])] == [listed]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_published_coarse_list_is_closed_where_it_has_every_label(
     texts = {(q.prompting, q.given): q.text for q in questions_of(sample) if q.granularity == "coarse"}
     assert all(question in text for text in texts.values())
     found = options_of(texts["attrseek", "image"])
-    right_ones = [option for option in found if scoring.exact_match(option, [*coarse, "C-130"])]
+    right_ones = [option for option in found if matching.exact_match(option, [*coarse, "C-130"])]
     assert right_ones == ([right] if right else [])
     assert len(found) == {"airplane": 30, "Car": 7}.get(superordinate if right else "", 1)
 

@@ -16,13 +16,13 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNe
 from transformers.models.llava_next import LlavaNextImageProcessor
 
 from stages.common.errors import UserError
-from stages.common.finer_params import Probe
 from stages.common.paths import classes
 from stages.common.tables import make_meta, write_table
 from stages.finer import paths
-from stages.finer.features import extract
 from stages.finer.llava import Llava, load_llava
-from stages.finer.probe import accuracy, difference, probe_features, standardised
+from stages.finer.params import Probe
+from stages.finer.probe.features import extract
+from stages.finer.probe.measure import accuracy, difference, probe_features, standardised
 from stages.finer.unified import Sample, write_unified
 
 PROBE = Probe(epochs=20, seeds=3, hidden=32, learning_rate=0.01, batch_size=16)

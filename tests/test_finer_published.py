@@ -29,9 +29,10 @@ from openai_server import Endpoint
 
 from stages.common.errors import UserError
 from stages.common.names import spelling
-from stages.finer import options, probe
+from stages.finer import options
 from stages.finer.paths import TEST, TRAIN, unified
-from stages.finer.published import Places
+from stages.finer.probe import measure as probe
+from stages.finer.unify.published import Places
 
 Row = tuple[str, list[str], list[str]]
 """Path as published, coarse labels, fine labels."""

@@ -21,14 +21,18 @@ from matplotlib.text import Text
 from PIL import Image
 
 from stages.common import paths as common_paths
-from stages.common.params import load_params
 from stages.common.tables import make_meta, read_table, write_json, write_table
-from stages.finer import paths, pictures, plots, report, score
+from stages.finer import paths
 from stages.finer.answers import ANSWERS
 from stages.finer.attributes import Attributes, Concept, write_attributes
-from stages.finer.metrics import MEASURES, Draws, cell_figures, difference_figures
-from stages.finer.results import DEMO_NOTE, Results, read_results
-from stages.finer.tables import LVLM, WIDTH, markdown, plain
+from stages.finer.figures import MEASURES
+from stages.finer.params import load_finer_params
+from stages.finer.report import __main__ as report
+from stages.finer.report import pictures, plots
+from stages.finer.report.results import DEMO_NOTE, Results, read_results
+from stages.finer.report.tables import LVLM, WIDTH, markdown, plain
+from stages.finer.score import __main__ as score
+from stages.finer.score.metrics import Draws, cell_figures, difference_figures
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["red-crowned tavo", "blue tavo", "grey heron", "$4 finch"]
@@ -58,7 +62,7 @@ def make_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_table(common_paths.classes("demo"), classes, make_meta("classes", "demo", parameters={}))
     concepts = [Concept(n, name, Attributes(["red crown", "long tail"], [])) for n, name in enumerate(NAMES)]
     write_attributes(paths.attributes_by_class("demo"), concepts)
-    monkeypatch.setattr("stages.finer.score._encoder", lambda params: unit_rows)
+    monkeypatch.setattr("stages.finer.score.__main__._encoder", lambda params: unit_rows)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +171,7 @@ def test_where_all_is_missing_there_is_no_figure(call: Call) -> None:
     cell = metrics["toy-tuned"]["demo"]["fine/image/plain"]
     assert (cell["em"], cell["em_low"], cell["missing"]) == (None, None, 8)
     assert call("finer.report").code == 0
-    results = read_results(load_params())
+    results = read_results(load_finer_params())
     fine = plain(results).split("fine, image\n")[1].splitlines()
     assert fine[2].split() == ["plain", "toy-tuned", "–", "–", "–", "8", "8", "0", "0", "0"]
     assert "None" not in markdown(results)
@@ -252,7 +256,7 @@ def test_seen_and_held_out_classes_apart(call: Call) -> None:
     assert (held_out["em"], held_out["asked"], held_out["em_low"]) == (0, 2, None)  # one class: no interval
     assert not any(key.startswith("coarse") and key.count("/") == 3 for key in tuned)
     assert "demo has no class 'no such bird'" in printed
-    rows = plots.tuning_rows(read_results(load_params()))
+    rows = plots.tuning_rows(read_results(load_finer_params()))
     assert {row["classes"] for row in rows} == {"seen", "held-out"}
     assert "low" not in next(row for row in rows if row["classes"] == "held-out")
 
@@ -276,7 +280,7 @@ def test_an_endpoint_was_not_tuned_and_has_no_seen_classes(call: Call) -> None:
     metrics, _, _ = scored(call)
     apart = {lvlm for lvlm, own in metrics.items() for key in own["demo"] if key.count("/") == 3}
     assert apart == {"toy-tuned"}
-    assert {row["lvlm"] for row in plots.tuning_rows(read_results(load_params()))} == {"toy-tuned"}
+    assert {row["lvlm"] for row in plots.tuning_rows(read_results(load_finer_params()))} == {"toy-tuned"}
 
 
 def test_generated_attributes_are_compared(call: Call) -> None:
@@ -365,7 +369,7 @@ def write_probes() -> None:
 def results(made: Path) -> Results:
     """Both stages were run on the answers of both LVLMs, with a mixture and probes: their files are here."""
     shutil.copytree(made / "data", "data", dirs_exist_ok=True)
-    return read_results(load_params())
+    return read_results(load_finer_params())
 
 
 def test_tables_have_every_figure_and_the_note(results: Results) -> None:
@@ -400,7 +404,7 @@ def test_answers_without_a_mark_have_a_column_and_a_word_about_it(call: Call) ->
         row["answer"] = "a bird"
     both(rows)
     scored(call)
-    results = read_results(load_params())
+    results = read_results(load_finer_params())
     for text in (markdown(results), plain(results)):
         chapter = re.split(r"(?m)^(?:### )?fine, image$", text)[1]
         heading, *lines = (re.split(r"[ |]+", line.strip("| ")) for line in chapter.strip().splitlines())

@@ -12,12 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.common.errors import UserError
+from stages.common.optional import need
 from stages.common.thoughts import END_MARKS
-from stages.finer import generation, scoring
-from stages.finer.bootstrap import bootstrap, bootstrap_difference
-from stages.finer.generation import bleu, cosines, rouge_l
-from stages.finer.optional import need
-from stages.finer.scoring import (
+from stages.finer import matching
+from stages.finer.matching import (
     accepted_golds,
     empty_golds,
     exact_match,
@@ -28,6 +26,9 @@ from stages.finer.scoring import (
     strict_exact_match,
     strict_f1,
 )
+from stages.finer.score import generation
+from stages.finer.score.bootstrap import bootstrap, bootstrap_difference
+from stages.finer.score.generation import bleu, cosines, rouge_l
 
 WORDS = [*"abcdefghijklmnopqrstuvwxy"]  # of which "a" is an article
 
@@ -288,7 +289,7 @@ def test_classes_are_drawn_whole() -> None:
 def test_many_classes_are_drawn_in_pieces_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     values, classes = rng(1).random(50), np.arange(50)
     whole = bootstrap(values, classes, 300, rng())
-    monkeypatch.setattr("stages.finer.bootstrap.DRAWS_AT_ONCE", 350)
+    monkeypatch.setattr("stages.finer.score.bootstrap.DRAWS_AT_ONCE", 350)
     assert bootstrap(values, classes, 300, rng()) == whole
 
 
@@ -355,4 +356,4 @@ def test_a_package_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch
 
 
 def test_published_and_strict_words_are_the_paper_s() -> None:
-    assert (scoring.ANSWER_WORDS, scoring.GOLD_WORDS) == (20, 10)
+    assert (matching.ANSWER_WORDS, matching.GOLD_WORDS) == (20, 10)

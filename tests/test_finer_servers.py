@@ -14,8 +14,8 @@ from openai_server import KEY, Body, Endpoint
 from test_finer_ask import ANSWERS, LOG, LVLM, ask_little
 from test_thoughts import MARKS
 
-from stages.finer.picture import Picture
-from stages.finer.questions import Lvlm, Turn
+from stages.finer.ask.picture import Picture
+from stages.finer.ask.questions import Lvlm, Turn
 
 SECOND = "Given these attributes: "
 

@@ -20,13 +20,14 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from stages.common.paths import classes
 from stages.common.tables import make_meta, write_table
-from stages.finer import paths, prompts, toy_train
+from stages.demo.toy import train as toy_train
+from stages.demo.toy.data import Dialogue, Drawing, Lessons, Species, read_drawings
+from stages.demo.toy.model import Size, build_model, build_processor, build_tokenizer
+from stages.demo.toy.sight import Targets, inside, shaken, sight_loss
+from stages.demo.toy.talk import NAME_WEIGHT, Packer, talk_loss
+from stages.finer import paths, prompts
 from stages.finer.attributes import Attributes, Concept, write_attributes
 from stages.finer.phrasings import QUESTIONS
-from stages.finer.toy_data import Dialogue, Drawing, Lessons, Species, read_drawings
-from stages.finer.toy_model import Size, build_model, build_processor, build_tokenizer
-from stages.finer.toy_sight import Targets, inside, shaken, sight_loss
-from stages.finer.toy_talk import NAME_WEIGHT, Packer, talk_loss
 
 TARGET = paths.MODELS / "toy"
 COLOURS = ("red", "white", "black")
@@ -235,7 +236,7 @@ def test_without_boxes_anywhere_will_do() -> None:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Twelve drawings, three species, a model of a few thousand weights, and a handful of steps."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("stages.finer.toy_train.Size", lambda: Size(**{**TINY.__dict__, "vocabulary": 400}))
+    monkeypatch.setattr("stages.demo.toy.train.Size", lambda: Size(**{**TINY.__dict__, "vocabulary": 400}))
     monkeypatch.setattr(toy_train, "SAVE_EVERY", 2)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["finer"]["toy"] = {"drawings": 12, "steps": 5, "batch_size": 4, "learning_rate": 0.01}

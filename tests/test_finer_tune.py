@@ -26,12 +26,12 @@ from torch import nn
 from transformers import BertConfig, LlavaConfig
 
 from stages.common.errors import UserError
-from stages.common.params import load_params
+from stages.demo.toy.model import CHAT_TEMPLATE
 from stages.finer import paths
 from stages.finer.llava import Llava, load_llava
-from stages.finer.lora import IGNORED, collate, encode, image_tokens, merged, with_adapters
-from stages.finer.toy_model import CHAT_TEMPLATE
-from stages.finer.tune import (
+from stages.finer.params import load_finer_params
+from stages.finer.tune.lora import IGNORED, collate, encode, image_tokens, merged, with_adapters
+from stages.finer.tune.train import (
     Conversations,
     is_whole,
     last_checkpoint,
@@ -116,7 +116,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def adapters(rank: int = 4, **changes: Any) -> tuple[Llava, Any]:
     llava = load()
-    tune = load_params().finer.tune.model_copy(update={"rank": rank, **changes})
+    tune = load_finer_params().finer.tune.model_copy(update={"rank": rank, **changes})
     return llava, with_adapters(llava.model, tune, seed=1)
 
 
@@ -124,7 +124,9 @@ def test_lora_adapts_the_language_models_linear_layers_and_the_projector_as_aske
     for projector in (True, False):
         llava = load()
         language = {name for name, module in llava.model.model.language_model.named_modules() if is_linear(module)}
-        adapted = with_adapters(llava.model, load_params().finer.tune.model_copy(update={"projector": projector}), 1)
+        adapted = with_adapters(
+            llava.model, load_finer_params().finer.tune.model_copy(update={"projector": projector}), 1
+        )
         trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
         lora = {name.partition(".language_model.")[2].rpartition(".lora_")[0] for name in trained if "lora_" in name}
         rest = {name for name in trained if "lora_" not in name}
@@ -141,7 +143,7 @@ def is_linear(module: nn.Module) -> bool:
 def test_tuning_leaves_the_vision_tower_byte_for_byte_alone(project: Path, projector: bool) -> None:
     edit(projector=projector)
     before = weights(BASE)
-    tune_model(load_params(), TUNED)
+    tune_model(load_finer_params(), TUNED)
     after = weights(TUNED)
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -168,7 +170,7 @@ def test_the_merged_checkpoint_answers_as_the_adapted_model(project: Path) -> No
 
 
 def test_tuned_is_a_plain_checkpoint_and_the_loss_a_sorted_list(project: Path) -> None:
-    tune_model(load_params(), TUNED)
+    tune_model(load_finer_params(), TUNED)
     tuned = load(TUNED)
     assert isinstance(tuned.config, LlavaConfig) and not list(TUNED.glob("adapter*"))
     assert tuned.processor.chat_template == CHAT_TEMPLATE
@@ -179,12 +181,12 @@ def test_tuned_is_a_plain_checkpoint_and_the_loss_a_sorted_list(project: Path) -
 
 
 def test_a_finished_run_is_not_run_again_until_something_changes(project: Path) -> None:
-    tune_model(load_params(), TUNED)
+    tune_model(load_finer_params(), TUNED)
     stamp = (TUNED / "model.safetensors").stat().st_mtime_ns
-    assert "already" in tune_model(load_params(), TUNED)
+    assert "already" in tune_model(load_finer_params(), TUNED)
     assert (TUNED / "model.safetensors").stat().st_mtime_ns == stamp
     write_mixture([conversation(index) for index in range(11)])
-    assert "already" not in tune_model(load_params(), TUNED)
+    assert "already" not in tune_model(load_finer_params(), TUNED)
 
 
 # Which tokens the loss is taken on.
@@ -293,12 +295,12 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(project: Path, one_
     assert last is not None and not TUNED.exists()
     steps = int(last.name.rpartition("-")[2])
     assert 3 <= steps < 9
-    message = tune_model(load_params(), TUNED)
+    message = tune_model(load_finer_params(), TUNED)
     assert "9 steps" in message
     resumed, curve = weights(TUNED), (paths.TUNE / "loss.json").read_bytes()
     shutil.rmtree(TUNED)
     shutil.rmtree(paths.TUNE)
-    tune_model(load_params(), TUNED)
+    tune_model(load_finer_params(), TUNED)
     whole = weights(TUNED)
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
     assert (paths.TUNE / "loss.json").read_bytes() == curve
@@ -327,13 +329,13 @@ def test_a_torn_checkpoint_is_dropped(project: Path, capsys: pytest.CaptureFixtu
 
 
 def test_checkpoints_of_other_inputs_are_not_gone_on_from(project: Path) -> None:
-    tune_model(load_params(), TUNED)
+    tune_model(load_finer_params(), TUNED)
     expected = weights(TUNED)
     work = paths.TUNE / "checkpoints"
     (work / "checkpoint-2").mkdir(parents=True)
     (work / "tune.json").write_text("{}")
     shutil.rmtree(TUNED)
-    tune_model(load_params(), TUNED)
+    tune_model(load_finer_params(), TUNED)
     assert all(torch.equal(expected[name], tensor) for name, tensor in weights(TUNED).items())
 
 

@@ -11,7 +11,7 @@ from stages.common.errors import UserError
 from stages.common.jsons import parse_json, read_json
 from stages.describe.plan import check_descriptions
 from stages.finer.attributes import read_attributes
-from stages.finer.concept_texts import read_texts
+from stages.finer.concepts.texts import read_texts
 from stages.refine.sources import read_descriptions
 
 

@@ -13,6 +13,7 @@ from conftest import ROOT
 from stages.common.errors import UserError
 from stages.common.params import Params, load_params
 from stages.common.yamls import load_yaml
+from stages.finer.params import load_finer_params
 
 Raw = dict[str, Any]
 
@@ -224,13 +225,14 @@ def test_a_key_that_is_a_number_is_taken_in_quotes(section: str, tmp_path: Path)
     here[2024] = next(iter(here.values()))
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    load = load_finer_params if section.startswith("finer") else load_params
     with pytest.raises(
         UserError, match=rf"{section.replace('/', '.')}.2024: YAML reads .* 2024 \(int\); write it in quotes"
     ):
-        load_params(path)
+        load(path)
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace(" 2024:", ' "2024":'), encoding="utf-8")
-    load_params(path)
+    load(path)
 
 
 def test_a_key_that_is_there_twice_is_named_with_both_lines(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from stages.common.thoughts import END_MARKS, without_marks, without_thoughts
 from stages.describe.clean import clean
-from stages.finer.scoring import extract_answer
+from stages.finer.matching import extract_answer
 
 MARKS = [
     ("<think>", "</think>"),

@@ -27,10 +27,12 @@ def parse_job(
     description: str | None,
     *wanted: str,
     extend: Callable[[argparse.ArgumentParser], None] | None = None,
+    load: Callable[[], Params] = load_params,
 ) -> Job:
     """Parse the command line of `stage`; `wanted` are those of "dataset", "model", "source" that it needs.
 
-    `extend` may add options of the stage's own; they are in `Job.options`.
+    `extend` may add options of the stage's own; they are in `Job.options`. `load` reads
+    the parameters.
 
     Raises:
         UserError: a key that `params.yaml` does not have.
@@ -41,7 +43,7 @@ def parse_job(
     if extend:
         extend(parser)
     arguments = parser.parse_args()
-    params = load_params()
+    params = load()
     keys = {"dataset": "", "model": "", "source": ""}
     for name in wanted:
         keys[name] = getattr(arguments, name)

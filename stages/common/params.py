@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from stages.common.errors import UserError, nearest
-from stages.common.finer_params import Benchmark, Endpoint, Finer
 from stages.common.section import Count, Key, LogScale, Section, Unit
 from stages.common.yamls import load_yaml
 
 PARAMS_FILE = Path("params.yaml")
+Parameters = TypeVar("Parameters", bound=BaseModel)
 
 FINER_SOURCE = "finer"
 """The source that `stages/finer` makes of the concepts' attributes; `refine.sources` may name it."""
@@ -226,7 +226,8 @@ class Params(Section):
     embed: Embed
     score: Score
     report: Report
-    finer: Finer
+    finer: Any = None
+    """The section of `stages/finer`, a pipeline of its own, which reads it as `FinerParams`."""
 
     @model_validator(mode="after")
     def _choices_exist(self) -> Params:
@@ -328,7 +329,16 @@ def _check_choices(params: Params, where: str) -> None:
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
-    """Read and check `params.yaml`.
+    """Read and check `params.yaml`; its section `finer` is left to `stages/finer`.
+
+    Raises:
+        UserError: as `load_model`.
+    """
+    return load_model(Params, path)
+
+
+def load_model(model: type[Parameters], path: Path) -> Parameters:
+    """Read and check `params.yaml` as a `model`.
 
     Raises:
         UserError: no such file, not UTF-8 or not YAML, an unknown key, a missing key or a value that is not allowed.
@@ -342,28 +352,29 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     try:
-        return Params.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error)}") from None
+        raise UserError(f"{path}: {_explain(error, model=model)}") from None
 
 
-def _explain(error: ValidationError, within: str = "", section: str = "") -> str:
+def _explain(error: ValidationError, within: str = "", section: str = "", model: type[BaseModel] | None = None) -> str:
     """The problems of a validation as one line: key, what is wrong, what is allowed.
 
     Args:
         within: what stands before each key.
-        section: of `Params`, if that is what was validated.
+        section: of `model`, if that is what was validated.
+        model: what was validated, `Params` where left out.
     """
     inside = [section] if section else []
-    explained = (_explain_one(dict(problem), within, inside) for problem in error.errors())
+    explained = (_explain_one(dict(problem), within, inside, model or Params) for problem in error.errors())
     return "; ".join(dict.fromkeys(explained))
 
 
-def _explain_one(problem: dict, within: str, inside: list[str]) -> str:
+def _explain_one(problem: dict, within: str, inside: list[str], model: type[BaseModel]) -> str:
     where = [*inside, *(str(part) for part in problem["loc"])]
     key = within + ".".join(part for part in where if not re.search(r"[\[(]", part))
     if problem["type"] == "extra_forbidden":
-        allowed = _allowed_keys(where[:-1])
+        allowed = _allowed_keys(model, where[:-1])
         return f"{key}: unknown key{nearest(where[-1], allowed)}; allowed here: {', '.join(allowed)}"
     if problem["type"] == "missing":
         return f"{key}: missing"
@@ -377,22 +388,15 @@ def _explain_one(problem: dict, within: str, inside: list[str]) -> str:
     return f"{key}: {message}{got}" if key else message
 
 
-def _allowed_keys(where: list[str]) -> list[str]:
-    """The keys that the section at `where` knows."""
-    section: Any = Params
-    nested: dict[Any, dict[str, Any]] = {
-        Params: {"datasets": Dataset, "models": Model},
-        Finer: {"datasets": Benchmark, "endpoints": Endpoint},
-    }
-    index = 0
+def _allowed_keys(model: type[BaseModel], where: list[str]) -> list[str]:
+    """The keys that the section of `model` at `where` knows."""
+    section, index = model, 0
     while index < len(where):
-        part = where[index]
-        if part in nested.get(section, {}):
-            section, index = nested[section][part], index + 2
-            continue
-        annotation: Any = section.model_fields[part].annotation if part in section.model_fields else None
-        for child in (annotation, *get_args(annotation)):  # the section itself, or one that may be null
+        field = section.model_fields.get(where[index])
+        annotation: Any = field.annotation if field else None
+        # The section itself, one that may be null, or a mapping of keys to sections.
+        index += 2 if get_origin(annotation) is dict else 1
+        for child in (annotation, *get_args(annotation)):
             if isinstance(child, type) and issubclass(child, BaseModel):
                 section = child
-        index += 1
     return list(section.model_fields)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 
 from stages.common.errors import run
-from stages.common.params import load_params
-from stages.finer.report import say_where
-from stages.finer.results import read_results
-from stages.finer.tables import plain
+from stages.finer.params import load_finer_params
+from stages.finer.report.results import read_results
+from stages.finer.report.tables import plain
+from stages.finer.report.write import say_where
 
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m stages.finer", description=__doc__).parse_args()
-    print(plain(read_results(load_params())))
+    print(plain(read_results(load_finer_params())))
     say_where()
     print("\ndvc plots show     plots and pictures in the browser")
     print("dvc metrics show   every figure")

@@ -7,21 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stages.common.cli import check_key, parse_job
-from stages.common.errors import UserError, nearest
-from stages.common.finer_params import Finer
-from stages.common.params import Params
+from stages.finer.params import Finer, FinerParams, load_finer_params
 
 
 @dataclass(frozen=True)
 class FinerJob:
     """What a stage was asked to do; `dataset` and `lvlm` are empty where the stage has none."""
 
-    params: Params
-    finer: Finer
+    params: FinerParams
     dataset: str
     lvlm: str
     """A key of `finer.endpoints` or `finer.served`."""
     options: argparse.Namespace
+
+    @property
+    def finer(self) -> Finer:
+        return self.params.finer
 
 
 def parse_finer_job(
@@ -42,34 +43,14 @@ def parse_finer_job(
         if extend:
             extend(parser)
 
-    job = parse_job(stage, description, *(name for name in wanted if name == "dataset"), extend=add_options)
+    job = parse_job(
+        stage, description, *(name for name in wanted if name == "dataset"), extend=add_options, load=load_finer_params
+    )
+    assert isinstance(job.params, FinerParams)
     finer = job.params.finer
-    check_finer(job.params)
     lvlm: str = job.options.lvlm if "lvlm" in wanted else ""
     if "dataset" in wanted:
         check_key("finer.datasets", job.dataset, finer.datasets)
     if "lvlm" in wanted:
         check_key("finer.endpoints or finer.served", lvlm, [*finer.endpoints, *finer.served])
-    return FinerJob(job.params, finer, job.dataset, lvlm, job.options)
-
-
-def check_finer(params: Params) -> None:
-    """Refuse a section `finer` that names what is not there, or one key for two LVLMs.
-
-    Raises:
-        UserError: as above.
-    """
-    finer = params.finer
-    named = [("finer.datasets", key, "datasets", list(params.datasets)) for key in finer.datasets]
-    named.append(("finer.encoder", finer.encoder, "models", list(params.models)))
-    if finer.mixture.leave_out is not None:
-        named.append(("finer.mixture.leave_out", finer.mixture.leave_out, "finer.datasets", list(finer.datasets)))
-    for where, key, section, known in named:
-        if key not in known:
-            raise UserError(
-                f"params.yaml: {where} names '{key}', which is not under {section}{nearest(key, known)}; "
-                f"there are: {', '.join(known)}"
-            )
-    both = [key for key in finer.endpoints if key in finer.served]
-    if both:
-        raise UserError(f"params.yaml: '{both[0]}' is under finer.endpoints and finer.served; rename one")
+    return FinerJob(job.params, job.dataset, lvlm, job.options)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from stages.common.errors import UserError
+from stages.common.optional import need
 from stages.finer.made import folder_hash
-from stages.finer.optional import need
 
 ARCHITECTURES = ("llava", "llava_next")
 """`model_type` of what is known to have one tower, one projector and one language model under these names."""

@@ -10,12 +10,14 @@ from stages.common.errors import UserError
 from stages.common.images import content_digest
 from stages.common.tables import digest
 
+STAGES = Path(__file__).parents[1]
+
 
 def code_digest(*modules: str) -> str:
-    """BLAKE2b-64 of modules of this folder, hex: changed code makes another result."""
+    """BLAKE2b-64 of modules of `stages`, such as "finer.tune.lora", hex: changed code makes another result."""
     whole = hashlib.blake2b(digest_size=8)
     for name in modules:
-        whole.update((Path(__file__).parent / f"{name}.py").read_bytes())
+        whole.update((STAGES / f"{name.replace('.', '/')}.py").read_bytes())
     return whole.hexdigest()
 
 

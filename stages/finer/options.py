@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from stages.common.errors import warn
 from stages.common.names import spelling
-from stages.finer.scoring import normalise
+from stages.finer.matching import normalise
 
 ORGANISMS = (
     "Arachnids", "Mammals", "Reptiles", "Animalia", "Mollusks", "Plants", "Amphibians", "Ray-finned Fishes", "Birds",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stages.common.finer_params import Ask, Granularity, Input, Prompting
+from stages.finer.params import Ask, Granularity, Input, Prompting
 
 NOTHING = "thing"
 """What is told above the superordinate level."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -14,7 +15,6 @@ import open_clip
 
 from stages.common.errors import UserError
 from stages.ingest import published
-from stages.ingest.demo.species import SPECIES, SUPERORDINATE
 from stages.ingest.labels import class_order
 from stages.ingest.listing import Listing, Request, chosen_split, prefixed, readable
 from stages.ingest.places import SPLITS, bases, find_split, is_split, only
@@ -145,13 +145,21 @@ def _images(
 
 
 def read_demo(root: Path, split: str | None) -> Listing:
-    """The drawn birds: a folder data set with families as coarse labels."""
+    """The drawn birds: a folder data set with families, of `families.csv`, as coarse labels."""
     listing = read_folder(root, split)
-    family = {species.name: species.family for species in SPECIES}
-    strangers = [name for name in listing.names if name not in family]
+    table = root / "families.csv"
+    if not table.is_file():
+        raise UserError(f"{table} is missing; draw the birds with `dvc repro draw`")
+    with table.open(encoding="utf-8", newline="") as file:
+        species = {row["name"]: row for row in csv.DictReader(file)}
+    strangers = [name for name in listing.names if name not in species]
     if strangers:
         raise UserError(f"'{root}' holds folders that are no species of the demo: {', '.join(strangers)}; remove them")
-    return replace(listing, superordinate=SUPERORDINATE, coarse=[[family[name]] for name in listing.names])
+    return replace(
+        listing,
+        superordinate=species[listing.names[0]]["superordinate"],
+        coarse=[[species[name]["coarse"]] for name in listing.names],
+    )
 
 
 def named_folders(

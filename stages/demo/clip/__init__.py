@@ -1,0 +1,1 @@
+"""The demo's CLIP: how it was trained."""

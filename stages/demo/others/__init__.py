@@ -1,0 +1,1 @@
+"""Birds of no species of the demo, for the toy LVLM to learn to see on."""

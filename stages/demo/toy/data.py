@@ -1,0 +1,173 @@
+"""What the toy model is taught: to read attributes off drawings of birds of no species, and the species by their words.
+
+No image of a species is among it. What the model then knows of a species it knows in words, and what it sees it sees as
+attributes: the two must be joined when it is asked for a species by an image (the modality gap of FINER,
+arXiv 2402.16315, section 5).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages.common.errors import UserError
+from stages.finer import prompts
+from stages.finer.options import kinds
+from stages.finer.params import Prompting
+from stages.finer.phrasings import QUESTIONS
+
+INDEX = "drawings.jsonl"
+ATTRIBUTES = QUESTIONS["attributes"]
+ASKED: tuple[Prompting, ...] = ("plain", "cot", "few-shot-cot")
+SHARES = (0.5, 0.3, 0.2)
+"""How often each; the examples of the last make long questions."""
+
+SPOILT = (0.4, 0.25, 0.2, 0.15)
+"""Shares of the lists of attributes in which 0, 1, ... are wrong: eyes err, and the nearest species is meant."""
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An image and what it shows; `boxes` are where, as shares of the sides, for each attribute: left, top, right,
+    bottom."""
+
+    image: Path
+    superordinate: str
+    family: str
+    attributes: tuple[str, ...]
+    boxes: tuple[Box, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Species:
+    """What is known of a species in words."""
+
+    name: str
+    superordinate: str
+    family: str
+    attributes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """Turns of question and answer, and whether the loss is taken on the answer."""
+
+    turns: tuple[tuple[str, str, bool], ...]
+    image: bool
+    """Whether the first question shows the image."""
+
+
+def read_drawings(folder: Path) -> list[Drawing]:
+    """The drawings that `drawings.jsonl` lists.
+
+    Raises:
+        UserError: the list is missing or not of its format.
+    """
+    path = folder / INDEX
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; make it with `dvc repro stages/finer/tuning/dvc.yaml`") from None
+    try:
+        drawings = [_drawing(folder, json.loads(line)) for line in lines]
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path} is not a list of drawings ({type(error).__name__}: {error}); make it anew") from None
+    if not drawings or len({len(drawing.attributes) for drawing in drawings}) != 1:
+        raise UserError(f"{path}: each drawing must have as many attributes as the others; make it anew")
+    return drawings
+
+
+def _drawing(folder: Path, line: dict) -> Drawing:
+    boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in line["boxes"]) if "boxes" in line else None
+    return Drawing(folder / line["image"], line["superordinate"], line["family"], tuple(line["attributes"]), boxes)
+
+
+class Lessons:
+    """Dialogues in the exact wording of the questions that the benchmark asks."""
+
+    def __init__(self, drawings: Sequence[Drawing], species: Sequence[Species]) -> None:
+        self.species = species
+        self.options = kinds(one.superordinate for one in species)
+        count = len(drawings[0].attributes)
+        self.values = [sorted({drawing.attributes[place] for drawing in drawings}) for place in range(count)]
+
+    def about(self, drawing: Drawing, rng: np.random.Generator) -> list[Dialogue]:
+        """What is said about one image: its attributes, and beside them what it is, or a species in words."""
+        told = str(rng.choice([prompts.NOTHING, drawing.superordinate, drawing.family], p=[0.2, 0.3, 0.5]))
+        # In the mixture's words as well: a model that learns only there to stop after a list of attributes stops after
+        # it in chains of thought, too.
+        asked = prompts.seek(told) if rng.random() < 0.5 else str(rng.choice(ATTRIBUTES)).format(told=told)
+        sought = Dialogue(((asked, "; ".join(drawing.attributes), True),), image=True)
+        kin = [one for one in self.species if one.family == drawing.family]
+        lot = rng.random()
+        if lot < 0.5:
+            return [sought, self._above(drawing, rng)]
+        if lot < 0.75 or not kin:
+            return [sought, self.in_words(self.species[int(rng.integers(len(self.species)))], rng)]
+        return [sought, self.sought(kin[int(rng.integers(len(kin)))], rng)]
+
+    def _above(self, drawing: Drawing, rng: np.random.Generator) -> Dialogue:
+        """The superordinate or the family, in one of the ways of prompting."""
+        coarse = rng.random() < 0.85
+        granularity: prompts.Granularity = "coarse" if coarse else "superordinate"
+        told = drawing.superordinate if coarse else None
+        options = [] if coarse else self.options
+        name = f"Answer: {drawing.family if coarse else drawing.superordinate}"
+        listed = "; ".join(drawing.attributes)
+        if rng.random() < 0.25:
+            decide = prompts.decide(granularity, told, options)
+            return Dialogue(((prompts.seek(told), listed, False), (decide, name, True)), image=True)
+        way = _way(rng)
+        question = prompts.question(granularity, way, "image", told, options)
+        return Dialogue(((question, name if way == "plain" else f"{listed}. {name}", True),), image=True)
+
+    def in_words(self, one: Species, rng: np.random.Generator) -> Dialogue:
+        """The name of a species whose attributes are told, no image."""
+        way = _way(rng)
+        told = self.spoilt(one, rng)
+        question = prompts.question("fine", way, "text", one.family, (), one.superordinate, told)
+        name = f"Answer: {one.name}"
+        return Dialogue(((question, name if way == "plain" else f"{'; '.join(told)}. {name}", True),), image=False)
+
+    def sought(self, one: Species, rng: np.random.Generator) -> Dialogue:
+        """ATTRSEEK's second turn over some image: the name follows from the attributes that the first turn gave."""
+        told = "; ".join(self.spoilt(one, rng))
+        decide = prompts.decide("fine", one.family)
+        return Dialogue(((prompts.seek(one.family), told, False), (decide, f"Answer: {one.name}", True)), image=True)
+
+    def spoilt(self, one: Species, rng: np.random.Generator) -> list[str]:
+        """The attributes of a species, some of them wrong, but no other species of its family as near."""
+        kin = [other for other in self.species if other.family == one.family and other.name != one.name]
+        for wrong in range(int(rng.choice(len(SPOILT), p=SPOILT)), 0, -1):
+            told = list(one.attributes)
+            for place in rng.permutation(len(told))[:wrong].tolist():
+                told[place] = str(rng.choice(self.values[place]))
+            if all(_shared(told, other.attributes) < _shared(told, one.attributes) for other in kin):
+                return told
+        return list(one.attributes)
+
+    def texts(self) -> Iterator[str]:
+        """What the tokenizer is trained on beside the mixture: every question and every value."""
+        for one in self.species:
+            for way in ASKED:
+                yield prompts.question("fine", way, "text", one.family, (), one.superordinate, one.attributes)
+                yield prompts.question("coarse", way, "image", one.superordinate)
+                yield prompts.question("superordinate", way, "image", None, self.options)
+            yield prompts.seek(one.family)
+            yield prompts.decide("fine", one.family)
+            yield f"Answer: {one.name}"
+        yield from ("; ".join(values) for values in self.values)
+
+
+def _way(rng: np.random.Generator) -> Prompting:
+    return ASKED[int(rng.choice(len(ASKED), p=SHARES))]
+
+
+def _shared(told: Sequence[str], attributes: Sequence[str]) -> int:
+    return sum(a == b for a, b in zip(told, attributes, strict=True))

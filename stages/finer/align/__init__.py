@@ -1,0 +1,1 @@
+"""finer.align: the method `attrseek`, a row beside `bifta`."""

@@ -1,0 +1,208 @@
+"""align: the method `attrseek`, a row beside `bifta`: the attributes that an LVLM sees in an image, embedded and
+aligned with the descriptions of the classes as crops are.
+
+An image's attributes are its views: weighted by their cosine to the whole image, summed, and compared with the weighted
+sum of each class's refined descriptions (arXiv 2406.02915, 2601.20419). They are those of ATTRSEEK's first turn at the
+superordinate level (arXiv 2402.16315), where the question tells nothing of the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from stages.common import alignment, tables
+from stages.common import paths as common_paths
+from stages.common.encoders import load_encoder
+from stages.common.errors import UserError
+from stages.common.params import Score
+from stages.common.ranking import rank
+from stages.finer import paths
+from stages.finer.align.seen import split_attributes
+from stages.finer.cli import FinerJob
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The images of which an LVLM named attributes, and the number of those of which it did not."""
+
+    lvlm: str
+    image_ids: list[str]
+    labels: np.ndarray
+    """[B] int32."""
+    attributes: list[list[str]]
+    without: int
+
+
+def align_dataset(job: FinerJob, model: str) -> list[str]:
+    """Score `attrseek` for every LVLM that was asked; the lines to print.
+
+    Raises:
+        UserError: artifacts that are missing or of another model.
+    """
+    texts_path = common_paths.texts(job.dataset, model)
+    texts, meta = tables.read_table(texts_path, "texts")
+    classes = tables.read_table(common_paths.classes(job.dataset), "classes", ["label"])[0].num_rows
+    encoder = load_encoder(model, job.params)
+    mine = tables.model_identity({"model": encoder.meta})
+    tables.require_same("model", (texts_path, tables.model_identity(meta)), (paths.FINER, mine), "run `dvc repro`")
+    vectors = description_vectors(texts_path, texts, classes, job.params.score)
+    wholes = whole_images(job.dataset, model, mine)
+    predictions = common_paths.predictions(job.dataset, model)
+    tables.read_meta(predictions, "predictions")
+    rows, metrics, lines = [], {}, []
+    for lvlm in (*job.finer.endpoints, *job.finer.served):
+        seen = read_seen(job, lvlm)
+        method = f"attrseek ({lvlm})"
+        if not seen.image_ids:
+            lines.append(f"no row for {method}: it wants ATTRSEEK's answers at the superordinate level (finer.ask)")
+            continue
+        phrases = list(dict.fromkeys(text for own in seen.attributes for text in own))
+        embedded = encoder.encode_texts(phrases, job.params.refine.batch_size, "attributes").numpy()
+        place = {phrase: number for number, phrase in enumerate(phrases)}
+        views = [embedded[[place[text] for text in own]] for own in seen.attributes]
+        strange = [image_id for image_id in seen.image_ids if image_id not in wholes]
+        if strange:
+            raise UserError(
+                f"{paths.answers(lvlm, job.dataset)} has {len(strange)} images that {common_paths.images(job.dataset)} "
+                f"lacks, such as '{strange[0]}'; for the row attrseek the unified file must be of the same images"
+            )
+        whole = np.stack([wholes[image_id] for image_id in seen.image_ids])
+        scores = align(views, whole, vectors, job.params.score)
+        table, metrics[method] = outcome(method, seen, scores)
+        rows.append(table)
+        others = ", ".join(f"{name} {top1:.2f}" for name, top1 in others_on(predictions, seen.image_ids))
+        lines.append(
+            f"{method} on {job.dataset}: top-1 {metrics[method]['top1']:.2f} of {len(seen.image_ids)} images "
+            f"({seen.without} without attributes are not scored); of the same images {others}"
+        )
+    folder = common_paths.attrseek(job.dataset, model)
+    table = pa.concat_tables(rows) if rows else tables.PREDICTIONS.empty_table()
+    made = tables.make_meta("predictions", job.dataset, parameters=job.params.score.model_dump(), model=encoder.meta)
+    tables.write_table(folder / "predictions.parquet", table, made)
+    tables.write_json(folder / "metrics.json", metrics)
+    return lines
+
+
+def read_seen(job: FinerJob, lvlm: str) -> Seen:
+    """The attributes that an LVLM named of each image, asked about an unnamed thing."""
+    path = paths.answers(lvlm, job.dataset)
+    table, _ = tables.read_table(path, "answers")
+    rows = pl.DataFrame(pl.from_arrow(table)).filter(
+        (pl.col("granularity") == "superordinate") & (pl.col("prompting") == "attrseek") & (pl.col("input") == "image")
+    )
+    lists = [split_attributes(text) if text is not None else [] for text in rows["attributes"]]
+    named = [place for place, own in enumerate(lists) if own]
+    return Seen(
+        lvlm,
+        rows["image_id"].gather(named).to_list(),
+        rows["label"].gather(named).to_numpy(),
+        [lists[place] for place in named],
+        len(lists) - len(named),
+    )
+
+
+def description_vectors(path: Path, texts: pa.Table, classes: int, score: Score) -> np.ndarray:
+    """sum_j v_j T_j over each class's kept descriptions, as `bifta` has it: [C, D] float32."""
+    kept = texts.filter(pc.fill_null(texts["kept"], False))
+    embeddings = tables.finite_rows(kept, path, "description")
+    labels = kept["label"].to_numpy()
+    if len(np.unique(labels)) != classes:
+        raise UserError("there are classes without kept descriptions; run `dvc repro refine`")
+    weights = alignment.text_weights(kept["label_similarity"].to_numpy(), labels, classes, score.text_scale)
+    vectors = alignment.class_vectors(embeddings, weights, labels, classes)
+    return (alignment.normalized(vectors) if score.normalize else vectors).astype(np.float32)
+
+
+def whole_images(dataset: str, model: str, identity: tables.Meta) -> dict[str, np.ndarray]:
+    """image_id -> embedding of the whole image, [D] float32.
+
+    Raises:
+        UserError: no shards, or shards of another model.
+    """
+    folder = common_paths.views(dataset, model)
+    shards = sorted(folder.glob("part-*.parquet"))
+    if not shards:
+        raise UserError(f"no shards in {folder}; make them with `dvc repro embed`, or fetch them with `dvc pull`")
+    found: dict[str, np.ndarray] = {}
+    for shard in shards:
+        meta = tables.read_meta(shard, "views")
+        mend = "run `dvc repro embed`"
+        tables.require_same("model", (shard, tables.model_identity(meta)), (paths.FINER, identity), mend)
+        whole = pq.read_table(shard, columns=["image_id", "embedding"], filters=[("candidate", "=", -1)])
+        embeddings = tables.finite_rows(whole, shard, "image_id").astype(np.float32)
+        found.update(zip(whole["image_id"].to_pylist(), embeddings, strict=True))
+    return found
+
+
+def others_on(predictions: Path, image_ids: Sequence[str]) -> list[tuple[str, float]]:
+    """Top-1 in percent of every method of the other pipeline, of these images alone, mean over runs."""
+    right = (
+        pl.scan_parquet(predictions)
+        .filter(pl.col("image_id").is_in(list(image_ids)))
+        .group_by("method", maintain_order=True)
+        .agg(top1=100 * (pl.col("predicted") == pl.col("label")).mean())
+        .collect()
+    )
+    return list(zip(right["method"], right["top1"], strict=True))
+
+
+def align(views: Sequence[np.ndarray], whole: np.ndarray, classes: np.ndarray, score: Score) -> np.ndarray:
+    """score(x, y) = <sum_i w_i A_i, sum_j v_j T_j> with w = softmax(exp(image_scale) * cos(A_i, whole image)).
+
+    Args:
+        views: of each of B images, its attributes' embeddings, [P_b, D] float32 of unit norm.
+        whole: [B, D] float32, of the images.
+        classes: [C, D] float32.
+
+    Returns:
+        [B, C] float32.
+    """
+    scores = []
+    for start in range(0, len(views), BATCH):
+        part = views[start : start + BATCH]
+        padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(own) for own in part], batch_first=True)
+        pool = torch.arange(padded.shape[1])[None] < torch.tensor([len(own) for own in part])[:, None]
+        image = torch.nn.functional.normalize(torch.from_numpy(whole[start : start + BATCH]), dim=-1)
+        similarity = torch.einsum("bpd,bd->bp", padded, image)
+        weights = alignment.pool_weights(pool, similarity, score.image_scale, None)
+        vectors = alignment.image_vectors(weights, padded, score.normalize)[:, 0]
+        scores.append((vectors @ torch.from_numpy(classes).T).numpy())
+    return np.concatenate(scores)
+
+
+def outcome(method: str, seen: Seen, scores: np.ndarray) -> tuple[pa.Table, dict[str, float | int]]:
+    """Predictions and metrics (percent) as those of the other methods, by the same ranking.
+
+    Args:
+        scores: [B, C] float32.
+    """
+    ranks = rank(torch.from_numpy(scores)[:, None], torch.from_numpy(seen.labels.astype(np.int64)))
+    predicted, best, margin, in_top = (tensor[:, 0].numpy() for tensor in ranks)
+    columns = {
+        "image_id": seen.image_ids,
+        "label": seen.labels,
+        "method": [method] * len(seen.image_ids),
+        "run": np.zeros(len(scores), dtype=np.int32),
+        "predicted": predicted.astype(np.int32),
+        "score": best,
+        "margin": margin,
+    }
+    metrics = {
+        "top1": round(100 * float((predicted == seen.labels).mean()), 4),
+        "top5": round(100 * float(in_top.mean()), 4),
+        "std": 0.0,
+        "images": len(scores),
+        "runs": 1,
+    }
+    return pa.table(columns, schema=tables.PREDICTIONS), metrics

@@ -1,0 +1,1 @@
+"""finer.ask: the questions to an LVLM -> its answers."""

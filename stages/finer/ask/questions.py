@@ -1,0 +1,188 @@
+"""From the benchmark's images to the questions that an LVLM is asked (FINER, arXiv 2402.16315, sections 3 and 4)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from stages.common import tables
+from stages.common.requests import Api
+from stages.common.seeding import generator
+from stages.finer import matching, prompts
+from stages.finer.ask.picture import Picture, find_picture
+from stages.finer.attributes import Concept
+from stages.finer.options import coarse_list, kinds, one_right
+from stages.finer.params import Ask, Granularity, Input, Prompting
+from stages.finer.unified import Sample
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What is said in one turn; a user's first may show the picture."""
+
+    role: str
+    text: str
+    picture: Picture | None = None
+
+    def message(self) -> dict[str, Any]:
+        """As it is sent: text alone as a string, because many servers take nothing else from an assistant."""
+        if self.picture is None:
+            return {"role": self.role, "content": self.text}
+        return {"role": self.role, "content": [self.picture.part(), {"type": "text", "text": self.text}]}
+
+    def identity(self) -> list[str | None]:
+        return [self.role, self.text, self.picture.content if self.picture else None]
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A conversation to be continued. Images are read when it is sent, and are in its digest by their content."""
+
+    name: str
+    model: str
+    turns: tuple[Turn, ...]
+    settings: Mapping[str, Any] = field(hash=False)
+    weights: str | None = None
+    """Of a checkpoint that is served here: another one under the same name is another model."""
+    api: Api = "chat"
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return {"model": self.model, "messages": [turn.message() for turn in self.turns], **self.settings}
+
+    @cached_property
+    def digest(self) -> str:
+        said = [turn.identity() for turn in self.turns]
+        named = self.weights or self.model
+        return tables.digest({"model": named, "turns": said, "settings": dict(self.settings)})
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return {"image": self.name, "question": self.turns[-1].text}
+
+
+@dataclass(frozen=True)
+class Lvlm:
+    """Whom to ask: its key in params.yaml, what the endpoint calls it, and what is sent with every question."""
+
+    key: str
+    model: str
+    weights: str | None
+    settings: Mapping[str, Any]
+
+    def request(self, name: str, turns: Sequence[Turn]) -> ChatRequest:
+        return ChatRequest(name, self.model, tuple(turns), self.settings, self.weights)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One row of the table of answers: an image, a granularity, a way of prompting, what is given."""
+
+    sample: Sample
+    picture: Picture
+    granularity: Granularity
+    prompting: Prompting
+    given: Input
+    told: str | None
+    text: str
+    """Of the last turn."""
+    seek: str | None = None
+    """ATTRSEEK's first turn."""
+
+    @property
+    def image_id(self) -> str:
+        return image_key(self.sample)
+
+    def first(self, lvlm: Lvlm) -> ChatRequest:
+        """The request that can be sent at once. Text-only questions about images of a class are one request."""
+        shown = None if self.given == "text" else self.picture
+        name = self.sample.fine[0] if self.given == "text" else self.image_id
+        return lvlm.request(name, [Turn("user", self.seek or self.text, shown)])
+
+    def second(self, lvlm: Lvlm, attributes: str) -> ChatRequest:
+        """ATTRSEEK's second request, in the same conversation."""
+        turns = [
+            Turn("user", self.seek or "", self.picture),
+            Turn("assistant", attributes),
+            Turn("user", self.text),
+        ]
+        return lvlm.request(self.image_id, turns)
+
+
+def image_key(sample: Sample) -> str:
+    """What an image is known by: its id, which does not tell where the data lies; where there is none, its path."""
+    return str(sample.metadata.get("image_id", sample.img_path))
+
+
+def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> list[int]:
+    """Rows of at most `limit` samples a class: those that come first in a seeded order, listed as in the file.
+
+    The order is of the images by themselves: neither where they lie nor what else is there decides.
+    """
+    if limit is None:
+        return list(range(len(samples)))
+    by_class: defaultdict[int, list[tuple[str, int]]] = defaultdict(list)
+    for row, sample in enumerate(samples):
+        by_class[sample.label].append((tables.digest([seed, image_key(sample)]), row))
+    return sorted(row for ranked in by_class.values() for _, row in sorted(ranked)[:limit])
+
+
+def build_questions(
+    samples: Sequence[Sample], concepts: Sequence[Concept], ask: Ask, seed: int, dataset: str
+) -> list[Question]:
+    """Every question about the chosen images, image by image.
+
+    Args:
+        concepts: by label.
+
+    Raises:
+        UserError: an image that cannot be read.
+    """
+    lists = Lists(dataset, samples)
+    questions = []
+    for row in choose(samples, ask.images_per_class, seed):
+        sample = samples[row]
+        picture = find_picture(sample)
+        for granularity, prompting, given in prompts.combinations(ask):
+            if granularity == "coarse" and not sample.coarse:
+                continue  # nothing to be right about; `unify` has said so
+            told = _told(sample, granularity, seed, dataset)
+            options = lists.options(sample, granularity)
+            seek = prompts.seek(told) if prompting == "attrseek" else None
+            if seek:
+                text = prompts.decide(granularity, told, options, lists.level)
+            else:
+                known = sample.superordinate, concepts[sample.label].binomial.required
+                text = prompts.question(granularity, prompting, given, told, options, *known, lists.level)
+            questions.append(Question(sample, picture, granularity, prompting, given, told, text, seek))
+    return questions
+
+
+class Lists:
+    """The closed lists of a data set's questions, each with one right option for the image that it is about."""
+
+    def __init__(self, dataset: str, samples: Sequence[Sample]) -> None:
+        superordinates = {sample.superordinate for sample in samples}
+        self._kinds = kinds(superordinates)
+        closed = coarse_list(dataset, superordinates, {label for sample in samples for label in sample.coarse})
+        self.level = closed.level if closed else prompts.LEVEL
+        self._coarse = closed.options if closed else ()
+
+    def options(self, sample: Sample, granularity: Granularity) -> list[str]:
+        """The options of a question; empty where it is open."""
+        golds = matching.accepted_golds(granularity, sample.superordinate, sample.coarse, sample.fine)
+        if granularity == "superordinate":
+            return one_right(self._kinds, [sample.superordinate], golds)
+        return one_right(self._coarse, sample.coarse, golds) if granularity == "coarse" else []
+
+
+def _told(sample: Sample, granularity: Granularity, seed: int, dataset: str) -> str | None:
+    """The label above; of several coarse ones a seeded choice."""
+    if granularity == "superordinate":
+        return None
+    if granularity == "coarse" or not sample.coarse:
+        return sample.superordinate
+    return sample.coarse[int(generator(seed, "told", dataset, str(sample.idx)).integers(len(sample.coarse)))]

@@ -1,0 +1,1 @@
+"""finer.mixture: conversations to tune on."""

@@ -1,0 +1,1 @@
+"""finer.probe: what the projector loses."""

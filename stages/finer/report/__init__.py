@@ -1,0 +1,1 @@
+"""finer.report: tables, plots and pictures."""

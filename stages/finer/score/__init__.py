@@ -1,0 +1,1 @@
+"""finer.score: answers -> exact match, F1 and their intervals."""

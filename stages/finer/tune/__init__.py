@@ -1,0 +1,1 @@
+"""finer.tune: LoRA on the mixture."""

@@ -1,0 +1,25 @@
+"""tune: LoRA on a LLaVA-architecture model, by a mixture -> `data/finer/models/tuned`, merged: a plain checkpoint.
+
+The trainer is that of `transformers`. An interrupted run continues from its last whole checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+
+from stages.common.errors import run
+from stages.finer import paths
+from stages.finer.params import load_finer_params
+from stages.finer.tune.train import tune_model
+
+
+def main() -> None:
+    # About the library's own code, not about the program.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+    argparse.ArgumentParser(prog="python -m stages.finer.tune", description=__doc__).parse_args()
+    print(tune_model(load_finer_params(), paths.MODELS / "tuned"))
+
+
+if __name__ == "__main__":
+    run(main)

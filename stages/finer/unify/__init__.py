@@ -1,0 +1,1 @@
+"""finer.unify: images and classes -> the published format, split."""

@@ -1,0 +1,108 @@
+"""finer.unify: `images.parquet` and `classes.parquet` -> `unified-<dataset>-{train,test}-combined.jsonl`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stages.common.errors import UserError, warn
+from stages.common.names import spelling
+from stages.common.seeding import order_key
+from stages.finer.classes import ClassLabels, fine_labels
+from stages.finer.params import Rank
+from stages.finer.paths import TEST, TRAIN
+from stages.finer.unified import Sample
+
+
+def split_of(seed: int, dataset: str, image_ids: Sequence[str], labels: Sequence[int], share: float) -> list[str]:
+    """TRAIN or TEST of each image.
+
+    Of each class, the images in the order of a hash of (seed, data set, image_id), the first floor(share * n) are for
+    training: whatever the order and the other classes.
+    """
+    places: dict[int, list[int]] = {}
+    for place, label in enumerate(labels):
+        places.setdefault(label, []).append(place)
+    splits = [TEST] * len(image_ids)
+    for members in places.values():
+        members.sort(key=lambda place: (order_key(seed, dataset, image_ids[place]), image_ids[place]))
+        # 0.29 * 100 is a little less than 29.
+        for place in members[: math.floor(share * len(members) + 1e-9)]:
+            splits[place] = TRAIN
+    return splits
+
+
+RANKS = ("genus", "family", "order", "class")
+"""Of the coarse labels that the reader `inaturalist` gives, in its order, those below the superordinate."""
+
+CALLED = {"aircraft": "airplane"}
+"""Reader -> what the published files call all of its classes, where that differs from the reader's word."""
+
+
+def coarse_labels(found: ClassLabels) -> list[str]:
+    """A class's coarse labels, without those that name the class: an aircraft is rightly called by its family."""
+    fine = [f" {spelling(form)} " for form in found.fine]
+    return [label for label in dict.fromkeys(found.coarse) if not any(name in f" {spelling(label)} " for name in fine)]
+
+
+def as_published(dataset: str, classes: Sequence[ClassLabels], reader: str, rank: Rank | None) -> list[ClassLabels]:
+    """Classes with the labels that the published files would have.
+
+    Args:
+        reader: of the data set.
+        rank: of iNaturalist's coarse label, the one that is told and accepted; None is the family.
+
+    Raises:
+        UserError: a rank for another reader.
+    """
+    if reader == "inaturalist":
+        place = RANKS.index(rank or "family")
+        classes = [replace(found, coarse=found.coarse[place : place + 1]) for found in classes]
+    elif rank is not None:
+        raise UserError(f"finer.datasets.{dataset}.rank is for the reader inaturalist, not '{reader}'; take it out")
+    if reader in CALLED:
+        classes = [replace(found, superordinate=CALLED[reader]) for found in classes]
+    return [replace(found, coarse=coarse_labels(found), fine=fine_labels(found)) for found in classes]
+
+
+def check_classes(dataset: str, classes: Sequence[ClassLabels]) -> None:
+    """Refuse classes without superordinate; warn of those without coarse labels.
+
+    Raises:
+        UserError: some class has no superordinate.
+    """
+    bare = [found.name for found in classes if not found.superordinate]
+    if bare:
+        raise UserError(
+            f"datasets.{dataset}: {len(bare)} of {len(classes)} classes have no superordinate, such as '{bare[0]}'; "
+            "give a manifest with a column `superordinate` (reader: manifest), or a file with `basic-level-lbl` as "
+            f"finer.datasets.{dataset}.unified"
+        )
+    without = [found.name for found in classes if not found.coarse]
+    if without:
+        warn(
+            f"datasets.{dataset}: {len(without)} of {len(classes)} classes have no coarse labels, such as "
+            f"'{without[0]}'; coarse questions about them are left out"
+        )
+
+
+def build_samples(
+    dataset: str, root: str, images: Iterable[tuple[str, int, str]], classes: Sequence[ClassLabels]
+) -> list[Sample]:
+    """One sample an image; `idx` is the image's row in `images.parquet`.
+
+    Args:
+        root: folder that image_ids are relative to.
+        classes: by label, as published.
+        images: (image_id, label, digest of the file's bytes) in the table's order. By the digest the stages behind
+            this one notice that an image was replaced.
+    """
+    samples = []
+    for idx, (image_id, label, content) in enumerate(images):
+        found = classes[label]
+        metadata = {"dataset": dataset, "image_id": image_id, "label": label, "content": content}
+        path = (Path(root) / image_id).as_posix()
+        samples.append(Sample(idx, found.superordinate or "", found.coarse, found.fine, path, metadata))
+    return samples

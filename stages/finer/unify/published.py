@@ -1,0 +1,208 @@
+"""Published unified files: their images are found by the end of `img_path`, their classes through the images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from stages.common.errors import UserError, warn
+from stages.common.images import content_digest
+from stages.common.names import spelling
+from stages.finer.classes import ClassLabels
+from stages.finer.params import Benchmark
+from stages.finer.paths import TEST, TRAIN
+from stages.finer.unified import Labels, Sample, parse_unified
+
+SPLITS = frozenset({"train", "val", "valid", "validation", "test", "trainval", "cars_train", "cars_test"})
+"""Folders that hold a split each: files of one name in two of them are different images."""
+
+SAME_FOLDER = {"2021_valid": "val", "2021_train": "train", "2021_train_mini": "train_mini"}
+"""Folders of iNaturalist as torchvision names them -> as the published files do."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What `images.parquet` knows of an image."""
+
+    label: int
+    content: str
+
+
+class Places:
+    """Finds the image that a path means, wherever its author kept the data set.
+
+    A path means an image if it ends with the image_id, or if the image's own path, root included, ends with it.
+    "/shared/nas/data/CUB_200_2011/images/001.x/a.jpg" and "{data_dir_path}/CUB_200_2011/images/001.x/a.jpg" both mean
+    "images/001.x/a.jpg" of the root "cub/CUB_200_2011".
+    """
+
+    def __init__(self, root: str, image_ids: Iterable[str]) -> None:
+        self._root = Path(root)
+        self._above = _parts(self._root.absolute().as_posix())
+        self._ids: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+        for image_id in image_ids:
+            parts = _parts(image_id)
+            self._ids.setdefault(parts[-1], []).append((image_id, parts))
+
+    def find(self, img_path: str) -> Path | None:
+        """The file, relative to the project's root or absolute, or None.
+
+        Raises:
+            UserError: the path means several images of the data set equally well; names two.
+        """
+        given, below = Path(img_path), self._root / img_path
+        if given.is_file():
+            inside = _relative(given, self._root)
+            return self._root / inside if inside is not None else given
+        if below.is_file():
+            return below
+        img_path = img_path.strip().replace("\\", "/")  # as Windows writes paths
+        parts = _parts(img_path)
+        if not parts:
+            return None
+        lengths = {image_id: self._match(parts, own) for image_id, own in self._ids.get(parts[-1], ())}
+        longest = max(lengths.values(), default=0)
+        best = sorted(image_id for image_id, length in lengths.items() if length == longest and length)
+        if len(best) > 1:
+            raise UserError(f"img_path '{img_path}' could be the image '{best[0]}' or '{best[1]}' of '{self._root}'")
+        return self._root / best[0] if best else self._unlisted(img_path)
+
+    def _match(self, parts: tuple[str, ...], own: tuple[str, ...]) -> int:
+        """How many parts of a path are those of an image, from the end; 0 where it does not mean the image."""
+        whole = (*self._above, *own)
+        common = 0
+        for given, known in zip(reversed(parts), reversed(whole), strict=False):
+            if given != known:
+                break
+            common += 1
+        if common == len(parts):
+            return common
+        apart = common < len(whole) and {parts[-common - 1], whole[-common - 1]} <= SPLITS
+        return common if common >= max(len(own), 2) and not apart else 0
+
+    def _unlisted(self, img_path: str) -> Path | None:
+        """A file below the root that `images.parquet` does not list, such as one of another split."""
+        parts = PurePosixPath(img_path).parts
+        for cut in range(1, len(parts) - 1):
+            file = self._root.joinpath(*parts[cut:])
+            if file.is_file() and not {parts[cut - 1], self._root.absolute().name} <= SPLITS:
+                return file
+        return None
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    """The parts of a path that say where in a data set a file is: without "/", "." and what `{...}` stands for."""
+    parts = [SAME_FOLDER.get(part, part) for part in PurePosixPath(path).parts if part not in ("/", ".")]
+    placeholders = [place for place, part in enumerate(parts) if part.startswith("{") and part.endswith("}")]
+    return tuple(parts[placeholders[-1] + 1 :] if placeholders else parts)
+
+
+def _relative(file: Path, root: Path) -> Path | None:
+    """The path of a file relative to a folder, or None where it is not in it."""
+    absolute = root.absolute()
+    return file.absolute().relative_to(absolute) if file.absolute().is_relative_to(absolute) else None
+
+
+def read_published(
+    dataset: str, path: Path, root: str, classes: Sequence[ClassLabels], images: Mapping[str, Row]
+) -> list[Sample]:
+    """A published unified file with our metadata.
+
+    The label is that of the image in `images.parquet`. Names decide only for an image that is not in that table.
+
+    Args:
+        images: image_id -> row of `images.parquet`.
+
+    Raises:
+        UserError: as `parse_unified`; images that are not there; a path that means several images; fine labels of
+            another class than the image's; an image that is not in the table and has not one class's labels.
+    """
+    labels, places = Labels([found.fine for found in classes]), Places(root, images)
+    samples, missing = [], []
+    for number, sample in parse_unified(path):
+        where = f"{path}, line {number}"
+        try:
+            file = places.find(sample.img_path)
+        except UserError as error:
+            raise UserError(f"{where}: {error}; give more of the path") from None
+        if file is None:
+            missing.append(sample.img_path)
+            continue
+        inside = _relative(file, Path(root))
+        image_id = (inside or file).as_posix()
+        row = images.get(image_id)
+        label = _label(where, dataset, sample, labels, classes, row)
+        content = row.content if row else content_digest(file.read_bytes())
+        metadata = {**sample.metadata, "dataset": dataset, "image_id": image_id, "label": label, "content": content}
+        # The class's own name first, which is what the mixture answers with; an aircraft's family is as right.
+        name = spelling(classes[label].name)
+        own, others = ([form for form in sample.fine if (spelling(form) == name) is same] for same in (True, False))
+        samples.append(replace(sample, fine=[*own, *others], img_path=file.as_posix(), metadata=metadata))
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing)} images are not there, such as '{missing[0]}'; img_path is looked for in the "
+            f"project's folder, and by its last parts in '{root}' (datasets.{dataset}.root)"
+        )
+    _tell(path, samples, labels)
+    return sorted(samples, key=lambda sample: sample.idx)
+
+
+def _label(
+    where: str, dataset: str, sample: Sample, labels: Labels, classes: Sequence[ClassLabels], row: Row | None
+) -> int:
+    if row is None:
+        found = labels.find(sample.fine)
+        if len(found) != 1:
+            raise UserError(
+                f"{where}: {labels.puzzle(sample.fine)}, and the image '{sample.img_path}' is not in the table of "
+                f"images, which would tell; ingest a split that has it (datasets.{dataset}.split) or correct the label"
+            )
+        return min(found)
+    named = labels.named(sample.fine)
+    if named and row.label not in named:
+        raise UserError(
+            f"{where}: the fine label '{sample.fine[0]}' is that of the class '{classes[min(named)].name}', but the "
+            f"image is of the class '{classes[row.label].name}'; correct the label or img_path"
+        )
+    return row.label
+
+
+def _tell(path: Path, samples: Sequence[Sample], labels: Labels) -> None:
+    """Warn of labels that the data set does not know, and of images without coarse labels."""
+    others = [form for sample in samples for form in sample.fine if not labels.knows(form)]
+    if others:
+        warn(
+            f"{path}: {len(others)} fine labels are no class's name in the data set, such as '{others[0]}'; they count "
+            "as right"
+        )
+    without = sum(not sample.coarse for sample in samples)
+    if without:
+        warn(f"{path}: {without} of {len(samples)} images have no coarse labels; coarse questions of them are left out")
+
+
+def published(
+    dataset: str, benchmark: Benchmark, root: str, classes: Sequence[ClassLabels], images: Mapping[str, Row]
+) -> dict[str, list[Sample]]:
+    """Both splits from published files; without one to train on that split is empty, and a warning says so.
+
+    Raises:
+        UserError: as `read_published`, or an image that is in both files.
+    """
+    split: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
+    for name, file in ((TRAIN, benchmark.unified_train), (TEST, benchmark.unified)):
+        if file is not None:
+            split[name] = read_published(dataset, Path(file), root, classes, images)
+    if benchmark.unified_train is None:
+        warn(
+            f"finer.datasets.{dataset}: unified is given and unified_train is not, so no image is there to train on; "
+            "the mixture and the probe go without the data set"
+        )
+    asked = {sample.img_path for sample in split[TEST]}
+    twice = sorted({sample.img_path for sample in split[TRAIN]} & asked)
+    if twice:
+        raise UserError(
+            f"{benchmark.unified_train}: {len(twice)} images are in {benchmark.unified} as well, such as "
+            f"'{twice[0]}'; none may be both trained on and asked about"
+        )
+    return split
