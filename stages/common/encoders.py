@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from tqdm import tqdm
 
+from stages.common.artifacts import UNTRAINED, EncoderMeta
 from stages.common.device import pick_device, pick_precision
 from stages.common.errors import UserError, nearest
 from stages.common.params import Model, Params
-from stages.common.tables import UNTRAINED
 from stages.common.tokenizer import FULL_VOCABULARY, Tokenizer, build_tokenizer, count_tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -48,16 +49,16 @@ class Encoder:
     tokenizer: Tokenizer
     device: torch.device
     dtype: torch.dtype
-    meta: dict[str, Any]
+    meta: EncoderMeta
 
     @property
     def image_size(self) -> int:
-        return int(self.meta["image_size"])
+        return self.meta.image_size
 
     @cached_property
     def _mean_and_std(self) -> tuple[torch.Tensor, torch.Tensor]:
         """[3, 1, 1] each, in grey levels, on the device."""
-        preprocess = self.meta["preprocess"]
+        preprocess = self.meta.preprocess
         mean, std = (torch.tensor(preprocess[key], device=self.device).view(3, 1, 1) * 255 for key in ("mean", "std"))
         return mean, std
 
@@ -79,7 +80,7 @@ class Encoder:
         Raises:
             UserError: an embedding is not finite, or is zero.
         """
-        rows = torch.zeros(len(texts), self.meta["embedding_dim"])
+        rows = torch.zeros(len(texts), self.meta.embedding_dim)
         if not texts:
             return rows
         tokens = self.tokenizer(list(texts))
@@ -184,16 +185,17 @@ def load_encoder(key: str, params: Params) -> Encoder:
     tokenizer = _tokenizer(key, entry)
     model.to(device).eval().visual.to(DTYPES[precision])
     size = preprocess["size"]
-    meta = {
-        "name": entry.name,
-        "pretrained": entry.pretrained if entry.pretrained or _has_schema(entry) else UNTRAINED,
-        "weights": weights,
-        "activation": activation,
-        "image_size": size if isinstance(size, int) else size[0],
-        "embedding_dim": _embedding_dim(model, tokenizer, device),
-        "precision": precision,
-        "preprocess": {name: preprocess[name] for name in PREPROCESS_KEYS},
-    }
+    meta = EncoderMeta(
+        weights=weights,
+        architecture=architecture(_config(f"models.{key}", entry)),
+        activation=activation,
+        image_size=size if isinstance(size, int) else size[0],
+        preprocess={name: preprocess[name] for name in PREPROCESS_KEYS},
+        embedding_dim=_embedding_dim(model, tokenizer, device),
+        precision=precision,
+        name=entry.name,
+        pretrained=entry.pretrained if entry.pretrained or _has_schema(entry) else UNTRAINED,
+    )
     return Encoder(key, model, tokenizer, device, DTYPES[precision], meta)
 
 
@@ -204,6 +206,21 @@ def weights_hash(model: torch.nn.Module) -> str:
         state.update(f"{name}{tuple(tensor.shape)}".encode())
         state.update(tensor.detach().float().contiguous().cpu().numpy().tobytes())
     return state.hexdigest()[:16]
+
+
+def architecture(config: dict[str, Any]) -> dict[str, Any]:
+    """open_clip's model configuration without its defaults and without what other fields of the identity say.
+
+    A configuration that spells out the defaults is the same as one that leaves them out.
+    """
+    defaults = {"vision_cfg": asdict(CLIPVisionCfg()), "text_cfg": asdict(CLIPTextCfg())}
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if key in defaults:
+            value = {k: v for k, v in value.items() if defaults[key].get(k) != v and not k.endswith("_pretrained")}
+        if key != "quick_gelu":
+            found[key] = value
+    return found
 
 
 def _has_schema(entry: Model) -> bool:

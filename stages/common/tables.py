@@ -17,46 +17,43 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
+from stages.common import artifacts
+from stages.common.artifacts import FORMAT, UNTRAINED, Artifact, EncoderMeta, Metadata, Parameters, UntypedParameters
 from stages.common.errors import UserError
 
 METADATA_KEY = b"bifta"
-MEND = "delete it and run `dvc repro`"
-FORMAT = 1
-"""Version of the artifact formats; raised when a reader of the old one would go wrong."""
+REMEDY = "delete it and run `dvc repro`"
 
-UNTRAINED = "UNTRAINED"
-"""What metadata and metrics say in place of a pretrained tag where the weights are random."""
-
-Meta = dict[str, Any]
-
-PREDICTIONS = pa.schema(
-    {
-        "image_id": pa.string(),
-        "label": pa.int32(),
-        "method": pa.string(),
-        "run": pa.int32(),
-        "predicted": pa.int32(),
-        "score": pa.float32(),
-        "margin": pa.float32(),
-    }
-)
-"""Columns of `predictions.parquet`: what a method said of an image in a run."""
+Meta = Any  # SHIM
+__all__ = ["UNTRAINED"]  # SHIM
+PREDICTIONS = artifacts.PREDICTIONS.columns  # SHIM
+ARTIFACTS = {kind.name: kind for kind in vars(artifacts).values() if isinstance(kind, Artifact)}
 
 
-def make_meta(artifact: str, dataset: str, *, parameters: Meta, model: Meta | None = None) -> Meta:
-    """The `bifta` object of a new table.
+def _kind(artifact: Any) -> Artifact[Any]:  # SHIM
+    if isinstance(artifact, Artifact):
+        return artifact
+    return ARTIFACTS.get(artifact) or Artifact(artifact, None, UntypedParameters)
+
+
+def make_meta(
+    artifact: Artifact[Parameters] | str, dataset: str, parameters: Parameters | Any, model: EncoderMeta | Any = None
+) -> Metadata[Any]:
+    """The metadata of a new table.
 
     Args:
-        artifact: "images", "classes", "boxes", "texts", "views" or "predictions".
         dataset: key of the data set in params.yaml.
         parameters: the values that made the table.
-        model: what `Encoder.meta` says, for tables made with a model.
+        model: `Encoder.meta`, for tables made with a model.
     """
-    meta: Meta = {"format": FORMAT, "artifact": artifact, "dataset": dataset, "parameters": parameters}
-    if model is not None:
-        meta["model"] = model
-    return meta
+    kind = _kind(artifact)
+    if isinstance(parameters, dict):  # SHIM
+        parameters = kind.parameters.model_validate(parameters)
+    if isinstance(model, dict) and kind.columns is not None:
+        model = EncoderMeta.model_validate(model)
+    return Metadata[kind.parameters](artifact=kind.name, dataset=dataset, parameters=parameters, model=model)  # type: ignore[name-defined]
 
 
 def digest(value: Any) -> str:
@@ -65,8 +62,9 @@ def digest(value: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def with_meta(schema: pa.Schema, meta: Meta) -> pa.Schema:
-    text = json.dumps(meta, sort_keys=True, ensure_ascii=False)
+def with_meta(schema: pa.Schema, meta: Metadata[Any]) -> pa.Schema:
+    told = {key: value for key, value in meta.model_dump(mode="json").items() if value is not None}
+    text = json.dumps(told, sort_keys=True, ensure_ascii=False)
     return schema.with_metadata({METADATA_KEY: text.encode()})
 
 
@@ -133,13 +131,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_meta(path: Path, artifact: str) -> Meta:
-    """The `bifta` object of the table at `path`, checked to be that of `artifact`.
+def read_meta(
+    path: Path, artifact: Artifact[Parameters] | str, formats: Sequence[int] = (FORMAT,)
+) -> Metadata[Parameters]:
+    """The metadata of the table at `path`, checked to be that of an `artifact`.
+
+    Args:
+        formats: which versions are taken; one of an earlier format comes in the terms of this one.
 
     Raises:
-        UserError: the file is missing, is not whole Parquet, or is not such an artifact of this format.
+        UserError: the file is missing, is not whole Parquet, or is not such an artifact of one of the formats.
     """
-    return _checked_meta(path, artifact, open_parquet(path).schema_arrow.metadata or {})
+    return _checked_meta(path, _kind(artifact), open_parquet(path), formats)
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
@@ -157,46 +160,70 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         raise UserError(f"{path} is not a whole Parquet file ({reason}); delete it and run `dvc repro`") from None
 
 
-def _checked_meta(path: Path, artifact: str, schema_metadata: dict[bytes, bytes]) -> Meta:
-    if METADATA_KEY not in schema_metadata:
-        raise UserError(f"{path} was not written by this pipeline (no '{METADATA_KEY.decode()}' metadata); {MEND}")
+def _checked_meta(
+    path: Path, artifact: Artifact[Parameters], file: pq.ParquetFile, formats: Sequence[int]
+) -> Metadata[Parameters]:
+    schema: pa.Schema = file.schema_arrow
+    key = METADATA_KEY.decode()
+    if METADATA_KEY not in (schema.metadata or {}):
+        raise UserError(f"{path} was not written by this pipeline (no '{key}' metadata); {REMEDY}")
     try:
-        meta: Meta = json.loads(schema_metadata[METADATA_KEY])
+        raw = json.loads(schema.metadata[METADATA_KEY])
     except ValueError:
-        meta = {}
-    if not isinstance(meta, dict) or not meta:
+        raw = None
+    if not isinstance(raw, dict) or not raw:
+        raise UserError(f"{path} was not written by this pipeline ('{key}' metadata of another kind); {REMEDY}")
+    if raw.get("artifact") != artifact.name:
+        raise UserError(f"{path} holds {raw.get('artifact')}, but {artifact.name} belong there; {REMEDY}")
+    if raw.get("format") not in formats:
         raise UserError(
-            f"{path} was not written by this pipeline ('{METADATA_KEY.decode()}' metadata of another kind); {MEND}"
+            f"{path} has format version {raw.get('format')}, this version reads {FORMAT}; run `dvc repro`, which "
+            "writes it again (texts and views without encoding anything)"
         )
-    if meta.get("artifact") != artifact:
-        raise UserError(f"{path} holds {meta.get('artifact')}, but {artifact} belong there; {MEND}")
-    if meta.get("format") != FORMAT:
-        raise UserError(
-            f"{path} has format version {meta.get('format')}, this version reads {FORMAT}; run `dvc repro -f`"
-        )
+    try:
+        meta = Metadata[artifact.parameters].model_validate(artifacts.in_this_format(raw))  # type: ignore[name-defined]
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise UserError(f"{path}: its '{key}' metadata has no valid '{where}'; {REMEDY}") from None
+    problem = artifact.mismatch(schema, meta)
+    if problem:
+        raise UserError(f"{path} is not a table of {artifact.name}: {problem}; {REMEDY}")
     return meta
 
 
-def read_table(path: Path, artifact: str, columns: Sequence[str] | None = None) -> tuple[pa.Table, Meta]:
-    """Read a table and its checked `bifta` object.
+def read_table(
+    path: Path,
+    artifact: Artifact[Parameters] | str,
+    columns: Sequence[str] | None = None,
+    formats: Sequence[int] = (FORMAT,),
+) -> tuple[pa.Table, Metadata[Parameters]]:
+    """Read a table and its checked metadata.
 
     Raises:
         UserError: as `read_meta`.
     """
     file = open_parquet(path)
-    meta = _checked_meta(path, artifact, file.schema_arrow.metadata or {})
+    meta = _checked_meta(path, _kind(artifact), file, formats)
     return file.read(columns=list(columns) if columns is not None else None), meta
 
 
-MODEL_IDENTITY = ("name", "pretrained", "weights", "activation", "image_size", "preprocess")
+def model_identity(meta: Any) -> Any:  # SHIM
+    model = meta["model"]
+    return (model if isinstance(model, EncoderMeta) else EncoderMeta.model_validate(model)).identity()
 
 
-def model_identity(meta: Meta) -> Meta:
-    """What must agree between texts and views; the precision of the image tower may differ."""
-    return {key: meta["model"][key] for key in MODEL_IDENTITY}
+def require_same_model(mine: tuple[Path, EncoderMeta], theirs: tuple[Path, EncoderMeta], remedy: str) -> None:
+    """Refuse two artifacts of different models; see `EncoderMeta.same_model`.
+
+    Raises:
+        UserError: names both files and what differs.
+    """
+    (path_a, a), (path_b, b) = mine, theirs
+    if not a.same_model(b):
+        require_same("model", (path_a, a.identity()), (path_b, b.identity()), remedy)
 
 
-def require_same(key: str, mine: tuple[Path, Any], theirs: tuple[Path, Any], mend: str) -> None:
+def require_same(key: str, mine: tuple[Path, Any], theirs: tuple[Path, Any], remedy: str) -> None:
     """Refuse two artifacts that do not belong together.
 
     Raises:
@@ -204,7 +231,7 @@ def require_same(key: str, mine: tuple[Path, Any], theirs: tuple[Path, Any], men
     """
     (path_a, a), (path_b, b) = mine, theirs
     if a != b:
-        raise UserError(f"{path_a} and {path_b} do not belong together: {_difference(key, a, b)}; {mend}")
+        raise UserError(f"{path_a} and {path_b} do not belong together: {_difference(key, a, b)}; {remedy}")
 
 
 def _difference(key: str, a: Any, b: Any) -> str:

@@ -18,11 +18,21 @@ from stages.common.errors import UserError
 CODE = Path(__file__).resolve().parents[2]
 
 
+def image_root(dataset: str, root: str, unpacked: bool) -> str:
+    """The folder that image_ids are relative to.
+
+    Args:
+        root: of the data set's entry in params.yaml.
+        unpacked: as the metadata of `images.parquet` says.
+    """
+    return paths.unpacked(dataset).as_posix() if unpacked else root
+
+
 def ensure_unpacked(dataset: str, root: str, image_ids: Iterable[str]) -> None:
     """Unpack the archives of a data set again if one of its images is gone; nothing for other data sets.
 
     Args:
-        root: of `images.parquet`, where the image_ids are.
+        root: as `image_root` says.
 
     Raises:
         UserError: the archives are gone as well, or cannot be read.

@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-from stages.common import paths
+from stages.common.artifacts import EncoderMeta
 from stages.common.cli import Job
 from stages.common.encoders import Encoder, load_encoder
 from stages.common.errors import UserError, warn
 from stages.common.params import Params
-from stages.common.tables import Meta, read_meta
+from stages.embed.dataset import local_root
 from stages.embed.encode import Embedded, embed_images, fetch
 from stages.embed.reuse import Work
 from stages.embed.shards import ImageViews
@@ -52,8 +52,7 @@ class Cluster:
         """
         self._job, self._ray, self._waits = job, _import_ray(), False
         entry = job.params.datasets[job.dataset]
-        root = read_meta(paths.images(job.dataset), "images")["parameters"]["root"]
-        self._root = entry.remote_root or str(Path(root).resolve())
+        self._root = entry.remote_root or str(Path(local_root(job)).resolve())
         # The code goes along, so that all nodes run this very version; nothing else does.
         others = [f"/{path.name}" for path in Path.cwd().iterdir() if path.name != "stages"]
         check_address(os.environ.get("RAY_ADDRESS", ""), self._ray.util.get_node_ip_address)
@@ -66,7 +65,7 @@ class Cluster:
         except (ConnectionError, ValueError) as error:
             raise UserError(f"no Ray cluster at RAY_ADDRESS: {str(error).splitlines()[0]}") from None
         self._options = self._resources()
-        self.model: Meta = self._get(self._task(encoder_meta).remote(*self._encoder()))
+        self.model: EncoderMeta = self._get(self._task(encoder_meta).remote(*self._encoder()))
 
     def __enter__(self) -> Cluster:
         return self
@@ -193,12 +192,12 @@ def encoder_here(project: str, model: str, params: Params) -> Encoder:
     return _load(model, params.model_dump_json())
 
 
-def encoder_meta(project: str, model: str, params: Params) -> Meta:
+def encoder_meta(project: str, model: str, params: Params) -> EncoderMeta:
     return encoder_here(project, model, params).meta
 
 
 def embed_remotely(
-    images: list[ImageViews], root: str, meta: Meta, project: str, model: str, params: Params
+    images: list[ImageViews], root: str, meta: EncoderMeta, project: str, model: str, params: Params
 ) -> list[tuple[Any, Any]]:
     """The embeddings ([1 + V, D] float16) and similarities ([1 + V] float32) of each image, as arrays.
 
@@ -207,7 +206,8 @@ def embed_remotely(
     """
     encoder = encoder_here(project, model, params)
     if encoder.meta != meta:
-        differ = [f"{key} {meta[key]} and {encoder.meta[key]}" for key in meta if meta[key] != encoder.meta[key]]
+        wanted, here = meta.model_dump(), encoder.meta.model_dump()
+        differ = [f"{key} {wanted[key]} and {here[key]}" for key in wanted if wanted[key] != here[key]]
         raise UserError(
             f"the nodes of the cluster would embed differently ({'; '.join(differ)}); set `precision` in params.yaml, "
             "and give all nodes the same weights"

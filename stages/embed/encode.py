@@ -78,7 +78,7 @@ def embed_images(
     Raises:
         UserError: an image that cannot be read, or is another than `ingest` saw.
     """
-    make_views = ViewMaker(encoder.meta["preprocess"], encoder.image_size)
+    make_views = ViewMaker(encoder.meta.preprocess, encoder.image_size)
     size = forward_size(batch_size, encoder)
     if encoder.device.type == "cpu":
         return embed_in_threads(images, root, encoder, make_views, size)
@@ -128,7 +128,7 @@ def embed_in_batches(
             crops = resample_together(there, boxes, make_views.size, make_views.interpolation)
             yield torch.cat([whole.to(encoder.device, non_blocking=True), crops])
 
-    waiting = torch.zeros(0, encoder.meta["embedding_dim"], device=encoder.device)
+    waiting = torch.zeros(0, encoder.meta.embedding_dim, device=encoder.device)
     for batch, real in batches(views(), size):
         waiting = torch.cat([waiting, encoder.encode_images(batch)[:real]])
         while counts and len(waiting) >= counts[0]:

@@ -11,11 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.common.artifacts import FORMAT, VIEWS, EncoderMeta
 from stages.common.errors import UserError
-from stages.common.tables import Meta, digest, embedding_rows, read_meta, read_table
+from stages.common.tables import digest, read_meta
+from stages.common.views import WHOLE, Rows, ShardRows, read_shard, shard_paths
 from stages.embed.encode import Embedded
-from stages.embed.shards import ImageViews, Rows, Shard
-from stages.embed.views import WHOLE
+from stages.embed.shards import ImageViews, Shard
+
+READABLE = (1, FORMAT)
+"""Formats of shards whose rows serve again."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,9 @@ def set_aside(folder: Path, shards: Iterable[Shard]) -> set[Path]:
     right = {shard.path for shard in shards if shard.is_done()}
     for path in folder.glob(".part-*.tmp"):  # what a killed run left
         path.unlink()
-    for path in sorted(set(folder.glob("part-*.parquet")) - right):
+    for path in sorted(set(shard_paths(folder)) - right):
         try:
-            name = digest(read_meta(path, "views"))
+            name = digest(read_meta(path, VIEWS, READABLE).model_dump(mode="json"))
         except UserError:
             path.unlink()
             continue
@@ -55,30 +59,31 @@ def set_aside(folder: Path, shards: Iterable[Shard]) -> set[Path]:
 
 
 class OldViews:
-    """The rows of the shards that were set aside, found by the drawing of their image."""
+    """The rows of the shards that were set aside, found by the digest of their image and its crops."""
 
-    def __init__(self, folder: Path, model: Meta) -> None:
-        """Only shards of this very `model` (and precision) count."""
+    def __init__(self, folder: Path, model: EncoderMeta) -> None:
+        """Only shards of this very `model` and precision count, also those of format 1."""
         self._where: dict[str, list[tuple[Path, int]]] = {}
         for path in sorted(old_folder(folder).glob("*.parquet")):
-            with suppress(UserError, KeyError):
-                meta = read_meta(path, "views")
-                if meta["model"] == model:
-                    for place, drawing in enumerate(meta["shard"]["drawings"]):
-                        self._where.setdefault(drawing, []).append((path, place))
-        self._read = lru_cache(maxsize=4)(_read_shard)
+            with suppress(UserError):
+                meta = read_meta(path, VIEWS, READABLE)
+                made_by = meta.encoder()
+                if made_by.same_model(model) and made_by.precision == model.precision and meta.shard:
+                    for place, crops_digest in enumerate(meta.shard.crops_digests):
+                        self._where.setdefault(crops_digest, []).append((path, place))
+        self._read = lru_cache(maxsize=4)(_read_if_sound)
 
     def find(self, image: ImageViews) -> Rows | None:
         """The rows of views of `image` that are still wanted, the whole image among them."""
-        if image.drawing not in self._where:
+        if image.crops_digest not in self._where:
             return None
         # After a run that was interrupted and then changed, several shards may each have a part of them.
-        rows = reduce(_join, (self._rows(path, place) for path, place in self._where[image.drawing]))
+        read = [(self._read(path), place) for path, place in self._where[image.crops_digest]]
+        parts = [shard.of_image(place) for shard, place in read if shard is not None]
+        if not parts:
+            return None
+        rows = reduce(_join, parts)
         return rows.take(np.isin(rows.candidates, np.append(image.candidates, WHOLE)))
-
-    def _rows(self, path: Path, place: int) -> Rows:
-        rows, starts = self._read(path)
-        return rows.take(slice(starts[place], starts[place + 1]))
 
     def work(self, shard: Shard) -> Work:
         """What there is of a shard, and what is missing."""
@@ -91,12 +96,12 @@ class OldViews:
         return Work(shard, there, missing)
 
 
-def _read_shard(path: Path) -> tuple[Rows, np.ndarray]:
-    """All rows of a shard, and where those of each image start, with the end."""
-    table = read_table(path, "views")[0].combine_chunks()
-    candidates = table["candidate"].to_numpy()
-    rows = Rows(candidates, table["similarity"].to_numpy(), embedding_rows(table["embedding"]))
-    return rows, np.append(np.flatnonzero(candidates == WHOLE), len(candidates))
+def _read_if_sound(path: Path) -> ShardRows | None:
+    """The rows of an earlier shard; None where some are not finite, so that they are embedded again."""
+    try:
+        return read_shard(path, READABLE)
+    except UserError:
+        return None
 
 
 def assemble(work: Work, embedded: Iterable[Embedded]) -> Iterator[Rows]:

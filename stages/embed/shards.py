@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from stages.common.artifacts import BOXES, IMAGES, VIEWS, Metadata, ShardNote, ViewsParameters
 from stages.common.errors import UserError
 from stages.common.tables import (
-    Meta,
     digest,
     embedding_column,
     open_parquet,
@@ -21,6 +21,7 @@ from stages.common.tables import (
     require_same,
     write_table,
 )
+from stages.common.views import Rows, shard_path
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ImageViews:
     image_id: str
     content: str
     """Digest of the file's bytes."""
-    drawing: str
+    crops_digest: str
     """Digest of `content` and all candidate boxes, wanted or not: where it agrees, candidates agree by number."""
     candidates: np.ndarray
     """[V] int32: which candidates."""
@@ -39,45 +40,26 @@ class ImageViews:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows of a shard that belong to one image."""
-
-    candidates: np.ndarray
-    """[N] int32; -1 is the whole image."""
-    similarity: np.ndarray
-    """[N] float32."""
-    embeddings: np.ndarray
-    """[N, D] float16."""
-
-    def take(self, which: slice | np.ndarray) -> Rows:
-        """Some of the rows: a span, or those where a [N] bool is true."""
-        return Rows(self.candidates[which], self.similarity[which], self.embeddings[which])
-
-
-@dataclass(frozen=True)
 class Shard:
     """A run of images, and what their shard's file must say to be taken as it is."""
 
     path: Path
     images: list[ImageViews]
-    meta: Meta
+    meta: Metadata[ViewsParameters]
 
     def is_done(self) -> bool:
-        """Whether the file is there, whole, and made from exactly this."""
+        """Whether the file is there, whole, and made from exactly this, wherever the model's weights came from."""
         if not self.path.exists():
             return False
         try:
-            return read_meta(self.path, "views") == self.meta
+            there = read_meta(self.path, VIEWS)
         except UserError:
             return False
-
-
-def shard_path(folder: Path, index: int) -> Path:
-    return folder / f"part-{index:05d}.parquet"
+        return there.without_notes() == self.meta.without_notes()
 
 
 def plan_shards(
-    images_path: Path, boxes_path: Path, folder: Path, images_per_shard: int, meta: Meta
+    images_path: Path, boxes_path: Path, folder: Path, images_per_shard: int, meta: Metadata[ViewsParameters]
 ) -> Iterator[Shard]:
     """Cut the data set into shards, reading boxes shard by shard.
 
@@ -90,10 +72,10 @@ def plan_shards(
     Raises:
         UserError: boxes that were not made from these images.
     """
-    table, _ = read_table(images_path, "images", ["image_id", "content"])
+    table, _ = read_table(images_path, IMAGES, ["image_id", "content"])
     image_ids, contents = table["image_id"].to_pylist(), table["content"].to_pylist()
-    crop = read_meta(boxes_path, "boxes")["parameters"]
-    candidates, max_views = crop["candidates"], crop["max_views"]
+    crop = read_meta(boxes_path, BOXES).parameters
+    candidates, max_views = crop.candidates, crop.max_views
     file = open_parquet(boxes_path)
     rows = (boxes_path, file.metadata.num_rows)
     require_same("rows", (images_path, len(image_ids) * candidates), rows, "run `dvc repro crop`")
@@ -110,15 +92,15 @@ def plan_shards(
             )
             for row in range(first, last)
         ]
-        shard = {
-            "index": index,
-            "images": len(images),
+        note = ShardNote(
+            index=index,
+            images=len(images),
             # By this a reader that does not know the boxes tells whether the shard is of the present images.
-            "content": digest([[i.image_id, i.content] for i in images]),
-            "drawings": [i.drawing for i in images],
-            "candidates": hexdigest(*(i.candidates for i in images)),
-        }
-        yield Shard(shard_path(folder, index), images, {**meta, "shard": shard})
+            content=digest([[i.image_id, i.content] for i in images]),
+            crops_digests=[i.crops_digest for i in images],
+            candidates=hexdigest(*(i.candidates for i in images)),
+        )
+        yield Shard(shard_path(folder, index), images, meta.model_copy(update={"shard": note}))
 
 
 def _image_views(image_id: str, content: str, rows: pa.RecordBatch, max_views: int, path: Path) -> ImageViews:
@@ -127,8 +109,8 @@ def _image_views(image_id: str, content: str, rows: pa.RecordBatch, max_views: i
     candidates = rows["candidate"].to_numpy()
     wanted = (candidates < max_views) | (np.diff(rows["kept"].offsets.to_numpy()) > 0)
     boxes = np.stack([rows[edge].to_numpy() for edge in ("left", "top", "right", "bottom")], axis=1)
-    drawing = hexdigest(np.frombuffer(content.encode(), np.uint8), boxes)
-    return ImageViews(image_id, content, drawing, candidates[wanted], boxes[wanted])
+    crops_digest = hexdigest(np.frombuffer(content.encode(), np.uint8), boxes)
+    return ImageViews(image_id, content, crops_digest, candidates[wanted], boxes[wanted])
 
 
 def hexdigest(*arrays: np.ndarray) -> str:

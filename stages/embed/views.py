@@ -12,9 +12,6 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torchvision import transforms
 
-WHOLE = -1
-"""The `candidate` of a view that is the whole image."""
-
 LONG = 8
 """Longer side over shorter, above which the middle square is resized alone."""
 THINNEST = 64

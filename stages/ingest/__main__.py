@@ -336,8 +336,7 @@ def main() -> None:
     write_table(paths.classes(job.dataset), classes_table(listing), meta)
     meta = make_meta("skipped", job.dataset, parameters=made_by)
     write_table(paths.skipped(job.dataset), skipped, meta)
-    where = listing.root.as_posix() if listing.root else entry.root
-    meta = make_meta("images", job.dataset, parameters={**made_by, "root": where})
+    meta = make_meta("images", job.dataset, parameters={**made_by, "unpacked": listing.root is not None})
     write_table(paths.images(job.dataset), images, meta)
     reasons = Counter(skipped["reason"].to_pylist()).most_common()
     left_out = f"; {len(skipped)} skipped: {', '.join(f'{n} {reason}' for reason, n in reasons)}" if reasons else ""

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages.common import paths
+from stages.common.artifacts import FORMAT, TEXTS, EncoderMeta
 from stages.common.cli import Job, parse_job
 from stages.common.encoders import load_encoder
 from stages.common.errors import UserError, run
@@ -147,7 +148,7 @@ def main() -> None:
     classes, made_by = read_table(paths.classes(job.dataset), "classes")
     texts = collect_texts(job, classes["name"].to_pylist(), made_by["parameters"])
     encoder = load_encoder(job.model, job.params)
-    model: Meta = {**encoder.meta, "precision": "float32"}
+    model = encoder.meta.model_copy(update={"precision": "float32"})
     path = paths.texts(job.dataset, job.model)
     embedded = known_embeddings(path, model)
     new = [description for description in dict.fromkeys(t.description for t in texts) if description not in embedded]
@@ -170,13 +171,13 @@ def main() -> None:
     print(f"{summary(job, table)}; {len(new)} texts embedded")
 
 
-def known_embeddings(path: Path, model: Meta) -> dict[str, tuple[np.ndarray, int]]:
+def known_embeddings(path: Path, model: EncoderMeta) -> dict[str, tuple[np.ndarray, int]]:
     """What an earlier run of this very `model` embedded: description -> [D] float32, and its number of tokens."""
     try:
-        table, meta = read_table(path, "texts", ["description", "tokens", "embedding"])
+        table, meta = read_table(path, TEXTS, ["description", "tokens", "embedding"], formats=(1, FORMAT))
     except UserError:  # none, or none that can be used
         return {}
-    if meta["model"] != model or "tokens" not in table.column_names:
+    if not meta.encoder().same_model(model):
         return {}
     rows = embedding_rows(table["embedding"])
     unit = np.flatnonzero(np.linalg.norm(rows, axis=1) > 0.5)  # False for NaN as well

@@ -20,7 +20,7 @@ def main() -> None:
     # Drawing needs libraries that take seconds to load; the summary does without.
     from stages.report.write import write_report
 
-    result = write_report(job.dataset, job.model, job.params.report.pictures)
+    result = write_report(job.dataset, job.model, job.params.report.pictures, job.params.datasets[job.dataset].root)
     print(plain(result))
     _say_where(paths.report(job.dataset, job.model))
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from stages.common import paths
 from stages.common.alignment import softmax_by_group
 from stages.common.errors import UserError
-from stages.common.tables import Meta, embedding_rows, read_meta, read_table, require_same
+from stages.common.tables import Meta, embedding_rows, read_table, require_same, require_same_model
+from stages.common.views import WHOLE, Rows, find_shards, shard_paths
 from stages.report.pictures import read_candidates
 
 MATCHES = 6
@@ -140,7 +140,7 @@ def side(label: int, views: np.ndarray, weights: np.ndarray, texts: Texts, norma
 
 
 def gather(
-    table: pl.DataFrame, views: pl.DataFrame, texts: Texts, answer: tuple[int, int], classes: int, parameters: Meta
+    table: pl.DataFrame, views: Rows, texts: Texts, answer: tuple[int, int], classes: int, parameters: Meta
 ) -> Evidence:
     """The evidence in one image.
 
@@ -150,13 +150,14 @@ def gather(
         answer: the true and the predicted label.
         parameters: of the predictions.
     """
-    crops = views.filter(pl.col("candidate") >= 0).join(table, on="candidate", maintain_order="left")
-    kept = crops["is_kept"].to_numpy()
+    crops = views.take(views.candidates != WHOLE)
+    boxes = table.filter(pl.col("candidate").is_in(crops.candidates))  # both are in the order of candidates
+    kept = boxes["is_kept"].to_numpy()
     if kept.sum() != table["is_kept"].sum() or not kept.any():
         raise UserError(f"the views of {table['image_id'][0]} are of other boxes; run `dvc repro embed`")
-    weights = weigh(crops["similarity"].to_numpy(), kept, parameters["image_scale"])
-    embeddings = np.stack(crops["embedding"].to_list()).astype(np.float64)
-    corners = crops.select("left", "top", "right", "bottom").to_numpy()
+    weights = weigh(crops.similarity, kept, parameters["image_scale"])
+    embeddings = crops.embeddings.astype(np.float64)
+    corners = boxes.select("left", "top", "right", "bottom").to_numpy()
     order = np.argsort(-weights, kind="stable")
     accepted, rejected = order[kept[order]], order[~kept[order]]
     true, other = answer
@@ -179,7 +180,7 @@ def gather(
 
 def at_hand(dataset: str, model: str) -> bool:
     """Whether texts and views are there: a clone that pulled metrics alone has none."""
-    return paths.texts(dataset, model).exists() and any(paths.views(dataset, model).glob("part-*.parquet"))
+    return paths.texts(dataset, model).exists() and bool(shard_paths(paths.views(dataset, model)))
 
 
 def read_evidence(
@@ -201,7 +202,7 @@ def read_evidence(
     return {
         row["image_id"]: gather(
             candidates.filter(pl.col("image_id") == row["image_id"]),
-            views.filter(pl.col("image_id") == row["image_id"]),
+            views[row["image_id"]],
             texts,
             (row["label"], row["bifta"]),
             classes,
@@ -211,16 +212,11 @@ def read_evidence(
     }
 
 
-def _encoder(meta: Meta) -> Meta:
-    """What must agree between texts and views; the precision of the image tower may differ."""
-    return {key: value for key, value in meta["model"].items() if key != "precision"}
-
-
 def _read_texts(path: Path, predictions: Path, meta: Meta, classes: int) -> Texts:
     mend = "run `dvc repro`"
     table, own = read_table(path, "texts", ["label", "description", "label_similarity", "kept", "embedding"])
     require_same("dataset", (path, own["dataset"]), (predictions, meta["dataset"]), mend)
-    require_same("model", (path, _encoder(own)), (predictions, _encoder(meta)), mend)
+    require_same_model((path, own.encoder()), (predictions, meta.encoder()), mend)
     table = table.filter(pc.fill_null(table["kept"], False))
     labels = table["label"].to_numpy()
     logits = np.exp(meta["parameters"]["text_scale"]) * table["label_similarity"].to_numpy()
@@ -228,24 +224,21 @@ def _read_texts(path: Path, predictions: Path, meta: Meta, classes: int) -> Text
     return Texts(labels, table["description"].to_pylist(), weights, embedding_rows(table["embedding"]))
 
 
-def _read_views(dataset: str, model: str, predictions: Meta, image_ids: Sequence[str]) -> pl.DataFrame:
-    """The rows of some images, from the shards that hold them: a shard is a run of images in the data set's order."""
-    mend = "run `dvc repro`"
-    mine, boxes = paths.predictions(dataset, model), paths.boxes(dataset)
-    crop = read_meta(boxes, "boxes")["parameters"]
-    listed = read_table(paths.images(dataset), "images", ["image_id"])[0]["image_id"].to_pylist()
-    wanted, first, pieces = set(image_ids), 0, []
-    for path in sorted(paths.views(dataset, model).glob("part-*.parquet")):
-        meta = read_meta(path, "views")
-        require_same("dataset", (path, meta["dataset"]), (mine, predictions["dataset"]), mend)
-        require_same("model", (path, meta["model"]), (mine, predictions["model"]), mend)
-        require_same("crop", (path, meta["parameters"]["crop"]), (boxes, crop), mend)
-        here = sorted(wanted.intersection(listed[first : first + meta["shard"]["images"]]))
-        first += meta["shard"]["images"]
-        if here:
-            pieces.append(pl.DataFrame(pq.read_table(path, filters=[("image_id", "in", here)])))
-    views = pl.concat(pieces) if pieces else pl.DataFrame({"image_id": []}, schema={"image_id": pl.String})
-    missing = sorted(wanted - set(views["image_id"]))
+def _read_views(dataset: str, model: str, predictions: Meta, image_ids: Sequence[str]) -> dict[str, Rows]:
+    """The rows of some images, from the shards that hold them."""
+    mine = paths.predictions(dataset, model)
+    shards = find_shards(dataset, model, (mine, predictions))
+    precision = predictions.encoder().precision
+    views = (paths.views(dataset, model), shards.model.precision)
+    require_same("model.precision", views, (mine, precision), "run `dvc repro`")
+    wanted = set(image_ids)
+    found = {
+        image_id: shard.of_image(place)
+        for shard in shards.read(wanted)
+        for place, image_id in enumerate(shard.image_ids)
+        if image_id in wanted
+    }
+    missing = sorted(wanted - set(found))
     if missing:
         raise UserError(f"{paths.views(dataset, model)} has no views of {missing[0]}; run `dvc repro embed`")
-    return views
+    return found

@@ -11,7 +11,7 @@ from stages.common import paths, tables
 from stages.common.errors import UserError, warn
 from stages.common.images import UNREADABLE, open_rgb
 from stages.common.tables import Meta
-from stages.common.unpacked import ensure_unpacked
+from stages.common.unpacked import ensure_unpacked, image_root
 from stages.report import changes, evidence, evidence_picture, pictures, plots, table, votes
 from stages.report.skipped import skipped_notes
 from stages.report.table import Result
@@ -20,8 +20,11 @@ PICTURED = ("clip", "wca", "bifta")
 """The methods whose answers stand over a picture of boxes."""
 
 
-def write_report(dataset: str, model: str, picture_count: int) -> Result:
+def write_report(dataset: str, model: str, picture_count: int, root: str) -> Result:
     """Write `table.md`, the data of the plots, the plots and the pictures of boxes.
+
+    Args:
+        root: folder of the images, as the data set's entry in params.yaml has it.
 
     Raises:
         UserError: an artifact is missing, not whole, or does not belong with the others.
@@ -37,7 +40,7 @@ def write_report(dataset: str, model: str, picture_count: int) -> Result:
         "run `dvc repro`",
     )
     parameters = images_meta["parameters"]
-    demo = parameters.get("reader") == "demo"
+    demo = parameters.reader == "demo"
     result = table.read_result(dataset, model, paths.metrics(dataset, model), meta, demo=demo, classes=len(classes))
     folder = paths.report(dataset, model)
     names = votes.class_names(pl.DataFrame(classes))
@@ -50,7 +53,7 @@ def write_report(dataset: str, model: str, picture_count: int) -> Result:
     plots.save(plots.method_bars(result, len(names)), folder / "methods.png")
     _write_changes(folder, result, predictions, answers.filter(pl.col("method") == method), names)
     chosen = _choose(pl.DataFrame(images), answers, picture_count)
-    _write_pictures(folder, result, meta, Path(parameters["root"]), chosen, names)
+    _write_pictures(folder, result, meta, Path(image_root(dataset, root, parameters.unpacked)), chosen, names)
     note = f"`confusion.csv` and `confusion.png` show {method}" + (f", {remark}." if remark else ".")
     tables.write_text(folder / "table.md", table.markdown(result, [note, *skipped_notes(dataset)]))
     return result

@@ -13,15 +13,17 @@ import torch
 from tqdm import tqdm
 
 from stages.common import paths
+from stages.common.artifacts import UNTRAINED
 from stages.common.cli import Job, parse_job
 from stages.common.device import pick_device
 from stages.common.errors import UserError, run
 from stages.common.overlap import read_ahead, write_behind
 from stages.common.settings import write_settings
-from stages.common.tables import PREDICTIONS, UNTRAINED, Meta, make_meta, read_meta, read_table, write_json, writing
+from stages.common.tables import PREDICTIONS, Meta, make_meta, read_meta, read_table, write_json, writing
+from stages.common.views import find_shards
 from stages.score.methods import METHODS, available, class_vectors, first_equals
 from stages.score.outcomes import Classes, Inputs, Ledger, prepare, score_batch
-from stages.score.stream import find_shards, kept_candidates, read_batches
+from stages.score.stream import kept_candidates, read_batches
 
 IMAGES_PER_BATCH = 64
 
@@ -46,13 +48,11 @@ def score_dataset(job: Job) -> list[str]:
     texts_path, boxes_path = paths.texts(job.dataset, job.model), paths.boxes(job.dataset)
     texts, texts_meta = read_table(texts_path, "texts")
     images_path = paths.images(job.dataset)
-    images, _ = read_table(images_path, "images", ["image_id", "label", "content"])
+    images, _ = read_table(images_path, "images", ["image_id", "label"])
     image_ids, labels = images["image_id"].to_pylist(), images["label"].to_numpy()
     classes = read_table(paths.classes(job.dataset), "classes", ["label"])[0].num_rows
-    boxes = (boxes_path, read_meta(boxes_path, "boxes"))
-    listed = [list(pair) for pair in zip(image_ids, images["content"].to_pylist(), strict=True)]
-    shards = find_shards(paths.views(job.dataset, job.model), (texts_path, texts_meta), boxes, (images_path, listed))
-    views_model: Meta = read_meta(shards[0], "views")["model"]
+    shards = find_shards(job.dataset, job.model, (texts_path, texts_meta))
+    views_model = shards.model
     kept = kept_candidates(boxes_path, score.iou_threshold, crop["candidates"])
     restricted = job.params.datasets[job.dataset].sources is not None
     methods, lines = available(texts, job.dataset if restricted else None)
@@ -71,7 +71,7 @@ def score_dataset(job: Job) -> list[str]:
     )
 
     def prepared() -> Iterator[tuple[slice, Inputs]]:
-        for batch in read_batches(shards, image_ids, kept, crop["max_views"], IMAGES_PER_BATCH):
+        for batch in read_batches(shards, kept, crop["max_views"], IMAGES_PER_BATCH):
             span = slice(batch.first, batch.first + len(batch.similarity))
             yield span, prepare(batch, image_ids[span], labels[span], score, seed, device)
 
@@ -86,7 +86,7 @@ def score_dataset(job: Job) -> list[str]:
             progress.update(len(inputs.labels))
         later(ledger.flush)
     metrics: dict[str, object] = ledger.metrics()
-    if views_model["pretrained"] == UNTRAINED:
+    if views_model.pretrained == UNTRAINED:
         metrics["weights"] = UNTRAINED
     write_json(paths.metrics(job.dataset, job.model), metrics)
     return [*lines, f"score {job.dataset} {job.model}: {len(image_ids)} images, {len(methods)} methods"]

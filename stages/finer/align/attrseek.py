@@ -16,7 +16,6 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
 from stages.common import alignment, tables
@@ -25,6 +24,7 @@ from stages.common.encoders import load_encoder
 from stages.common.errors import UserError
 from stages.common.params import Score
 from stages.common.ranking import rank
+from stages.common.views import find_shards
 from stages.finer import paths
 from stages.finer.align.seen import split_attributes
 from stages.finer.cli import FinerJob
@@ -54,10 +54,10 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
     texts, meta = tables.read_table(texts_path, "texts")
     classes = tables.read_table(common_paths.classes(job.dataset), "classes", ["label"])[0].num_rows
     encoder = load_encoder(model, job.params)
-    mine = tables.model_identity({"model": encoder.meta})
-    tables.require_same("model", (texts_path, tables.model_identity(meta)), (paths.FINER, mine), "run `dvc repro`")
+    asked = (Path(f"models.{model}"), encoder.meta)
+    tables.require_same_model((texts_path, meta.encoder()), asked, "run `dvc repro`")
     vectors = description_vectors(texts_path, texts, classes, job.params.score)
-    wholes = whole_images(job.dataset, model, mine)
+    wholes = whole_images(job.dataset, model, (texts_path, meta))
     predictions = common_paths.predictions(job.dataset, model)
     tables.read_meta(predictions, "predictions")
     rows, metrics, lines = [], {}, []
@@ -124,24 +124,19 @@ def description_vectors(path: Path, texts: pa.Table, classes: int, score: Score)
     return (alignment.normalized(vectors) if score.normalize else vectors).astype(np.float32)
 
 
-def whole_images(dataset: str, model: str, identity: tables.Meta) -> dict[str, np.ndarray]:
+def whole_images(dataset: str, model: str, texts: tuple[Path, tables.Meta]) -> dict[str, np.ndarray]:
     """image_id -> embedding of the whole image, [D] float32.
 
+    Args:
+        texts: path and metadata of the texts, whose model the views must be of.
+
     Raises:
-        UserError: no shards, or shards of another model.
+        UserError: no shards, or shards that do not belong to the texts, images or boxes.
     """
-    folder = common_paths.views(dataset, model)
-    shards = sorted(folder.glob("part-*.parquet"))
-    if not shards:
-        raise UserError(f"no shards in {folder}; make them with `dvc repro embed`, or fetch them with `dvc pull`")
     found: dict[str, np.ndarray] = {}
-    for shard in shards:
-        meta = tables.read_meta(shard, "views")
-        mend = "run `dvc repro embed`"
-        tables.require_same("model", (shard, tables.model_identity(meta)), (paths.FINER, identity), mend)
-        whole = pq.read_table(shard, columns=["image_id", "embedding"], filters=[("candidate", "=", -1)])
-        embeddings = tables.finite_rows(whole, shard, "image_id").astype(np.float32)
-        found.update(zip(whole["image_id"].to_pylist(), embeddings, strict=True))
+    for shard in find_shards(dataset, model, texts).read():
+        whole = shard.embeddings[shard.starts[:-1]].astype(np.float32)
+        found.update(zip(shard.image_ids, whole, strict=True))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from stages.common import paths
 from stages.common.errors import run
 from stages.common.tables import read_table
+from stages.common.unpacked import image_root
 from stages.finer.classes import read_classes
 from stages.finer.cli import parse_finer_job
 from stages.finer.paths import TEST, TRAIN, unified
@@ -18,7 +19,7 @@ def main() -> None:
     benchmark, reader = job.finer.datasets[job.dataset], job.params.datasets[job.dataset].reader
     classes = read_classes(job.dataset)
     table, meta = read_table(paths.images(job.dataset), "images", ["image_id", "label", "content"])
-    root: str = meta["parameters"]["root"]
+    root = image_root(job.dataset, job.params.datasets[job.dataset].root, meta.parameters.unpacked)
     image_ids, labels, contents = (table[name].to_pylist() for name in ("image_id", "label", "content"))
     split: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
     built = as_published(job.dataset, classes, reader, benchmark.rank)

@@ -1,0 +1,277 @@
+"""Every Parquet artifact of the pipeline: its columns, and the metadata that says what made it.
+
+The metadata is a JSON object under the schema key `bifta`. `data/README.md` describes both for readers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from stages.common.params import Crop, Score
+
+FORMAT = 2
+"""Version of the artifact formats. Format 1, which `embed` and `refine` read, had no architecture."""
+
+UNTRAINED = "UNTRAINED"
+"""What metadata and metrics say in place of a pretrained tag where the weights are random."""
+
+TEXT_EMBEDDING, VIEW_EMBEDDING = pa.list_(pa.float32(), 0), pa.list_(pa.float16(), 0)
+"""Placeholders of embedding columns: fixed-size lists of this float type, of the width that the metadata gives."""
+
+
+class Record(BaseModel):
+    """A part of the metadata: no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    def __getitem__(self, key: str) -> Any:  # SHIM
+        return getattr(self, key)
+
+    def get(self, key: str, default: Any = None) -> Any:  # SHIM
+        return getattr(self, key, default)
+
+    def keys(self) -> Any:  # SHIM
+        return type(self).model_fields.keys()
+
+
+class UntypedParameters(Record):  # SHIM
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class EncoderMeta(Record):
+    """The encoder that made an artifact. `name` and `pretrained` are notes, the other fields decide what it is."""
+
+    weights: str
+    """Hash of the parameters and buffers, see `encoders.weights_hash`."""
+    architecture: dict[str, JsonValue] | None = None
+    """open_clip's model configuration without what is open_clip's default; None in files of format 1."""
+    activation: str
+    """gelu or quick_gelu."""
+    image_size: int
+    """Side of the square that the image tower takes, in pixels."""
+    preprocess: dict[str, JsonValue]
+    """`mean`, `std`, `interpolation` and `resize_mode`."""
+    embedding_dim: int
+    precision: str
+    """In which the tower computed: float32, bfloat16 or float16."""
+    name: str
+    """Note: `name` in params.yaml."""
+    pretrained: str | None = None
+    """Note: the tag or path that the weights came from."""
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree between texts and views. The precision of the image tower may differ."""
+        return self.model_dump(include={"weights", "architecture", "activation", "image_size", "preprocess"})
+
+    def same_model(self, other: EncoderMeta) -> bool:
+        """Whether both are the same encoder. A file of format 1 has no architecture: there the weights decide."""
+        mine, theirs = self.identity(), other.identity()
+        return all(
+            mine[key] == theirs[key] for key in mine if key != "architecture" or None not in (mine[key], theirs[key])
+        )
+
+
+class IngestParameters(Record):
+    reader: str = "folder"
+    split: str | None = None
+
+
+class ImagesParameters(IngestParameters):
+    unpacked: bool = False
+    """Whether image_ids are relative to `data/<dataset>/unpacked` instead of the data set's root."""
+
+
+class ClassesParameters(IngestParameters):
+    """What `refine` needs to read description files; labels are keys of the mappings, as strings."""
+
+    templates: str | list[str] = []
+    aliases: dict[int, str] = {}
+    fallbacks: dict[int, list[str]] = {}
+
+
+class BoxesParameters(Crop):
+    seed: int
+
+
+class TextsParameters(Record):
+    seed: int
+    sources: dict[str, str]
+    """Every source that was read, and what it holds: "sentences" or "descriptors"."""
+    refined: list[str]
+    """The sources whose union was refined."""
+    label_prompt: str
+    cosine_threshold: float
+    top_k: int
+    waffle_pairs: int
+
+
+class ViewsParameters(Record):
+    crop: BoxesParameters
+
+
+class PredictionsParameters(Score):
+    seed: int | None = None
+    methods: list[str] = Field(default_factory=list)
+    """Every method that was asked for; those whose sources are missing have no rows."""
+
+
+class ShardNote(Record):
+    """What one shard holds."""
+
+    index: int
+    images: int
+    content: str
+    """Digest of the image_ids and contents of its images, in order."""
+    crops_digests: list[str]
+    """For each image the digest of its content and all candidate boxes."""
+    candidates: str
+    """Digest of the candidates that are embedded."""
+
+
+Parameters = TypeVar("Parameters", bound=BaseModel)
+
+
+def in_this_format(raw: dict[str, Any]) -> dict[str, Any]:
+    """The JSON of a file's metadata, of format 1 in the terms of the present format."""
+    if raw.get("format") == 1 and isinstance(raw.get("shard"), dict):
+        shard = dict(raw["shard"])
+        shard["crops_digests"] = shard.pop("drawings", None)
+        return {**raw, "shard": shard}
+    return raw
+
+
+class Metadata(Record, Generic[Parameters]):
+    """The `bifta` object of an artifact."""
+
+    format: int = FORMAT
+    artifact: str
+    dataset: str
+    parameters: Parameters
+    model: EncoderMeta | dict[str, Any] | None = None
+    shard: ShardNote | None = None
+    digests: dict[str, str] | None = None
+    """By column; reserved, nothing writes them yet."""
+
+    def without_notes(self) -> Metadata[Parameters]:
+        """The same without where the weights came from."""
+        return self.model_copy(update={"model": self.encoder().model_copy(update={"name": "", "pretrained": None})})
+
+    def encoder(self) -> EncoderMeta:
+        """The encoder of an artifact that one made."""
+        assert isinstance(self.model, EncoderMeta)
+        return self.model
+
+
+@dataclass(frozen=True)
+class Artifact(Generic[Parameters]):
+    """The declaration of a kind of file."""
+
+    name: str
+    columns: pa.Schema
+    parameters: type[Parameters]
+
+    def mismatch(self, schema: pa.Schema, meta: Metadata[Parameters]) -> str:
+        """What a file's schema lacks of the declared columns, in words; empty where it has them all."""
+        for field in self.columns or ():
+            place = schema.get_field_index(field.name)
+            if place < 0:
+                return f"it has no column '{field.name}'"
+            there, wanted = schema.field(place).type, field.type
+            if pa.types.is_fixed_size_list(wanted):
+                wanted = pa.list_(wanted.value_type, meta.encoder().embedding_dim)
+            if there != wanted:
+                return f"its column '{field.name}' is {there}, not {wanted}"
+        return ""
+
+
+IMAGES = Artifact(
+    "images",
+    pa.schema(
+        {
+            "image_id": pa.string(),
+            "label": pa.int32(),
+            "width": pa.int32(),
+            "height": pa.int32(),
+            "content": pa.string(),
+        }
+    ),
+    ImagesParameters,
+)
+CLASSES = Artifact(
+    "classes",
+    pa.schema(
+        {
+            "label": pa.int32(),
+            "name": pa.string(),
+            "superordinate": pa.string(),
+            "coarse": pa.list_(pa.string()),
+            "fine": pa.list_(pa.string()),
+        }
+    ),
+    ClassesParameters,
+)
+SKIPPED = Artifact("skipped", pa.schema({"image_id": pa.string(), "reason": pa.string()}), IngestParameters)
+BOXES = Artifact(
+    "boxes",
+    pa.schema(
+        {
+            "image_id": pa.string(),
+            "candidate": pa.int32(),
+            "left": pa.int32(),
+            "top": pa.int32(),
+            "right": pa.int32(),
+            "bottom": pa.int32(),
+            "kept": pa.list_(pa.float32()),
+        }
+    ),
+    BoxesParameters,
+)
+TEXTS = Artifact(
+    "texts",
+    pa.schema(
+        {
+            "label": pa.int32(),
+            "source": pa.string(),
+            "description": pa.string(),
+            "tokens": pa.int32(),
+            "truncated": pa.bool_(),
+            "label_similarity": pa.float32(),
+            "kept": pa.bool_(),
+            "dropped_because": pa.string(),
+            "duplicate_of": pa.int32(),
+            "embedding": TEXT_EMBEDDING,
+        }
+    ),
+    TextsParameters,
+)
+VIEWS = Artifact(
+    "views",
+    pa.schema(
+        {
+            "image_id": pa.string(),
+            "candidate": pa.int32(),
+            "similarity": pa.float32(),
+            "embedding": VIEW_EMBEDDING,
+        }
+    ),
+    ViewsParameters,
+)
+PREDICTIONS = Artifact(
+    "predictions",
+    pa.schema(
+        {
+            "image_id": pa.string(),
+            "label": pa.int32(),
+            "method": pa.string(),
+            "run": pa.int32(),
+            "predicted": pa.int32(),
+            "score": pa.float32(),
+            "margin": pa.float32(),
+        }
+    ),
+    PredictionsParameters,
+)
