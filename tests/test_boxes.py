@@ -13,9 +13,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from stages.common.artifacts import BOXES, BoxesParameters
 from stages.common.params import Crop
 from stages.common.tables import make_meta, read_table, write_table
-from stages.crop.__main__ import BOXES, boxes_table
+from stages.crop.__main__ import boxes_table
 from stages.crop.boxes import draw_candidates, surviving
 
 Box = tuple[int, int, int, int]
@@ -165,7 +166,7 @@ def test_the_table_says_of_each_candidate_under_which_thresholds_it_survives() -
     images = [{"image_id": "a/1.jpg", "width": 90, "height": 60}, {"image_id": "a/2.jpg", "width": 1, "height": 1}]
     table, counts = boxes_table(images, crop, seed=3)
     rows = table.to_pylist()
-    assert table.schema == BOXES
+    assert table.schema == BOXES.columns
     assert [row["image_id"] for row in rows] == ["a/1.jpg"] * 40 + ["a/2.jpg"] * 40
     assert [row["candidate"] for row in rows] == [*range(40), *range(40)]
     thresholds = [float(np.float32(value)) for value in crop.iou_thresholds]
@@ -203,11 +204,11 @@ def test_boxes_depend_on_seed_and_name() -> None:
 def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
     crop = make_crop()
     images = [{"image_id": f"{i}.jpg", "width": 50 + i, "height": 60} for i in range(20)]
-    meta = make_meta("boxes", "toy", parameters={"seed": 0, **crop.model_dump()})
+    meta = make_meta(BOXES, "toy", BoxesParameters(seed=0, **crop.model_dump()))
     for name in ("one", "two"):
         write_table(tmp_path / name, boxes_table(images, crop, seed=0)[0], meta)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    table, read = read_table(tmp_path / "one", "boxes")
+    table, read = read_table(tmp_path / "one", BOXES)
     assert read == meta
     assert len(table) == 20 * crop.candidates
     assert isinstance(table, pa.Table)

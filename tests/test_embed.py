@@ -17,6 +17,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import torch
+from artifact_files import ENCODER, boxes_parameters, read_raw
 from conftest import Project, make_image, make_project
 from embed_project import BOXES, CROP, EMBED, IMAGES, INGEST, VIEWS, embedded_project, in_folder, shards, written
 from hypothesis import given, settings
@@ -24,10 +25,11 @@ from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
+from stages.common import artifacts
 from stages.common.encoders import load_encoder
 from stages.common.images import open_rgb
 from stages.common.params import load_params
-from stages.common.tables import embedding_rows, read_table
+from stages.common.tables import embedding_rows, make_meta, read_table
 from stages.embed.encode import batches
 from stages.embed.shards import plan_shards
 from stages.embed.views import ViewMaker
@@ -134,7 +136,7 @@ def test_a_row_is_the_embedding_of_its_own_crop(computed: Project, monkeypatch: 
             image = open_rgb(Path("toy-images") / image_id)
             own = boxes.filter(pl.col("image_id") == image_id)
             corners = own.select("left", "top", "right", "bottom").to_numpy()[candidates[1:]]
-            pixels = ViewMaker(encoder.meta["preprocess"], encoder.image_size)(image, corners)
+            pixels = ViewMaker(encoder.meta.preprocess, encoder.image_size)(image, corners)
             expected = encoder.encode_images(pixels).double().numpy()
             assert embeddings[place] == pytest.approx(expected, abs=1e-3)
             similarity = table["similarity"].take(place).to_numpy()
@@ -143,10 +145,10 @@ def test_a_row_is_the_embedding_of_its_own_crop(computed: Project, monkeypatch: 
 
 def test_metadata_tells_what_made_a_shard(computed: Project) -> None:
     for index, path in enumerate(shards(computed)):
-        _, meta = read_table(path, "views")
+        _, meta = read_raw(path)
         assert path.name == f"part-{index:05d}.parquet"
         assert (meta["shard"]["index"], meta["shard"]["images"]) == (index, [4, 4, 1][index])
-        assert meta["parameters"]["crop"] == read_table(computed.folder / BOXES, "boxes")[1]["parameters"]
+        assert meta["parameters"]["crop"] == read_raw(computed.folder / BOXES)[1]["parameters"]
         assert meta["model"]["precision"] == "float32"
         assert meta["model"]["name"] == "local-dir:tiny-model"
 
@@ -186,7 +188,8 @@ def test_many_images_line_up_with_their_boxes(tmp_path: Path, monkeypatch: pytes
         Image.new("RGB", (8 + number % 5, 9 + number % 3), (number % 256, 0, 0)).save(path)
     in_folder(tmp_path, INGEST, CROP)
     assert pq.ParquetFile(BOXES).metadata.num_row_groups == 2
-    planned = list(plan_shards(IMAGES, BOXES, VIEWS, 100, {}))
+    meta = make_meta(artifacts.VIEWS, "toy", artifacts.ViewsParameters(crop=boxes_parameters()), ENCODER)
+    planned = list(plan_shards(IMAGES, BOXES, VIEWS, 100, meta))
     assert [len(shard.images) for shard in planned] == [100, 100, 100]
     images = [image for shard in planned for image in shard.images]
     assert [image.image_id for image in images] == pl.read_parquet(IMAGES)["image_id"].to_list()

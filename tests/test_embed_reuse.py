@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import shutil
 import signal
@@ -17,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 import pytest
+from artifact_files import as_format_1, read_raw, write_raw
 from conftest import Project, make_image, make_project, make_tiny_model
 from embed_project import (
     BOXES,
@@ -40,8 +39,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stages.common.tables import METADATA_KEY, read_meta, write_table
-from stages.embed import __main__ as stage
+from stages.common import artifacts
+from stages.common.tables import read_meta
+from stages.embed import dataset as stage
 from stages.embed.encode import Embedded
 from stages.embed.reuse import OldViews, Work, old_folder
 from stages.embed.shards import Rows, Shard
@@ -75,7 +75,7 @@ def copy_of(project: Project, folder: Path) -> Project:
 
 
 def precision_of(project: Project) -> str:
-    found: str = read_meta(shards(project)[0], "views")["model"]["precision"]
+    found: str = read_meta(shards(project)[0], artifacts.VIEWS).encoder().precision
     return found
 
 
@@ -102,7 +102,7 @@ def assert_close(mine: Project, theirs: Project) -> None:
     assert [path.name for path in shards(mine)] == [path.name for path in shards(theirs)]
     bound = 2**-11 if precision_of(mine) == "float32" else 2**-8
     for one, other in zip(shards(mine), shards(theirs), strict=True):
-        assert read_meta(one, "views") == read_meta(other, "views")
+        assert read_meta(one, artifacts.VIEWS) == read_meta(other, artifacts.VIEWS)
         rows, expected = pl.read_parquet(one), pl.read_parquet(other)
         assert rows.select("image_id", "candidate").equals(expected.select("image_id", "candidate"))
         for column in ("embedding", "similarity"):
@@ -458,7 +458,7 @@ def test_an_extension_killed_in_the_middle_costs_the_shards_under_way(tmp_path: 
         assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed"
         whole = {path.name: path for path in folder.glob("part-*")}
         assert 0 < len(whole) < total
-        assert all(read_meta(path, "views")["shard"]["index"] < total for path in whole.values())
+        assert all(read_raw(path)[1]["shard"]["index"] < total for path in whole.values())
     there = set().union(*(pl.read_parquet(path)["image_id"] for path in whole.values()))
     before = {name: path.stat().st_ino for name, path in whole.items()}
     with encoded() as passes:
@@ -474,7 +474,7 @@ def test_what_does_not_belong_there_is_no_source_of_rows(project: Project, tmp_p
     first, second, third = shards(project)
     aside = old_folder(project.folder / VIEWS)
     aside.mkdir()
-    table, meta = pq.read_table(second), read_meta(second, "views")
+    table, meta = read_raw(second)
     (aside / "0.parquet").write_bytes(b"no Parquet")
     (aside / "1.parquet").write_bytes(first.read_bytes()[:700])
     (aside / "2.parquet").write_bytes(b"")
@@ -482,11 +482,11 @@ def test_what_does_not_belong_there_is_no_source_of_rows(project: Project, tmp_p
     pl.DataFrame({"a": [1]}).write_parquet(aside / "4.parquet")
     # Rows that would be wrong, under metadata that an earlier or later version might have written.
     wrong = table.slice(3)
-    write_table(aside / "5.parquet", wrong, {**meta, "format": 2})
-    write_table(aside / "6.parquet", wrong, {**meta, "model": {**meta["model"], "weights": "0123456789abcdef"}})
-    write_table(aside / "7.parquet", wrong, {**meta, "shard": {"index": 0, "images": 4}})
+    write_raw(aside / "5.parquet", wrong, {**meta, "format": 3})
+    write_raw(aside / "6.parquet", wrong, {**meta, "model": {**meta["model"], "weights": "0123456789abcdef"}})
+    write_raw(aside / "7.parquet", wrong, {**meta, "shard": {"index": 0, "images": 4}})
     without_shard = {key: value for key, value in meta.items() if key != "shard"}
-    write_table(aside / "8.parquet", wrong, without_shard)
+    write_raw(aside / "8.parquet", wrong, without_shard)
     first.write_bytes(first.read_bytes()[:-5])
     second.unlink()
     stays = third.stat().st_ino
@@ -501,10 +501,9 @@ def test_what_does_not_belong_there_is_no_source_of_rows(project: Project, tmp_p
 
 def test_shards_of_a_version_without_fingerprints_are_made_again(project: Project, tmp_path: Path) -> None:
     for path in shards(project):
-        table = pq.read_table(path)
-        meta = json.loads(table.schema.metadata[METADATA_KEY])
-        del meta["shard"]["drawings"]
-        write_table(path, table, meta)
+        table, meta = read_raw(path)
+        del meta["shard"]["crops_digests"]
+        write_raw(path, table, meta)
     with encoded() as passes:
         in_folder(project.folder, EMBED)
     assert sum(passes) == sum(map(len, wanted(project).values()))
@@ -542,3 +541,24 @@ def test_shards_that_are_only_laid_out_anew_are_not_held_in_memory(
     assert len(shards(rounded)) == 50
     assert most <= 12
     assert content(rounded) == fresh(rounded, tmp_path / "fresh")
+
+
+def test_shards_of_format_1_are_rewritten_without_encoding(project: Project, tmp_path: Path) -> None:
+    for path in shards(project):
+        table, meta = read_raw(path)
+        write_raw(path, table, as_format_1(meta))
+    with encoded() as passes:
+        in_folder(project.folder, EMBED)
+    assert list(passes) == []
+    assert content(project) == fresh(project, tmp_path / "fresh")
+
+
+def test_where_the_weights_came_from_decides_nothing(project: Project) -> None:
+    """The same weights under another path: the shards stay as they are."""
+    before = {path: path.stat().st_ino for path in shards(project)}
+    (project.folder / "tiny-model").rename(project.folder / "elsewhere")
+    project.edit(lambda params: params["models"]["tiny"].update(name="local-dir:elsewhere"))
+    with encoded() as passes:
+        in_folder(project.folder, EMBED)
+    assert list(passes) == []
+    assert {path: path.stat().st_ino for path in shards(project)} == before

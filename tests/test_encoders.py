@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, TINY_CONFIG, make_tiny_model
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from safetensors.torch import save_file
 
 from stages.common import encoders
+from stages.common.artifacts import EncoderMeta
 from stages.common.encoders import (
     UNTRAINED,
     Encoder,
+    architecture,
     is_torchscript,
     load_encoder,
     pick_device,
@@ -137,8 +141,8 @@ def test_an_openai_archive_is_loaded_with_quick_gelu(tmp_path: Path) -> None:
     path = make_archive(tmp_path / "ViT.pt", state)
     assert is_torchscript(path)
     encoder = load(name=NAME, pretrained=str(path))
-    assert encoder.meta["activation"] == "quick_gelu"
-    assert encoder.meta["pretrained"] == str(path)
+    assert encoder.meta.activation == "quick_gelu"
+    assert encoder.meta.pretrained == str(path)
     found = encoder.encode_images(pixels)
     torch.testing.assert_close(found, reference(state, pixels, quick_gelu=True), atol=1e-5, rtol=0)
     assert (found - reference(state, pixels, quick_gelu=False)).abs().max() > 1e-3
@@ -172,7 +176,7 @@ def test_other_files_must_state_their_activation(tmp_path: Path, suffix: str) ->
     found = {}
     for activation in ("gelu", "quick_gelu"):
         encoder = load(name=NAME, pretrained=str(path), activation=activation)
-        assert encoder.meta["activation"] == activation
+        assert encoder.meta.activation == activation
         found[activation] = encoder.encode_images(pixels)
         expected = reference(state, pixels, quick_gelu=activation == "quick_gelu")
         torch.testing.assert_close(found[activation], expected, atol=1e-5, rtol=0)
@@ -197,12 +201,12 @@ def test_random_weights_are_the_same_every_time_and_marked() -> None:
     one = load(name=NAME, pretrained=None)
     torch.manual_seed(2)
     two = load(name=NAME, pretrained=None)
-    assert one.meta["pretrained"] == UNTRAINED == "UNTRAINED"
+    assert one.meta.pretrained == UNTRAINED == "UNTRAINED"
     assert one.meta == two.meta
     pixels = make_pixels(2, 32)
     assert torch.equal(one.encode_images(pixels), two.encode_images(pixels))
-    assert load(name=f"{NAME}-quickgelu", pretrained=None).meta["activation"] == "quick_gelu"
-    assert one.meta["activation"] == "gelu"
+    assert load(name=f"{NAME}-quickgelu", pretrained=None).meta.activation == "quick_gelu"
+    assert one.meta.activation == "gelu"
 
 
 def test_unknown_names_are_refused_with_a_suggestion() -> None:
@@ -228,17 +232,31 @@ def test_what_open_clip_would_ignore_is_refused(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "model")
     assert "pretrained" in refusal(name=f"local-dir:{folder}", pretrained="laion2b_s34b_b79k")
     assert "activation" in refusal(name=f"local-dir:{folder}", activation="quick_gelu")
-    assert load(name=f"local-dir:{folder}", activation="gelu").meta["activation"] == "gelu"
+    assert load(name=f"local-dir:{folder}", activation="gelu").meta.activation == "gelu"
     assert "activation" in refusal(name=NAME, pretrained=None, activation="quick_gelu")
+
+
+def test_the_architecture_is_open_clips_configuration_without_its_defaults(tmp_path: Path) -> None:
+    built_in = open_clip.get_model_config(NAME)
+    spelled_out = {
+        "quick_gelu": True,
+        "embed_dim": built_in["embed_dim"],
+        "vision_cfg": asdict(CLIPVisionCfg(**built_in["vision_cfg"])),
+        "text_cfg": asdict(CLIPTextCfg(**built_in["text_cfg"])),
+    }
+    assert architecture(spelled_out) == architecture(built_in)
+    more_heads = {**built_in, "text_cfg": {**built_in["text_cfg"], "heads": 16}}
+    assert architecture(more_heads) != architecture(built_in), "though the weights have the same shapes"
+    assert load(name=NAME, pretrained=None).meta.architecture == architecture(built_in)
 
 
 def test_the_hash_is_of_the_weights(tmp_path: Path) -> None:
     one = make_tiny_model(tmp_path / "one", seed=0)
     two = make_tiny_model(tmp_path / "two", seed=0)
     other = make_tiny_model(tmp_path / "other", seed=1)
-    hashes = [load(name=f"local-dir:{folder}").meta["weights"] for folder in (one, two, other)]
+    hashes = [load(name=f"local-dir:{folder}").meta.weights for folder in (one, two, other)]
     assert hashes[0] == hashes[1] != hashes[2]
-    assert load("bfloat16", name=f"local-dir:{one}").meta["weights"] == hashes[0], "of the weights, not of a precision"
+    assert load("bfloat16", name=f"local-dir:{one}").meta.weights == hashes[0], "of the weights, not of a precision"
     model = torch.nn.Linear(3, 2)
     before = weights_hash(model)
     with torch.no_grad():
@@ -250,15 +268,14 @@ def test_the_hash_is_of_the_weights(tmp_path: Path) -> None:
 def test_metadata_says_what_was_loaded(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "model")
     meta = load(name=f"local-dir:{folder}").meta
-    assert meta["name"] == f"local-dir:{folder}"
-    assert (meta["image_size"], meta["embedding_dim"], meta["precision"]) == (32, 16, "float32")
-    assert meta["preprocess"]["interpolation"] == "bicubic"
-    assert meta == json.loads(json.dumps(meta)), "equal to what a file gives back"
+    assert meta.name == f"local-dir:{folder}"
+    assert (meta.image_size, meta.embedding_dim, meta.precision) == (32, 16, "float32")
+    assert meta.preprocess["interpolation"] == "bicubic"
+    assert meta == EncoderMeta.model_validate_json(meta.model_dump_json()), "equal to what a file gives back"
     changed = load(name=f"local-dir:{folder}", preprocess={"mean": [0.5, 0.5, 0.5], "resize_mode": "squash"}).meta
-    assert changed["preprocess"]["mean"] == [0.5, 0.5, 0.5]
-    assert changed["preprocess"]["resize_mode"] == "squash"
-    assert changed["preprocess"]["std"] == meta["preprocess"]["std"]
-    assert changed == json.loads(json.dumps(changed))
+    assert changed.preprocess["mean"] == [0.5, 0.5, 0.5]
+    assert changed.preprocess["resize_mode"] == "squash"
+    assert changed.preprocess["std"] == meta.preprocess["std"]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -296,7 +313,7 @@ def test_bfloat16_holds_the_embedding_of_every_view(name: str) -> None:
     rows = {}
     for precision in ("float32", "bfloat16"):
         encoder = load(precision, name=name, pretrained=None)
-        assert encoder.meta["precision"] == precision
+        assert encoder.meta.precision == precision
         pixels = torch.cat([make_pixels(8, encoder.image_size), noise(4, encoder.image_size)])
         rows[precision] = encoder.encode_images(pixels).double()
         del encoder

@@ -10,13 +10,15 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from artifact_files import read_raw, write_raw
 from conftest import Project, make_project
 from matplotlib.text import Text
 from PIL import Image
 
 from stages.common import paths
+from stages.common.artifacts import PREDICTIONS, TEXTS
 from stages.common.errors import UserError
-from stages.common.tables import embedding_rows, read_meta, read_table, write_table
+from stages.common.tables import embedding_rows, read_meta, read_table
 from stages.report import evidence, evidence_picture
 from stages.report.evidence import Evidence, Match, Side, Texts, class_scores, hold_against, read_evidence, weigh
 from stages.report.pictures import Caption
@@ -107,7 +109,7 @@ def answers() -> pl.DataFrame:
 
 
 def read(chosen: pl.DataFrame) -> dict[str, Evidence]:
-    return read_evidence("toy", "tiny", read_meta(paths.predictions("toy", "tiny"), "predictions"), chosen, 3)
+    return read_evidence("toy", "tiny", read_meta(paths.predictions("toy", "tiny"), PREDICTIONS), chosen, 3)
 
 
 def test_evidence_adds_up_to_what_score_wrote(toy: Path) -> None:
@@ -139,16 +141,16 @@ def test_accepted_and_rejected_are_the_boxes_of_the_threshold(toy: Path) -> None
     assert len(seen.accepted) + len(seen.rejected) == len(views) - 1
 
 
-def rewrite(path: Path, artifact: str, change: Any) -> None:
+def rewrite(path: Path, change: Any) -> None:
     """Write a table again with other metadata."""
-    table, meta = read_table(path, artifact)
+    table, meta = read_raw(path)
     change(meta)
-    write_table(path, table, meta)
+    write_raw(path, table, meta)
 
 
 def test_texts_of_another_model_are_refused(toy: Path) -> None:
     path = paths.texts("toy", "tiny")
-    rewrite(path, "texts", lambda meta: meta["model"].update(weights="other"))
+    rewrite(path, lambda meta: meta["model"].update(weights="other"))
     with pytest.raises(UserError, match=r"texts.parquet and .*predictions.parquet do not belong together.*weights"):
         read(answers()[:1])
 
@@ -156,28 +158,28 @@ def test_texts_of_another_model_are_refused(toy: Path) -> None:
 def test_views_of_another_model_or_other_boxes_are_refused(toy: Path) -> None:
     path = paths.views("toy", "tiny") / "part-00000.parquet"
     before = path.read_bytes()
-    rewrite(path, "views", lambda meta: meta["model"].update(precision="other"))
+    rewrite(path, lambda meta: meta["model"].update(precision="other"))
     with pytest.raises(UserError, match="do not belong together"):
         read(answers()[:1])
     path.write_bytes(before)
-    rewrite(path, "views", lambda meta: meta["parameters"]["crop"].update(seed=99))
+    rewrite(path, lambda meta: meta["parameters"]["crop"].update(seed=99))
     with pytest.raises(UserError, match="do not belong together"):
         read(answers()[:1])
 
 
 def test_only_shards_of_the_chosen_images_are_read(toy: Path) -> None:
     path = paths.views("toy", "tiny") / "part-00001.parquet"  # images 4 to 7
-    table, meta = read_table(path, "views")
-    write_table(path, table.slice(0, 0), meta)
+    table, meta = read_raw(path)
+    write_raw(path, table.slice(0, 0), meta)
     assert len(read(answers()[:1])) == 1
-    with pytest.raises(UserError, match="has no views of"):
+    with pytest.raises(UserError, match="has rows of other images"):
         read(answers()[5:6])
 
 
 def test_views_that_lack_a_kept_crop_are_refused(toy: Path) -> None:
     path = paths.views("toy", "tiny") / "part-00000.parquet"
-    table, meta = read_table(path, "views")
-    write_table(path, pa.concat_tables([table.slice(0, 1), table.slice(2)]), meta)  # candidate 0 is always kept
+    table, meta = read_raw(path)
+    write_raw(path, pa.concat_tables([table.slice(0, 1), table.slice(2)]), meta)  # candidate 0 is always kept
     with pytest.raises(UserError, match="other boxes"):
         read(answers()[:1])
 
@@ -238,7 +240,7 @@ def test_the_picture_says_weights_shares_and_sentences(
 
 
 def test_weights_of_texts_are_those_of_their_class(toy: Path) -> None:
-    table, meta = read_table(paths.texts("toy", "tiny"), "texts")
+    table, meta = read_table(paths.texts("toy", "tiny"), TEXTS)
     kept = [row for row in table.to_pylist() if row["kept"] and row["label"] == 1]
     powers = np.exp(np.exp(2.0) * np.array([row["label_similarity"] for row in kept], dtype=np.float64))
     chosen = answers().filter(pl.col("label") == 1)[:1]
@@ -247,4 +249,4 @@ def test_weights_of_texts_are_those_of_their_class(toy: Path) -> None:
     assert len(seen.sides[0].matches) == min(len(kept), evidence.MATCHES)
     for match in seen.sides[0].matches:
         assert match.weight == pytest.approx(expected[match.description])
-    assert embedding_rows(table["embedding"]).shape[1] == meta["model"]["embedding_dim"]
+    assert embedding_rows(table["embedding"]).shape[1] == meta.encoder().embedding_dim

@@ -14,6 +14,7 @@ import pytest
 from conftest import Call, Project, make_image
 from PIL import Image
 
+from stages.common.artifacts import IMAGES
 from stages.common.errors import UserError
 from stages.common.images import open_rgb
 from stages.common.tables import read_meta
@@ -270,7 +271,8 @@ def test_stage_writes_sorted_images_and_is_repeatable(
         "blue tavo": 1,
         "red-crowned tavo": 2,
     }
-    assert read_meta(images, "images")["parameters"]["root"] == "toy-images"
+    assert read_meta(images, IMAGES).parameters.model_dump() == {"reader": "folder", "split": None, "unpacked": False}
+    assert str(Path.cwd()) not in images.read_bytes().decode(errors="replace"), "no path of a machine"
     assert call("ingest", "--dataset", "toy").code == 0
     assert (images.read_bytes(), classes.read_bytes()) == first
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from artifact_files import as_format_1, read_raw, write_raw
 from conftest import CLASSES, Project, descriptions_for, make_project, run_stages
 
 from stages.common.encoders import Encoder
@@ -97,3 +98,13 @@ def test_a_broken_file_of_texts_is_made_again(refined: Project, asked: list[str]
     run_stages(REFINE)
     assert (refined.folder / TEXTS).read_bytes() == before
     assert len(asked) > 20
+
+
+def test_texts_of_format_1_are_not_embedded_again(
+    refined: Project, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, meta = read_raw(TEXTS)
+    write_raw(TEXTS, table, as_format_1(meta))
+    run_stages(REFINE)
+    assert asked == []
+    assert TEXTS.read_bytes() == from_nothing(refined, tmp_path / "fresh", monkeypatch)

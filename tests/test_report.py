@@ -16,11 +16,22 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import yaml
+from artifact_files import ENCODER, boxes_parameters, filled, predictions_parameters
 from dvc_render.vega import VegaRenderer  # type: ignore[import-untyped]
 from matplotlib.text import Text
 from PIL import Image
 
 from stages.common import paths
+from stages.common.artifacts import (
+    BOXES,
+    CLASSES,
+    IMAGES,
+    PREDICTIONS,
+    ClassesParameters,
+    ImagesParameters,
+    Metadata,
+    PredictionsParameters,
+)
 from stages.common.errors import UserError
 from stages.common.errors import run as run_main
 from stages.common.tables import make_meta, write_json, write_table
@@ -37,7 +48,6 @@ METRICS: dict[str, Any] = {
     "bifta": {"top1": 61.5, "top5": 95.55, "std": 0.456, "images": 18, "runs": 5},
 }
 NAMES = ["red kite", "$4 finch", "snow goose"]
-ENCODER = {"name": "ViT-B-32", "pretrained": "openai", "weights": "0123456789abcdef"}
 
 
 @pytest.fixture(autouse=True)
@@ -51,9 +61,9 @@ def _in_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
 
-def predictions_meta(**encoder: str) -> dict[str, Any]:
-    asked = {"iou_threshold": 0.8, "methods": ["clip", "cupl", "wca", "bifta"]}
-    return make_meta("predictions", "birds", parameters=asked, model={**ENCODER, **encoder})
+def predictions_meta(**encoder: str) -> Metadata[PredictionsParameters]:
+    asked = predictions_parameters(iou_threshold=0.8, methods=["clip", "cupl", "wca", "bifta"])
+    return make_meta(PREDICTIONS, "birds", asked, ENCODER.model_copy(update=encoder))
 
 
 def make_inputs(
@@ -68,11 +78,11 @@ def make_inputs(
         path = Path("photos") / image_id
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (60, 40), (200, 120, 90)).save(path)
-    images = {"image_id": image_ids, "label": pa.array(labels, pa.int32())}
-    meta = make_meta("images", "birds", parameters={"reader": reader, "root": "photos"})
-    write_table(paths.images("birds"), pa.table(images), meta)
-    table = pa.table({"label": pa.array(range(classes), pa.int32()), "name": names})
-    write_table(paths.classes("birds"), table, make_meta("classes", "birds", parameters={}))
+    images = {"image_id": image_ids, "label": labels}
+    meta = make_meta(IMAGES, "birds", ImagesParameters(reader=reader))
+    write_table(paths.images("birds"), filled(IMAGES, images), meta)
+    table = filled(CLASSES, {"label": list(range(classes)), "name": names})
+    write_table(paths.classes("birds"), table, make_meta(CLASSES, "birds", ClassesParameters()))
     write_boxes(image_ids)
 
     rows = [
@@ -86,15 +96,15 @@ def make_inputs(
         {
             "image_id": columns[0],
             "label": pa.array(columns[1], pa.int32()),
-            "method": pa.array(columns[2]).dictionary_encode(),
+            "method": pa.array(columns[2]),
             "run": pa.array(columns[3], pa.int32()),
             "predicted": pa.array(columns[4], pa.int32()),
             "score": pa.array(np.zeros(len(rows)), pa.float32()),
             "margin": pa.array(np.zeros(len(rows)), pa.float32()),
         }
     )
-    meta = predictions_meta(pretrained=UNTRAINED) if untrained else predictions_meta()
-    write_table(paths.predictions("birds", "vit"), predictions, meta)
+    made = predictions_meta(pretrained=UNTRAINED) if untrained else predictions_meta()
+    write_table(paths.predictions("birds", "vit"), predictions, made)
     write_json(paths.metrics("birds", "vit"), metrics | ({"weights": UNTRAINED} if untrained else {}))
     return pl.DataFrame(rows, schema=["image_id", "label", "method", "run", "predicted"], orient="row")
 
@@ -113,7 +123,7 @@ def write_boxes(image_ids: list[str]) -> None:
             "kept": pa.array(kept * len(image_ids), pa.list_(pa.float32())),
         }
     )
-    write_table(paths.boxes("birds"), table, make_meta("boxes", "birds", parameters={"max_views": 2}))
+    write_table(paths.boxes("birds"), table, make_meta(BOXES, "birds", boxes_parameters(max_views=2)))
 
 
 def result_of(metrics: dict[str, Any], *, demo: bool = False, **encoder: str) -> Result:
@@ -207,7 +217,7 @@ def brute_majority(predictions: pl.DataFrame, method: str) -> dict[str, int]:
 
 def test_confusions_are_the_majority_over_runs() -> None:
     predictions = make_inputs()
-    write_report("birds", "vit", 0)
+    write_report("birds", "vit", 0, "photos")
     answers = brute_majority(predictions, "bifta")
     expected = Counter((NAMES[int(key[0])], NAMES[label]) for key, label in answers.items())
     with (paths.report("birds", "vit") / "confusion.csv").open(newline="") as file:
@@ -219,7 +229,7 @@ def test_confusions_are_the_majority_over_runs() -> None:
 def test_without_bifta_the_last_method_is_shown() -> None:
     assert votes.confusion_method(["clip", "bifta", "other"]) == "bifta"
     predictions = make_inputs(metrics={name: METRICS[name] for name in ("clip", "wca")})
-    write_report("birds", "vit", 1)
+    write_report("birds", "vit", 1, "photos")
     answers = brute_majority(predictions, "wca")
     rows = pl.read_csv(paths.report("birds", "vit") / "confusion.csv")
     right = sum(NAMES[label] == NAMES[int(key[0])] for key, label in answers.items())
@@ -243,7 +253,7 @@ def test_of_many_classes_the_most_confused_are_shown() -> None:
 
 def test_many_classes_are_said_in_the_report() -> None:
     make_inputs(classes=41)
-    write_report("birds", "vit", 0)
+    write_report("birds", "vit", 0, "photos")
     folder = paths.report("birds", "vit")
     assert "the 30 most confused of 41 classes" in (folder / "table.md").read_text(encoding="utf-8")
     rows = pl.read_csv(folder / "confusion.csv")
@@ -258,7 +268,7 @@ def test_classes_of_one_name_are_told_apart() -> None:
 
 def test_bars_have_low_and_high() -> None:
     make_inputs()
-    write_report("birds", "vit", 0)
+    write_report("birds", "vit", 0, "photos")
     rows = json.loads((paths.report("birds", "vit") / "methods.json").read_text(encoding="utf-8"))
     assert [row["method"] for row in rows] == ["clip", "wca", "bifta"]
     assert rows[0] == {"method": "clip", "top1": 41.25, "low": 41.25, "high": 41.25, "top5": 80.1}
@@ -267,7 +277,7 @@ def test_bars_have_low_and_high() -> None:
 
 def test_random_weights_are_in_the_data_of_both_plots() -> None:
     make_inputs(untrained=True)
-    write_report("birds", "vit", 1)
+    write_report("birds", "vit", 1, "photos")
     folder = paths.report("birds", "vit")
     assert all(row["note"] == UNTRAINED for row in json.loads((folder / "methods.json").read_text(encoding="utf-8")))
     assert set(pl.read_csv(folder / "confusion.csv")["note"]) == {UNTRAINED}
@@ -281,7 +291,7 @@ def read_rows(name: str) -> list[dict[str, Any]]:
 
 def test_changes_of_classes_are_means_over_images_and_runs() -> None:
     predictions = make_inputs()
-    write_report("birds", "vit", 0)
+    write_report("birds", "vit", 0, "photos")
     rows = read_rows("classes.json")
     assert [row["change"] for row in rows] == sorted((row["change"] for row in rows), reverse=True)
     assert {row["class"] for row in rows} == set(NAMES)
@@ -295,7 +305,7 @@ def test_changes_of_classes_are_means_over_images_and_runs() -> None:
 
 def test_of_many_classes_the_ends_of_the_changes_are_shown() -> None:
     make_inputs(classes=45)
-    write_report("birds", "vit", 0)
+    write_report("birds", "vit", 0, "photos")
     rows = read_rows("classes.json")
     assert len({row["class"] for row in rows}) == 40
     changes = [row["change"] for row in rows]
@@ -304,14 +314,14 @@ def test_of_many_classes_the_ends_of_the_changes_are_shown() -> None:
 
 def test_without_one_of_the_methods_there_are_no_changes() -> None:
     make_inputs(metrics={name: METRICS[name] for name in ("clip", "wca")})
-    write_report("birds", "vit", 0)
+    write_report("birds", "vit", 0, "photos")
     assert read_rows("classes.json") == []
     assert read_rows("pairs.json")  # of the last method that there is
 
 
 def test_confused_pairs_are_counted_one_way_most_first() -> None:
     answers = brute_majority(make_inputs(), "bifta")
-    write_report("birds", "vit", 0)
+    write_report("birds", "vit", 0, "photos")
     counts = Counter((int(image_id[0]), said) for image_id, said in answers.items() if int(image_id[0]) != said)
     rows = read_rows("pairs.json")
     assert {(row["actual"], row["predicted"]): row["count"] for row in rows} == {
@@ -343,14 +353,14 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 @pytest.mark.parametrize("untrained", [True, False])
 def test_random_weights_are_said_in_every_figure(drawn: dict[str, str], untrained: bool) -> None:
     make_inputs(untrained=untrained)
-    write_report("birds", "vit", 1)
+    write_report("birds", "vit", 1, "photos")
     assert set(drawn) == {"methods.png", "confusion.png", "01.png", "table.png"}
     assert all((UNTRAINED in text) == untrained for text in drawn.values())
 
 
 def test_a_picture_says_what_it_shows(drawn: dict[str, str]) -> None:
     predictions = make_inputs()
-    write_report("birds", "vit", 1)
+    write_report("birds", "vit", 1, "photos")
     said = drawn["01.png"]
     image_id = next(line.split("  ·  ")[0] for line in said.splitlines() if "  ·  " in line)
     assert f"{image_id}  ·  {NAMES[int(image_id[0])]}" in said
@@ -364,7 +374,7 @@ def test_a_picture_says_what_it_shows(drawn: dict[str, str]) -> None:
 def test_pictures_are_whole_and_the_same_every_time() -> None:
     make_inputs()
     folder = paths.report("birds", "vit")
-    write_report("birds", "vit", 2)
+    write_report("birds", "vit", 2, "photos")
     first = {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*.png"))}
     assert sorted(map(str, first)) == ["boxes/01.png", "boxes/02.png", "confusion.png", "methods.png", "table.png"]
     for name in first:
@@ -373,16 +383,16 @@ def test_pictures_are_whole_and_the_same_every_time() -> None:
             image.load()
             assert set(image.info) <= {"dpi"}
     shutil.rmtree(folder)
-    write_report("birds", "vit", 2)
+    write_report("birds", "vit", 2, "photos")
     assert {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*.png"))} == first
-    write_report("birds", "vit", 1)
+    write_report("birds", "vit", 1, "photos")
     assert [path.name for path in (folder / "boxes").iterdir()] == ["01.png"]
 
 
 def test_images_that_are_not_at_hand_cost_the_pictures_only(capsys: pytest.CaptureFixture[str]) -> None:
     make_inputs()
     shutil.rmtree("photos")
-    write_report("birds", "vit", 2)
+    write_report("birds", "vit", 2, "photos")
     warnings = capsys.readouterr().err.splitlines()
     assert len(warnings) == 1
     assert "images under photos" in warnings[0]

@@ -17,11 +17,15 @@ import open_clip
 import polars as pl
 import pyarrow as pa
 import pytest
+from artifact_files import read_raw, write_raw
 from conftest import TINY_CONFIG, Call, Project, make_image, make_project, make_tiny_model, run_stages
 
+from stages.common import artifacts
 from stages.common.alignment import draw_places
 from stages.common.encoders import UNTRAINED
-from stages.common.tables import Meta, read_meta, read_table, write_table
+from stages.common.tables import read_meta
+
+Meta = dict[str, Any]
 
 DATA = Path("data/toy")
 TINY = DATA / "tiny"
@@ -90,11 +94,11 @@ def test_metrics_are_those_of_the_predictions(project: Project) -> None:
 
 
 def test_predictions_say_what_made_them(project: Project) -> None:
-    meta = read_meta(PREDICTIONS, "predictions")
-    assert meta["dataset"] == "toy"
-    assert meta["model"] == read_meta(VIEWS / "part-00000.parquet", "views")["model"]
-    assert meta["parameters"]["runs"] == 3
-    assert meta["parameters"]["iou_threshold"] == 0.8
+    meta = read_meta(PREDICTIONS, artifacts.PREDICTIONS)
+    assert meta.dataset == "toy"
+    assert meta.model == read_meta(VIEWS / "part-00000.parquet", artifacts.VIEWS).model
+    assert meta.parameters.runs == 3
+    assert meta.parameters.iou_threshold == 0.8
 
 
 def test_a_second_run_writes_the_same_bytes(project: Project, call: Call) -> None:
@@ -234,10 +238,8 @@ def test_random_weights_are_marked_in_the_metrics(
     assert "weights" not in metrics()
 
 
-def rewrite(path: Path, artifact: str, change: Callable[[pa.Table, Meta], tuple[pa.Table, Meta]]) -> None:
-    table, meta = read_table(path, artifact)
-    table = pa.Table.from_pylist(table.to_pylist(), schema=table.schema.remove_metadata())  # off the memory map
-    write_table(path, *change(table, meta))
+def rewrite(path: Path, change: Callable[[pa.Table, Meta], tuple[pa.Table, Meta]]) -> None:
+    write_raw(path, *change(*read_raw(path)))
 
 
 def of_another_model(table: pa.Table, meta: Meta) -> tuple[pa.Table, Meta]:
@@ -245,17 +247,17 @@ def of_another_model(table: pa.Table, meta: Meta) -> tuple[pa.Table, Meta]:
 
 
 def texts_of_another_model(project: Project) -> list[str]:
-    rewrite(TEXTS, "texts", of_another_model)
+    rewrite(TEXTS, of_another_model)
     return [str(TEXTS), str(VIEWS / "part-00000.parquet"), "model.weights", "0123456789abcdef"]
 
 
 def a_shard_of_another_model(project: Project) -> list[str]:
-    rewrite(VIEWS / "part-00001.parquet", "views", of_another_model)
+    rewrite(VIEWS / "part-00001.parquet", of_another_model)
     return [str(TEXTS), str(VIEWS / "part-00001.parquet"), "model.weights", "0123456789abcdef"]
 
 
 def a_shard_of_another_data_set(project: Project) -> list[str]:
-    rewrite(VIEWS / "part-00002.parquet", "views", lambda table, meta: (table, {**meta, "dataset": "birds"}))
+    rewrite(VIEWS / "part-00002.parquet", lambda table, meta: (table, {**meta, "dataset": "birds"}))
     return [str(VIEWS / "part-00002.parquet"), str(TEXTS), "'birds'", "'toy'"]
 
 
@@ -269,7 +271,7 @@ def a_shard_of_another_precision(project: Project) -> list[str]:
     def change(table: pa.Table, meta: Meta) -> tuple[pa.Table, Meta]:
         return table, {**meta, "model": {**meta["model"], "precision": "bfloat16"}}
 
-    rewrite(VIEWS / "part-00001.parquet", "views", change)
+    rewrite(VIEWS / "part-00001.parquet", change)
     return [str(VIEWS / "part-00001.parquet"), str(VIEWS / "part-00000.parquet"), "'bfloat16'", "'float32'"]
 
 
@@ -293,7 +295,7 @@ def images_of_other_names(project: Project) -> list[str]:
         ids = [f"x/{name}" if row == 6 else name for row, name in enumerate(table["image_id"].to_pylist())]
         return table.set_column(0, "image_id", pa.array(ids)), meta
 
-    rewrite(IMAGES, "images", change)
+    rewrite(IMAGES, change)
     return [str(VIEWS / "part-00001.parquet"), str(IMAGES), "dvc repro embed"]
 
 
@@ -304,7 +306,7 @@ def a_shard_of_other_rows(project: Project) -> list[str]:
         ids = [f"x/{name}" for name in table["image_id"].to_pylist()]
         return table.set_column(0, "image_id", pa.array(ids)), meta
 
-    rewrite(VIEWS / "part-00001.parquet", "views", change)
+    rewrite(VIEWS / "part-00001.parquet", change)
     return [str(VIEWS / "part-00001.parquet"), "rows of other images", "dvc repro embed"]
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from artifact_files import ENCODER, boxes_parameters, filled, write_raw
 
+from stages.common.artifacts import IMAGES, VIEWS, ImagesParameters, Metadata, ViewsParameters
 from stages.common.errors import UserError
 from stages.common.tables import (
     digest,
@@ -26,38 +28,36 @@ from stages.common.tables import (
     writing,
 )
 
-TABLE = pa.table({"image_id": ["a/é.jpg", "b.jpg"], "label": pa.array([0, 1], pa.int32())})
-META = make_meta(
-    "images", "toy", parameters={"root": "bilder/äöü", "scale": 0.1}, model={"name": "tiny", "mean": [0.5]}
-)
+TABLE = filled(IMAGES, {"image_id": ["a/é.jpg", "b.jpg"], "label": [0, None]})
+META = make_meta(IMAGES, "toy", ImagesParameters(reader="äöü"), ENCODER)
 
 
 def test_table_and_metadata_come_back(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "images.parquet"
     write_table(path, TABLE, META)
-    table, meta = read_table(path, "images")
-    assert meta == META == read_meta(path, "images")
-    assert meta["format"] == 1
+    table, meta = read_table(path, IMAGES)
+    assert meta == META == read_meta(path, IMAGES)
+    assert meta.format == 2
     assert table.to_pylist() == TABLE.to_pylist()
-    assert read_table(path, "images", ["label"])[0].column_names == ["label"]
+    assert read_table(path, IMAGES, ["label"])[0].column_names == ["label"]
     assert [entry.name for entry in path.parent.iterdir()] == ["images.parquet"]
 
 
 def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
-    turned = dict(reversed(META.items()))
+    turned = Metadata[ImagesParameters].model_validate(dict(reversed(META.model_dump().items())))
     write_table(tmp_path / "one", TABLE, META)
     write_table(tmp_path / "two", TABLE, turned)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    write_table(tmp_path / "two", TABLE, {**META, "dataset": "other"})
+    write_table(tmp_path / "two", TABLE, META.model_copy(update={"dataset": "other"}))
     assert (tmp_path / "one").read_bytes() != (tmp_path / "two").read_bytes()
 
 
-def refusal(path: Path, artifact: str = "images") -> str:
+def refusal(path: Path) -> str:
     """The message of a reader, the same of both."""
     messages = set()
     for read in (read_table, read_meta):
         with pytest.raises(UserError) as refused:
-            read(path, artifact)
+            read(path, IMAGES)
         messages.add(str(refused.value))
     (message,) = messages
     assert "\n" not in message
@@ -95,10 +95,48 @@ def test_what_others_wrote_is_refused(tmp_path: Path) -> None:
 
 def test_another_artifact_or_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "images.parquet"
-    write_table(path, TABLE, {**META, "artifact": "boxes"})
+    write_table(path, TABLE, META.model_copy(update={"artifact": "boxes"}))
     assert "holds boxes, but images belong there" in refusal(path)
-    write_table(path, TABLE, {**META, "format": 2})
-    assert "has format version 2, this version reads 1" in refusal(path)
+    write_table(path, TABLE, META.model_copy(update={"format": 3}))
+    assert "has format version 3, this version reads 2" in refusal(path)
+
+
+def test_metadata_and_columns_that_are_not_as_declared_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "images.parquet"
+    good = META.model_dump(mode="json")
+    write_raw(path, TABLE, {**good, "parameters": {**good["parameters"], "root": "/home/a/photos"}})
+    assert "has no valid 'parameters.root'" in refusal(path)
+    write_raw(path, TABLE, {key: value for key, value in good.items() if key != "dataset"})
+    assert "has no valid 'dataset'" in refusal(path)
+    write_raw(path, TABLE.drop_columns(["content"]), good)
+    assert "it has no column 'content'" in refusal(path)
+    as_float = TABLE.set_column(1, "label", pa.array([0.0, 1.0]))
+    write_raw(path, as_float, good)
+    assert "its column 'label' is double, not int32" in refusal(path)
+
+
+def test_views_of_another_width_than_their_metadata_says_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "part-00000.parquet"
+    meta = make_meta(VIEWS, "toy", ViewsParameters(crop=boxes_parameters()), ENCODER)
+    rows = np.zeros((1, ENCODER.embedding_dim + 1), dtype=np.float16)
+    columns = {"image_id": ["a"], "candidate": pa.array([-1], pa.int32()), "similarity": pa.array([1], pa.float32())}
+    write_table(path, pa.table({**columns, "embedding": embedding_column(rows)}), meta)
+    with pytest.raises(UserError, match=r"its column 'embedding' is .*5.*, not .*4"):
+        read_table(path, VIEWS)
+
+
+def test_a_model_is_the_same_whatever_its_notes_say() -> None:
+    assert ENCODER.same_model(ENCODER.model_copy(update={"name": "local-dir:elsewhere", "pretrained": None}))
+    assert ENCODER.same_model(ENCODER.model_copy(update={"precision": "bfloat16"}))
+    assert ENCODER.same_model(ENCODER.model_copy(update={"architecture": None})), "as a file of format 1"
+    for changed in (
+        {"weights": "f"},
+        {"architecture": {"embed_dim": 8}},
+        {"activation": "quick_gelu"},
+        {"image_size": 64},
+        {"preprocess": {}},
+    ):
+        assert not ENCODER.same_model(ENCODER.model_copy(update=changed))
 
 
 def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -125,7 +163,7 @@ def test_a_file_is_not_there_until_it_is_whole(tmp_path: Path) -> None:
     with writing(path, TABLE.schema, META) as writer:
         writer.write_table(TABLE)
         assert not path.exists()
-    assert read_table(path, "images")[0].num_rows == 2
+    assert read_table(path, IMAGES)[0].num_rows == 2
     with replacing(tmp_path / "text") as temporary:
         temporary.write_text("new")
         assert temporary.parent == tmp_path, "a rename must not cross file systems"
@@ -140,7 +178,7 @@ def test_pieces_are_row_groups_of_one_table(tmp_path: Path) -> None:
         writer.write_table(TABLE)
     file = open_parquet(path)
     assert (file.metadata.num_row_groups, file.metadata.num_rows) == (2, 4)
-    assert read_meta(path, "images") == META
+    assert read_meta(path, IMAGES) == META
 
 
 def test_a_json_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
@@ -168,8 +206,8 @@ def test_embeddings_become_a_column_and_come_back_without_a_copy(tmp_path: Path,
     assert (embedding_rows(table.slice(2, 3)["embedding"]) == rows[2:5]).all()
     assert (embedding_rows(pa.concat_tables([table, table])["embedding"]) == np.concatenate([rows, rows])).all()
     assert embedding_rows(table.slice(0, 0)["embedding"]).shape == (0, 5)
-    write_table(tmp_path / "t", table, META)
-    read = read_table(tmp_path / "t", "images")[0]["embedding"]
+    pq.write_table(table, tmp_path / "t")
+    read = pq.read_table(tmp_path / "t")["embedding"]
     assert embedding_rows(read).dtype == dtype
     assert (embedding_rows(read) == rows).all()
     strided = pa.chunked_array([embedding_column(rows[:, ::2])])
