@@ -86,7 +86,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_table(path: Path, table: pa.Table, meta: Meta) -> None:
-    """Write `table` with its `bifta` object, whole or not at all."""
+    """Write `table` with its metadata, whole or not at all. Declared columns that it lacks become null."""
+    for field in _kind(meta.artifact).columns or ():
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
     with writing(path, table.schema, meta) as writer:
         writer.write_table(table)
 
