@@ -13,7 +13,7 @@ import yaml
 
 from stages.common import tables
 from stages.common.params import load_params
-from stages.describe.__main__ import describe
+from stages.describe.make import describe
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["Abyssinian", "great pyrenees", "Egyptian Mau", "Übermops"]

@@ -35,23 +35,18 @@ from miniatures import (
 from PIL import Image
 from scipy.io import savemat  # type: ignore[import-untyped]
 
+from stages.common.artifacts import CLASSES
 from stages.common.errors import UserError
 from stages.common.params import Columns
 from stages.ingest import folders, torchvision_readers
-from stages.ingest.__main__ import (
-    CLASSES,
-    check_listing,
-    classes_table,
-    labelled_aliases,
-    own_fine,
-    own_names,
-    template_texts,
-)
+from stages.ingest.classes import labelled_aliases, own_fine, own_names, template_texts
 from stages.ingest.coarse import bird_groups, car_body
+from stages.ingest.dataset import check_listing
 from stages.ingest.datasets import READERS, Listing, Request
 from stages.ingest.folders import imagenet_ids, imagenet_names
 from stages.ingest.listing import read_lines
 from stages.ingest.lists import CUB_NAMES, bird_group
+from stages.ingest.tables import classes_table
 
 
 def picture(colour: str = "teal", kind: str = "JPEG") -> bytes:
@@ -600,7 +595,7 @@ def test_own_names_stand_before_those_found() -> None:
 
 def test_class_of_one_name_has_no_fine_labels() -> None:
     table = classes_table(Listing([("a.jpg", 0)], ["owl", "wren"], "bird"))
-    assert table.schema == CLASSES
+    assert table.schema == CLASSES.columns
     assert table["fine"].to_pylist() == [None, None]
     assert table["superordinate"].to_pylist() == ["bird", "bird"]
 

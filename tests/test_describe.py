@@ -23,10 +23,10 @@ from describe_project import (
 )
 from openai_server import KEY, Endpoint
 
+from stages.common.descriptions import read_descriptions
 from stages.common.endpoint import GIVE_UP_AFTER, scrub
 from stages.common.errors import UserError
 from stages.common.responses import read_log
-from stages.describe.plan import check_descriptions
 
 
 @pytest.fixture
@@ -299,6 +299,6 @@ def test_wrong_file_is_refused_in_one_line(content: bytes, complaint: str, tmp_p
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=complaint) as error:
-        check_descriptions(path)
+        read_descriptions(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)

@@ -18,7 +18,7 @@ from stages.common.artifacts import IMAGES
 from stages.common.errors import UserError
 from stages.common.images import open_rgb
 from stages.common.tables import read_meta
-from stages.ingest.__main__ import check_listing
+from stages.ingest.dataset import check_listing
 from stages.ingest.datasets import Listing, read_folder, read_oxford_pets
 from stages.ingest.probe import probe, probe_all
 

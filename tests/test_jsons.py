@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from stages.common.descriptions import read_descriptions
 from stages.common.errors import UserError
 from stages.common.jsons import parse_json, read_json
-from stages.describe.plan import check_descriptions
 from stages.finer.attributes import read_attributes
 from stages.finer.concepts.texts import read_texts
-from stages.refine.sources import read_descriptions
 
 
 @pytest.mark.parametrize(
@@ -63,7 +62,7 @@ def test_a_whole_character_in_two_halves_is_read() -> None:
     assert parse_json(b'"\\ud83d\\udc26"', "x") == "🐦"
 
 
-@pytest.mark.parametrize("reader", [check_descriptions, read_descriptions, read_attributes])
+@pytest.mark.parametrize("reader", [read_descriptions, read_attributes])
 @pytest.mark.parametrize("text", ['{"a": [], "a": []}', '{"a": ["\\ud83d"]}', "{", '["\xe9"]'])
 def test_every_reader_of_a_user_s_json_says_so(reader: object, text: str, tmp_path: Path) -> None:
     assert callable(reader)

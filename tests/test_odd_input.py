@@ -26,7 +26,8 @@ from stages.common import unpacked
 from stages.common.errors import UserError
 from stages.common.images import open_rgb
 from stages.common.params import Columns
-from stages.ingest.__main__ import check_listing, own_names, refuse_unsure
+from stages.ingest.classes import own_names, refuse_unsure
+from stages.ingest.dataset import check_listing
 from stages.ingest.datasets import Listing
 from stages.ingest.folders import read_folder
 from stages.ingest.probe import probe

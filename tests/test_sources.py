@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from stages.common.descriptions import read_descriptions
 from stages.common.errors import UserError
 from stages.refine.baselines import join_descriptor, join_to_prompt, waffle_descriptors
 from stages.refine.sources import (
     match_classes,
-    read_descriptions,
+    read_source,
     read_templates,
     spelling,
     warn_of_unknown_aliases,
@@ -182,10 +183,10 @@ def test_white_space_is_cleaned_and_texts_without_letters_are_dropped() -> None:
         ("{", "is not valid JSON"),
         (b"\xff\xfe\x00", "is not valid JSON"),
         ("", "is not valid JSON"),
-        ('["a"]', "must hold {class name: [sentence, ...]}"),
-        ('{"pug": "a dog"}', "must hold {class name: [sentence, ...]}"),
-        ('{"pug": ["a dog", 3]}', "must hold {class name: [sentence, ...]}"),
-        ('{"pug": {"q": ["a dog"]}}', "must hold {class name: [sentence, ...]}"),
+        ('["a"]', "must be {class name: [sentence, ...]}, not a list"),
+        ('{"pug": "a dog"}', "'pug' must be a list of sentences, but has 'a dog'"),
+        ('{"pug": ["a dog", 3]}', "'pug' must be a list of sentences, but has 3"),
+        ('{"pug": {"q": ["a dog"]}}', "'pug' must be a list of sentences, but has {'q'"),
         (None, "is missing"),
     ],
 )
@@ -194,7 +195,7 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path, content: str | byte
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as refused:
-        read_descriptions(path)
+        read_source(path)
     assert str(refused.value).startswith(str(path))
     assert expected in str(refused.value)
     assert "\n" not in str(refused.value)

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.common import paths, tables
+from stages.common.artifacts import CLASSES
+from stages.common.descriptions import Descriptions, read_descriptions
 from stages.common.errors import UserError
-from stages.common.jsons import read_json
 from stages.common.params import Describe
 from stages.common.requests import Request
 from stages.common.responses import Records, read_log, sha256
 from stages.describe.prompts import PromptSource, build_requests, class_names, load_source
-
-Descriptions = dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -43,31 +42,14 @@ def make_plan(dataset: str, source: str, settings: Describe) -> Plan:
     log = paths.responses(dataset, source)
     records = read_log(log)
     if target.exists():
-        found = check_descriptions(target)
+        found = read_descriptions(target)
         own = sha256(target.read_bytes()) in records.wrote
         if not own or not prompts.exists():
             return Plan(target, log, prompts, records, found)
     prompt_source = _load_source(target, prompts)
-    table, _ = tables.read_table(paths.classes(dataset), "classes")
+    table, _ = tables.read_table(paths.classes(dataset), CLASSES)
     requests = build_requests(prompt_source, class_names(table), settings.model, dataset)
     return Plan(target, log, prompts, records, None, prompt_source, tuple(requests))
-
-
-def check_descriptions(path: Path) -> Descriptions:
-    """Read a description file, whoever wrote it.
-
-    Raises:
-        UserError: it is not JSON of the shape {class name: [sentence, ...]}, or has a class twice.
-    """
-    remedy = "correct it, or move it away to have it made anew"
-    found = read_json(path, remedy)
-    if not isinstance(found, dict):
-        raise UserError(f"{path} must be {{class name: [sentence, ...]}}, not a {type(found).__name__}; {remedy}")
-    for name, texts in found.items():
-        wrong = texts if not isinstance(texts, list) else next((t for t in texts if not isinstance(t, str)), None)
-        if not isinstance(texts, list) or any(not isinstance(text, str) for text in texts):
-            raise UserError(f"{path}: '{name}' must be a list of sentences, but has {wrong!r:.80}; {remedy}")
-    return found
 
 
 def _load_source(target: Path, prompts: Path) -> PromptSource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stages.common.cli import parse_job
 from stages.common.errors import UserError, run
-from stages.ingest.__main__ import find_reader, read_listing
+from stages.ingest.dataset import find_reader, read_listing
 
 
 def main() -> None:

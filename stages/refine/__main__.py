@@ -20,7 +20,7 @@ from stages.common.settings import write_settings
 from stages.common.tables import Meta, embedding_column, embedding_rows, make_meta, read_table, write_table
 from stages.refine.baselines import join_descriptor, join_to_prompt, waffle_descriptors
 from stages.refine.select import EXACT, RANK, SIMILAR, select
-from stages.refine.sources import match_classes, read_descriptions, read_templates, warn_of_unknown_aliases
+from stages.refine.sources import match_classes, read_source, read_templates, warn_of_unknown_aliases
 
 LABEL, TEMPLATE, WAFFLE = "label", "template", "waffle"
 ROWS_AT_ONCE = 1 << 13
@@ -57,7 +57,7 @@ def collect_texts(job: Job, names: Sequence[str], made_by: Meta) -> list[Text]:
             yield from ((TEMPLATE, label, template.format(name=name)) for template in templates)
         for source, kind in job.params.read_sources().items():
             path, joined = paths.descriptions(job.dataset, source), kind == "descriptors"
-            found = read_descriptions(path)
+            found = read_source(path)
             keys.update(found)
             matched = match_classes(path, found, names, aliases, fallbacks, may_be_empty=joined)
             for label, texts in enumerate(matched):

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 
+from stages.common.descriptions import Descriptions, read_descriptions
 from stages.common.errors import UserError, warn
 from stages.common.jsons import read_json
 from stages.common.names import spelling
@@ -27,25 +28,19 @@ def clean(text: str) -> str:
     return " ".join(MARKS.sub(" ", plain if MARKS.search(plain) else text).split())
 
 
-def read_descriptions(path: Path) -> dict[str, list[str]]:
-    """A file `{class name: [sentence, ...]}`.
+def read_source(path: Path) -> Descriptions:
+    """The descriptions of a source.
 
     Raises:
-        UserError: no such file, or not of that shape.
+        UserError: no such file, or not of its shape.
     """
     try:
-        found = read_json(path)
+        return read_descriptions(path)
     except FileNotFoundError:
         stage = "describe"
         if path.stem == FINER_SOURCE:
             stage = f"stages/finer/dvc.yaml:concepts@{path.parent.name}"
         raise UserError(f"{path} is missing; put a published file there or run `dvc repro {stage}`") from None
-    right = isinstance(found, dict) and all(
-        isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in found.values()
-    )
-    if not right:
-        raise UserError(f"{path} must hold {{class name: [sentence, ...]}}")
-    return found
 
 
 def read_templates(templates: Sequence[str] | str, folder: Path) -> list[str]:
