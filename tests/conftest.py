@@ -88,6 +88,8 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.records: Path | None = None
+        """Where given, stages record there what they read; see tests/recorder."""
 
     def edit(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Change params.yaml."""
@@ -99,9 +101,13 @@ class Project:
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "MAKE", "MFLAGS"))}
         binaries = str(Path(sys.executable).parent)
+        search = [str(self.folder if (self.folder / "stages").exists() else ROOT)]
+        if self.records:
+            kept["RECORD_TO"] = str(self.records)
+            search.insert(0, str(ROOT / "tests" / "recorder"))
         return {
             **kept,
-            "PYTHONPATH": str(self.folder if (self.folder / "stages").exists() else ROOT),
+            "PYTHONPATH": os.pathsep.join(search),
             "PATH": f"{binaries}:{kept.get('PATH', '')}",
             "OMP_NUM_THREADS": "1",
         }

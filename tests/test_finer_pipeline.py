@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import drift
 import polars as pl
 import pytest
 from conftest import ROOT, Project, make_tiny_model
@@ -27,7 +29,7 @@ def very_small(params: dict[str, Any]) -> None:
     params["crop"].update(candidates=10, max_views=4, iou_thresholds=[0.8])
     params["refine"].update(top_k=5, waffle_pairs=1)
     params["score"].update(views_per_run=4, runs=2)
-    params["report"].update(pictures=0)
+    params["report"].update(pictures=1)
     finer = params["finer"]
     finer.update(encoder="tiny")
     finer["ask"].update(
@@ -58,7 +60,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made.edit(very_small)
     make_tiny_model(folder / "tiny-model")
     made.run("git", "init", "--quiet")
+    made.records = folder.parent / "records"
+    made.records.mkdir()
+    made.run("dvc", "repro")
     made.run("dvc", "repro", PIPELINE)
+    made.records = None
     return made
 
 
@@ -109,3 +115,38 @@ def test_the_first_pipeline_does_without_the_second(repository: Project) -> None
     done = repository.run("dvc", "repro").stdout
     assert "stages/finer/tuning" not in done and "ask@" not in done
     assert (repository.folder / "data/demo/tiny/report/table.md").exists()
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [drift.unlisted_files, drift.unread_deps, drift.unlisted_params, drift.unread_params, drift.unlisted_code],
+)
+def test_dvc_lists_what_a_stage_reads(
+    repository: Project, difference: Callable[[drift.Listed, drift.Recorded], set[str]]
+) -> None:
+    """Of the first run of every stage of all three dvc.yaml files."""
+    runs = drift.recorded(repository.folder.parent / "records", repository.folder)
+    stages = drift.listed(repository.folder)
+    assert set(runs) == set(stages)
+    found = {stage.name: difference(stage, runs[command]) for command, stage in stages.items()}
+    assert {name: sorted(names) for name, names in found.items() if names} == {}
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_the_record_has_every_file_that_the_system_saw_opened(repository: Project, tmp_path: Path) -> None:
+    """Files are opened in Python, in pyarrow, polars and safetensors; the recorder must miss none of them."""
+    repository.records = tmp_path / "records"
+    repository.records.mkdir()
+    command = ("python", "-m", "stages.finer.align", "--dataset", "demo")
+    try:
+        repository.run("strace", "-f", "-qq", "-e", "trace=open,openat", "-o", str(tmp_path / "trace"), *command)
+    finally:
+        repository.records = None
+    run = drift.recorded(tmp_path / "records", repository.folder)[" ".join(command)]
+    opened = set()
+    for name in re.findall(r'"([^"]+)", O_RDONLY[^)]*\) = \d', (tmp_path / "trace").read_text(errors="replace")):
+        path = repository.folder / name
+        if path.is_file() and path.is_relative_to(repository.folder):
+            opened.add(path.relative_to(repository.folder).as_posix())
+    assert any(name.endswith(".parquet") for name in opened) and any(name.endswith(".safetensors") for name in opened)
+    assert {name for name in opened if not name.startswith(drift.CODE)} <= run.read
