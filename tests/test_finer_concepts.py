@@ -399,5 +399,5 @@ def test_classes_may_share_a_concept_and_the_stages_behind_read_one_each(toy: Pr
     TARGET.write_text(json.dumps(given))
     assert call("finer.concepts", "--dataset", "toy").code == 0
     TARGET.unlink()
-    by_class = read_by_class(paths.attributes_by_class("toy"), NAMES)
+    by_class = read_by_class(paths.attributes_by_class("toy"), dict(enumerate(NAMES)))
     assert [concept.binomial.required for concept in by_class] == [["grey heron"], ["tavo"], ["tavo"]]

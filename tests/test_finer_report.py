@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import Call
@@ -62,7 +63,7 @@ def make_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_table(common_paths.classes("demo"), classes, make_meta("classes", "demo", parameters={}))
     concepts = [Concept(n, name, Attributes(["red crown", "long tail"], [])) for n, name in enumerate(NAMES)]
     write_attributes(paths.attributes_by_class("demo"), concepts)
-    monkeypatch.setattr("stages.finer.score.__main__._encoder", lambda params: unit_rows)
+    monkeypatch.setattr("stages.finer.score.lvlms.encoder", lambda params: unit_rows)
 
 
 @pytest.fixture(scope="module")
@@ -243,10 +244,21 @@ def test_figures_depend_on_no_order() -> None:
     assert cell_figures(rows, draws) != cell_figures(rows, Draws(4, 100, "toy", "demo"))
 
 
+def test_an_older_table_of_answers_is_read_and_not_asked_again(call: Call) -> None:
+    """Its column `parent_label` has the name `told`."""
+    both()
+    expected, _, _ = scored(call)
+    path = paths.answers("toy", "demo")
+    table, meta = read_table(path, "answers")
+    write_table(path, table.rename_columns({"parent_label": "told"}), meta)
+    assert "told" in pq.read_schema(path).names
+    assert scored(call)[0] == expected
+
+
 def test_seen_and_held_out_classes_apart(call: Call) -> None:
     both()
     # Of `grey heron` the mixture has no conversation, and nobody drew it.
-    parts = {"seen": NAMES[:2], "held_out": ["$4 Finch", "no such bird"]}
+    parts = {"seen": NAMES[:2], "held_out": ["$4 finch", "no such bird"]}
     write_json(paths.MIXTURE / "classes.json", {"demo": parts})
     metrics, _, printed = scored(call)
     tuned = metrics["toy-tuned"]["demo"]
@@ -376,7 +388,7 @@ def test_tables_have_every_figure_and_the_note(results: Results) -> None:
     text = (paths.REPORT / "table.md").read_text(encoding="utf-8")
     assert text == markdown(results)
     assert DEMO_NOTE in text
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    rows = [re.split(r" *\| *", line.strip("| ")) for line in text.splitlines() if line.startswith("| ")]
     assert next(row for row in rows if row[0] == "plain")[1] == "toy"
     assert ["prompting", LVLM, "EM", "F1", "strict EM", "asked", "missing", "empty", "unmarked", "cut"] in rows
     # Before and after under one another.

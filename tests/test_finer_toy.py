@@ -27,7 +27,7 @@ from stages.demo.toy.sight import Targets, inside, shaken, sight_loss
 from stages.demo.toy.talk import NAME_WEIGHT, Packer, talk_loss
 from stages.finer import paths, prompts
 from stages.finer.attributes import Attributes, Concept, write_attributes
-from stages.finer.phrasings import QUESTIONS
+from stages.finer.prompts import PHRASINGS
 
 TARGET = paths.MODELS / "toy"
 COLOURS = ("red", "white", "black")
@@ -76,8 +76,8 @@ def many(lessons: Lessons, count: int = 300) -> list[tuple[Drawing, Dialogue]]:
 def test_lessons_are_worded_as_the_questions_of_the_benchmark(lessons: Lessons) -> None:
     """Every question of a lesson is one that `prompts` or the mixture makes, of a family or a species that is known."""
     families = [prompts.NOTHING, "bird", "finch", "wader"]
-    known = {prompts.seek(told) for told in families}
-    known |= {question.format(told=told) for told in families for question in QUESTIONS["attributes"]}
+    known = {prompts.seek(parent) for parent in families}
+    known |= {question.format(parent=parent) for parent in families for question in PHRASINGS["attributes"]}
     for way in ("plain", "cot", "few-shot-cot"):
         known.add(prompts.question("superordinate", way, "image", None, lessons.options))
         known.add(prompts.question("coarse", way, "image", "bird"))

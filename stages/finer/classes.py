@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from stages.common import paths
-from stages.common.names import spelling
 from stages.common.tables import read_table
-
-_QUALIFIER = re.compile(r"\s*\([^)]*\)")
 
 
 @dataclass(frozen=True)
@@ -39,13 +35,3 @@ def read_classes(dataset: str) -> list[ClassLabels]:
         ClassLabels(row["name"], row.get("fine") or [row["name"]], row.get("coarse") or [], row.get("superordinate"))
         for row in table.to_pylist()
     ]
-
-
-def fine_labels(found: ClassLabels) -> list[str]:
-    """The labels by which a class is right, without those that only add a qualifier to another.
-
-    Of "Common Eider (Adult male)" and "Common Eider" the published files have the latter.
-    """
-    forms = {spelling(form) for form in found.fine}
-    longer = {form for form in found.fine if (bare := _QUALIFIER.sub("", form)) != form and spelling(bare) in forms}
-    return [form for form in found.fine if form not in longer]

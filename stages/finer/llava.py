@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from stages.common.errors import UserError
-from stages.common.optional import need
-from stages.finer.made import folder_hash
+from stages.common.made_from import folder_digest
+from stages.common.optional import import_optional
 
 ARCHITECTURES = ("llava", "llava_next")
 """`model_type` of what is known to have one tower, one projector and one language model under these names."""
@@ -40,7 +40,7 @@ def load_llava(name: str, device: torch.device, dtype: torch.dtype, for_what: st
         UserError: `transformers` is missing, or there is no such checkpoint, it is not whole, or not of the
             LLaVA architecture.
     """
-    transformers = need("transformers", for_what)
+    transformers = import_optional("transformers", for_what)
     folder = Path(name)
     on_the_hub = len(folder.parts) == 2 and folder.parts[0] not in ("/", "..", "data")
     if not folder.is_dir() and not on_the_hub:
@@ -91,7 +91,7 @@ def save_checkpoint(folder: Path, model: Any, processor: Any) -> None:
     Sampling is on in the generation settings: a server obeys a request's temperature only then, and at temperature 0
     it turns sampling off by itself.
     """
-    quietly = _quiet(need("transformers", "saving a checkpoint"))
+    quietly = _quiet(import_optional("transformers", "saving a checkpoint"))
     model.generation_config.do_sample = True
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -101,4 +101,4 @@ def save_checkpoint(folder: Path, model: Any, processor: Any) -> None:
 def weights_digest(name: str) -> str:
     """Hash of a checkpoint folder's files; of a hub name, the name."""
     folder = Path(name)
-    return folder_hash(folder) if folder.is_dir() else name
+    return folder_digest(folder) if folder.is_dir() else name

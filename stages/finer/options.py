@@ -107,8 +107,8 @@ def kinds(superordinates: Iterable[str]) -> list[str]:
     wanted = {singular(label) for label in own}
     for published in (ORGANISMS, DOGS_AND_OTHERS, OBJECTS):
         if wanted <= {singular(name) for name in published}:
-            given = {singular(label): shown_as(label) for label in own}
-            return [given.get(singular(name), name) for name in published]
+            own_forms = {singular(label): shown_as(label) for label in own}
+            return [own_forms.get(singular(name), name) for name in published]
     others = [option for option in OVERLAPS if not any(_may_be(option, label) for label in own)]
     return sorted([*map(shown_as, own), *others], key=str.casefold)
 
@@ -155,8 +155,8 @@ def _may_be(option: str, label: str) -> bool:
         return True
     if option in _LIVING and not words & _known_words():
         return True  # nothing is known of the label: it may well be alive
-    said, told = normalise(option), normalise(label)
-    return said in told or told in said
+    one, other = normalise(option), normalise(label)
+    return one in other or other in one
 
 
 @lru_cache(maxsize=1)

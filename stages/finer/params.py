@@ -10,10 +10,8 @@ from pydantic import AfterValidator, Field, model_validator
 from stages.common.errors import UserError, nearest
 from stages.common.params import PARAMS_FILE, Params, load_model
 from stages.common.section import Count, Key, Section, Unit
+from stages.finer.promptings import Granularity, Modality, known_prompting
 
-Granularity = Literal["superordinate", "coarse", "fine"]
-Prompting = Literal["plain", "cot", "few-shot-cot", "attrseek"]
-Input = Literal["image", "text", "image+attributes"]
 Rank = Literal["genus", "family", "order", "class"]
 
 Positive = Annotated[float, Field(gt=0.0)]
@@ -56,11 +54,11 @@ def _own_keys_only(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 Settings = Annotated[dict[str, Any], AfterValidator(_own_keys_only)]
-"""What is sent with a request beside what is sent anyway, or in its place; null takes a key out."""
+"""What is sent with a request in addition to the usual settings, or in their place; null takes a key out."""
 
 
-def sent(usual: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """What is sent in the end."""
+def merge_settings(usual: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are sent with a request."""
     return {key: value for key, value in {**usual, **own}.items() if value is not None}
 
 
@@ -91,8 +89,10 @@ class Ask(Section):
     """Which questions are put to the LVLMs, and how."""
 
     granularities: Annotated[list[Granularity], Field(min_length=1), AfterValidator(_each_once)]
-    prompting: Annotated[list[Prompting], Field(min_length=1), AfterValidator(_each_once)]
-    inputs: Annotated[list[Input], Field(min_length=1), AfterValidator(_each_once)]
+    prompting: Annotated[
+        list[Annotated[str, AfterValidator(known_prompting)]], Field(min_length=1), AfterValidator(_each_once)
+    ]
+    inputs: Annotated[list[Modality], Field(min_length=1), AfterValidator(_each_once)]
     images_per_class: Count | None
     temperature: Annotated[float, Field(ge=0.0)]
     max_tokens: Count

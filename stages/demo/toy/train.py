@@ -17,9 +17,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stages.common.errors import UserError
+from stages.common.made_from import (
+    Record,
+    code_digest,
+    file_digest,
+    images_digest,
+    made_from,
+    read_result,
+    write_result,
+)
 from stages.common.seeding import generator
-from stages.common.tables import digest, replacing, write_json
-from stages.demo.toy.data import Drawing, Lessons, Species, read_drawings
+from stages.common.tables import replacing, write_json
+from stages.demo.toy.data import INDEX, Drawing, Lessons, Species, read_drawings
 from stages.demo.toy.model import Size, build_model, build_processor, build_tokenizer
 from stages.demo.toy.sight import (
     WHITENED,
@@ -37,11 +46,15 @@ from stages.finer import paths
 from stages.finer.attributes import read_by_class
 from stages.finer.classes import read_classes
 from stages.finer.llava import save_checkpoint, save_whole
-from stages.finer.made import code_digest, images_digest
 from stages.finer.params import FinerParams, Toy
 
 LOSSES = "training.json"
 MADE_FROM = "toy.json"
+CODE = (
+    *("finer.llava", "finer.options", "finer.promptings", "finer.prompts"),
+    *("demo.toy.data", "demo.toy.model", "demo.toy.sight", "demo.toy.talk", "demo.toy.train"),
+)
+"""Modules that decide what the model becomes."""
 UNFINISHED = paths.TUNE / "toy"
 """Folder of what a killed run goes on from."""
 
@@ -65,7 +78,7 @@ def read_species(dataset: str) -> list[Species]:
         UserError: a class without family or superordinate; files that are missing or not of their format.
     """
     classes = read_classes(dataset)
-    concepts = read_by_class(paths.attributes_by_class(dataset), [known.name for known in classes])
+    concepts = read_by_class(paths.attributes_by_class(dataset), {n: known.name for n, known in enumerate(classes)})
     found = []
     for known, concept in zip(classes, concepts, strict=True):
         if not known.coarse or not known.superordinate:
@@ -192,25 +205,17 @@ def learn_to_answer(
     model.model.vision_tower.requires_grad_(True)
 
 
-def made_from(toy: Toy, seed: int, species: Sequence[Species], texts: Sequence[str]) -> dict[str, Any]:
-    """What the model depends on."""
-    drawings = (paths.DRAWINGS / "drawings.jsonl").read_text(encoding="utf-8")
-    known = [[one.name, one.superordinate, one.family, *one.attributes] for one in species]
-    inputs = {"parameters": toy.model_dump(), "seed": seed, "species": digest(known), "texts": digest(list(texts))}
-    images = [str(path) for path in paths.DRAWINGS.glob("*.jpg")]
-    inputs["images"] = images_digest(images, "toy")
-    inputs["code"] = code_digest(
-        *("finer.llava", "finer.options", "finer.phrasings", "finer.prompts"),
-        *("demo.toy.data", "demo.toy.model", "demo.toy.sight", "demo.toy.talk", "demo.toy.train"),
+def inputs_of(toy: Toy, seed: int, species: Sequence[Species], texts: Sequence[str]) -> Record:
+    """What the model depends on: the drawings, the species and texts that it is taught, parameters, code."""
+    return made_from(
+        drawings=file_digest(paths.DRAWINGS / INDEX),
+        images=images_digest((str(path) for path in paths.DRAWINGS.glob("*.jpg")), "toy"),
+        species=[[one.name, one.superordinate, one.family, *one.attributes] for one in species],
+        texts=list(texts),
+        parameters=toy.model_dump(),
+        seed=seed,
+        code=code_digest(*CODE),
     )
-    return {**inputs, "drawings": digest(drawings)}
-
-
-def holds(path: Path, value: Any) -> bool:
-    try:
-        return bool(json.loads(path.read_text(encoding="utf-8")) == value)
-    except (OSError, ValueError):
-        return False
 
 
 def build_toy(params: FinerParams, target: Path) -> str:
@@ -226,12 +231,12 @@ def build_toy(params: FinerParams, target: Path) -> str:
     drawings, species = read_drawings(paths.DRAWINGS)[: toy.drawings], read_species(demo[0])
     lessons = Lessons(drawings, species)
     texts = [*lessons.texts(), *mixture_texts(paths.MIXTURE)]
-    inputs = made_from(toy, seed, species, texts)
-    if holds(target / MADE_FROM, inputs):
+    inputs = inputs_of(toy, seed, species, texts)
+    if read_result(target / MADE_FROM, inputs):
         return f"toy: {target} is made from these drawings, species and parameters already"
-    if not holds(UNFINISHED / MADE_FROM, inputs):
+    if not read_result(UNFINISHED / MADE_FROM, inputs):
         shutil.rmtree(UNFINISHED, ignore_errors=True)
-        write_json(UNFINISHED / MADE_FROM, inputs)
+        write_result(UNFINISHED / MADE_FROM, {}, inputs)
     size = Size()
     tokenizer = build_tokenizer(texts, size.vocabulary, size.context)
     processor = build_processor(tokenizer, size)
@@ -247,7 +252,7 @@ def build_toy(params: FinerParams, target: Path) -> str:
     def write(folder: Path) -> None:
         save_checkpoint(folder, model.eval(), processor)
         write_json(folder / LOSSES, [*losses[0], *losses[1]])
-        write_json(folder / MADE_FROM, inputs)
+        write_result(folder / MADE_FROM, {}, inputs)
 
     save_whole(target, write)
     shutil.rmtree(UNFINISHED)

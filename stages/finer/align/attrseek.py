@@ -8,6 +8,7 @@ superordinate level (arXiv 2402.16315), where the question tells nothing of the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,16 @@ from stages.common.encoders import load_encoder
 from stages.common.errors import UserError
 from stages.common.params import Score
 from stages.common.ranking import rank
+from stages.common.thoughts import without_thoughts
 from stages.finer import paths
-from stages.finer.align.seen import split_attributes
+from stages.finer.answers import read_answers
 from stages.finer.cli import FinerJob
+from stages.finer.lists import clean_attributes, says_none
+from stages.finer.matching import extract_answer
+from stages.finer.promptings import ATTRSEEK
 
 BATCH = 64
+_HEADING = re.compile(r":\s*$")
 
 
 @dataclass(frozen=True)
@@ -97,9 +103,9 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
 def read_seen(job: FinerJob, lvlm: str) -> Seen:
     """The attributes that an LVLM named of each image, asked about an unnamed thing."""
     path = paths.answers(lvlm, job.dataset)
-    table, _ = tables.read_table(path, "answers")
+    table, _ = read_answers(path, lvlm, job.dataset)
     rows = pl.DataFrame(pl.from_arrow(table)).filter(
-        (pl.col("granularity") == "superordinate") & (pl.col("prompting") == "attrseek") & (pl.col("input") == "image")
+        (pl.col("granularity") == "superordinate") & (pl.col("prompting") == ATTRSEEK) & (pl.col("input") == "image")
     )
     lists = [split_attributes(text) if text is not None else [] for text in rows["attributes"]]
     named = [place for place, own in enumerate(lists) if own]
@@ -110,6 +116,19 @@ def read_seen(job: FinerJob, lvlm: str) -> Seen:
         [lists[place] for place in named],
         len(lists) - len(named),
     )
+
+
+def split_attributes(text: str) -> list[str]:
+    """The attributes in an answer: separated by semicolons or lines, or by commas where there are neither.
+
+    Bullets, numbers, Markdown, "none" and repetitions are dropped, as are headings.
+    """
+    body = extract_answer(without_thoughts(text))
+    lines = [line for line in body.splitlines() if not _HEADING.search(line)]
+    pieces = [piece for line in lines for piece in line.split(";") if piece.strip()]
+    if len(pieces) == 1 and not says_none(pieces[0]):
+        pieces = re.split(r",\s*(?:and\s+)?", pieces[0])
+    return clean_attributes(pieces)
 
 
 def description_vectors(path: Path, texts: pa.Table, classes: int, score: Score) -> np.ndarray:

@@ -15,7 +15,8 @@ from stages.finer import matching, prompts
 from stages.finer.ask.picture import Picture, find_picture
 from stages.finer.attributes import Concept
 from stages.finer.options import coarse_list, kinds, one_right
-from stages.finer.params import Ask, Granularity, Input, Prompting
+from stages.finer.params import Ask
+from stages.finer.promptings import PROMPTINGS, Granularity, Modality, combinations
 from stages.finer.unified import Sample
 
 
@@ -79,27 +80,24 @@ class Lvlm:
 
 @dataclass(frozen=True)
 class Question:
-    """One row of the table of answers: an image, a granularity, a way of prompting, what is given."""
+    """One row of the table of answers: an image, a granularity, a prompting style, a modality."""
 
     sample: Sample
     picture: Picture
     granularity: Granularity
-    prompting: Prompting
-    given: Input
-    told: str | None
+    prompting: str
+    modality: Modality
+    parent_label: str | None
+    """The label above the one asked for, which the question names."""
     text: str
     """Of the last turn."""
     seek: str | None = None
     """ATTRSEEK's first turn."""
 
-    @property
-    def image_id(self) -> str:
-        return image_key(self.sample)
-
     def first(self, lvlm: Lvlm) -> ChatRequest:
         """The request that can be sent at once. Text-only questions about images of a class are one request."""
-        shown = None if self.given == "text" else self.picture
-        name = self.sample.fine[0] if self.given == "text" else self.image_id
+        shown = None if self.modality == "text" else self.picture
+        name = self.sample.fine[0] if self.modality == "text" else self.sample.image_id
         return lvlm.request(name, [Turn("user", self.seek or self.text, shown)])
 
     def second(self, lvlm: Lvlm, attributes: str) -> ChatRequest:
@@ -109,12 +107,7 @@ class Question:
             Turn("assistant", attributes),
             Turn("user", self.text),
         ]
-        return lvlm.request(self.image_id, turns)
-
-
-def image_key(sample: Sample) -> str:
-    """What an image is known by: its id, which does not tell where the data lies; where there is none, its path."""
-    return str(sample.metadata.get("image_id", sample.img_path))
+        return lvlm.request(self.sample.image_id, turns)
 
 
 def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> list[int]:
@@ -126,7 +119,7 @@ def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> list[int]
         return list(range(len(samples)))
     by_class: defaultdict[int, list[tuple[str, int]]] = defaultdict(list)
     for row, sample in enumerate(samples):
-        by_class[sample.label].append((tables.digest([seed, image_key(sample)]), row))
+        by_class[sample.label].append((tables.digest([seed, sample.image_id]), row))
     return sorted(row for ranked in by_class.values() for _, row in sorted(ranked)[:limit])
 
 
@@ -146,18 +139,18 @@ def build_questions(
     for row in choose(samples, ask.images_per_class, seed):
         sample = samples[row]
         picture = find_picture(sample)
-        for granularity, prompting, given in prompts.combinations(ask):
+        for granularity, prompting, modality in combinations(ask.granularities, ask.prompting, ask.inputs):
             if granularity == "coarse" and not sample.coarse:
-                continue  # nothing to be right about; `unify` has said so
-            told = _told(sample, granularity, seed, dataset)
+                continue  # no answer would be right; `unify` has warned about it
+            parent = _parent_label(sample, granularity, seed, dataset)
             options = lists.options(sample, granularity)
-            seek = prompts.seek(told) if prompting == "attrseek" else None
+            seek = prompts.seek(parent) if PROMPTINGS[prompting].seeks else None
             if seek:
-                text = prompts.decide(granularity, told, options, lists.level)
+                text = prompts.decide(granularity, parent, options, lists.level)
             else:
                 known = sample.superordinate, concepts[sample.label].binomial.required
-                text = prompts.question(granularity, prompting, given, told, options, *known, lists.level)
-            questions.append(Question(sample, picture, granularity, prompting, given, told, text, seek))
+                text = prompts.question(granularity, prompting, modality, parent, options, *known, lists.level)
+            questions.append(Question(sample, picture, granularity, prompting, modality, parent, text, seek))
     return questions
 
 
@@ -179,8 +172,8 @@ class Lists:
         return one_right(self._coarse, sample.coarse, golds) if granularity == "coarse" else []
 
 
-def _told(sample: Sample, granularity: Granularity, seed: int, dataset: str) -> str | None:
-    """The label above; of several coarse ones a seeded choice."""
+def _parent_label(sample: Sample, granularity: Granularity, seed: int, dataset: str) -> str | None:
+    """The label above the one asked for; a seeded choice where the image has several coarse labels."""
     if granularity == "superordinate":
         return None
     if granularity == "coarse" or not sample.coarse:

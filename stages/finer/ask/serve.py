@@ -17,8 +17,8 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from stages.common.errors import UserError
-from stages.common.optional import need
-from stages.finer.made import folder_hash
+from stages.common.made_from import folder_digest
+from stages.common.optional import import_optional
 
 START_SECONDS = 600
 """How long a model may take to load."""
@@ -30,7 +30,7 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 def checkpoint_hash(folder: Path) -> str:
-    """`folder_hash` of a checkpoint.
+    """`folder_digest` of a checkpoint.
 
     Raises:
         UserError: no such folder, or no checkpoint in it.
@@ -40,7 +40,7 @@ def checkpoint_hash(folder: Path) -> str:
             f"'{folder}' holds no checkpoint (config.json and *.safetensors); correct finer.served in params.yaml, or "
             "make it with `dvc repro stages/finer/dvc.yaml`"
         )
-    return folder_hash(folder)
+    return folder_digest(folder)
 
 
 @contextmanager
@@ -53,8 +53,8 @@ def serving(folder: Path, log: Path) -> Iterator[str]:
     Raises:
         UserError: `transformers` with its server is not installed, or the server does not start.
     """
-    need("transformers", "asking a checkpoint under finer.served")
-    need("uvicorn", "asking a checkpoint under finer.served")
+    import_optional("transformers", "asking a checkpoint under finer.served")
+    import_optional("uvicorn", "asking a checkpoint under finer.served")
     port = _free_port()
     command = [transformers_command(), "serve", str(folder.resolve())]
     command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from stages.common.errors import run
 from stages.finer.cli import parse_finer_job
-from stages.finer.concepts.collect import make_concepts
+from stages.finer.concepts.attribute_files import make_concepts
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from stages.common.requests import Request
 from stages.common.thoughts import without_marks, without_thoughts
 from stages.finer.attributes import Attributes
 from stages.finer.lists import clean_items, plain_item, says_none
-from stages.finer.params import Concepts, sent
+from stages.finer.params import Concepts, merge_settings
 
 SYSTEM = (
     "You sort what can be seen of a concept. Required attributes are visible, physical features that every typical "
@@ -70,7 +70,7 @@ def concept_request(name: str, kind: str | None, text: str, settings: Concepts) 
             {"role": "system", "content": SYSTEM + (AS_JSON if settings.structured else AS_LISTS)},
             {"role": "user", "content": prompt},
         ],
-        **sent({"temperature": 0.0, "max_tokens": MAX_TOKENS}, settings.settings),
+        **merge_settings({"temperature": 0.0, "max_tokens": MAX_TOKENS}, settings.settings),
     }
     if settings.structured:
         body["response_format"] = RESPONSE_FORMAT

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from stages.common.errors import UserError
 from stages.common.jsons import parse_json
-from stages.finer.phrasings import QUESTIONS
+from stages.finer.prompts import PHRASINGS
 from stages.finer.unified import Sample
 
 IMAGE = "<image>"
@@ -39,7 +39,7 @@ Entry = dict[str, Any]
 def attribute_conversation(name: str, sample: Sample, required: Sequence[str], rng: np.random.Generator) -> Entry:
     """Three turns: what kind it is, its visible attributes, and given these its name.
 
-    Without a coarse label the first turn is left out, and the superordinate is told instead. Where there are several,
+    Without a coarse label the first turn is left out, and the superordinate is parent instead. Where there are several,
     one is drawn and kept through the conversation.
 
     Args:
@@ -47,18 +47,18 @@ def attribute_conversation(name: str, sample: Sample, required: Sequence[str], r
         required: the concept's required attributes.
     """
     turns = []
-    told = _above(sample, rng)
+    parent = _above(sample, rng)
     if sample.coarse:
-        turns.append((_question("coarse", sample.superordinate, rng), _answer(told)))
-    turns.append((_question("attributes", told, rng), "; ".join(required)))
-    turns.append((_question("fine", told, rng), _answer(sample.fine[0])))
+        turns.append((_question("coarse", sample.superordinate, rng), _answer(parent)))
+    turns.append((_question("attributes", parent, rng), "; ".join(required)))
+    turns.append((_question("fine", parent, rng), _answer(sample.fine[0])))
     return _entry(name, sample.img_path, turns, rng)
 
 
 def direct_conversation(name: str, sample: Sample, rng: np.random.Generator) -> Entry:
     """The baseline's single turn: the name at once."""
-    told = _above(sample, rng)
-    return _entry(name, sample.img_path, [(_question("direct", told, rng), _answer(sample.fine[0]))], rng)
+    parent = _above(sample, rng)
+    return _entry(name, sample.img_path, [(_question("direct", parent, rng), _answer(sample.fine[0]))], rng)
 
 
 def _above(sample: Sample, rng: np.random.Generator) -> str:
@@ -66,9 +66,9 @@ def _above(sample: Sample, rng: np.random.Generator) -> str:
     return sample.coarse[int(rng.integers(len(sample.coarse)))] if sample.coarse else sample.superordinate
 
 
-def _question(slot: str, told: str, rng: np.random.Generator) -> str:
-    options = QUESTIONS[slot]
-    return options[int(rng.integers(len(options)))].replace("{told}", told)
+def _question(slot: str, parent: str, rng: np.random.Generator) -> str:
+    options = PHRASINGS[slot]
+    return options[int(rng.integers(len(options)))].replace("{parent}", parent)
 
 
 def _answer(label: str) -> str:

@@ -57,15 +57,15 @@ def pooled(llava: Llava, images: Sequence[Image.Image]) -> tuple[np.ndarray, np.
     """As `extract`, of images that are encoded together: what goes into the projector and what comes out of it."""
     device, dtype = llava.model.device, llava.model.dtype
     batch = llava.processor.image_processor(list(images), return_tensors="pt")
-    given = {"pixel_values": batch["pixel_values"].to(device, dtype)}
+    inputs = {"pixel_values": batch["pixel_values"].to(device, dtype)}
     if "image_sizes" in batch:
-        given["image_sizes"] = batch["image_sizes"]
+        inputs["image_sizes"] = batch["image_sizes"]
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     projector = getattr(llava.model.model, PROJECTOR)
-    hook = projector.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    hook = projector.register_forward_hook(lambda _, args, output: seen.append((args[0], output)))
     try:
         with torch.no_grad():
-            llava.model.get_image_features(**given)
+            llava.model.get_image_features(**inputs)
     finally:
         hook.remove()
     (before, after) = seen[0]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from stages.finer.figures import ATTRSEEK_GAIN, GAP, GRANULARITIES, HELD_OUT, PROMPTINGS, SEEN, Figures
+from stages.finer.figures import ATTRSEEK_GAIN, GAP, HELD_OUT, SEEN, Figures
+from stages.finer.promptings import GRANULARITIES, PROMPTINGS
 from stages.finer.report.results import Results
 
 Row = dict[str, str | float | int]
@@ -71,7 +72,7 @@ def _rows(results: Results, name: str, parts: Sequence[str], key: str) -> list[R
     ]
 
 
-def _difference_rows(results: Results, key: str, name: str, parts: Sequence[str]) -> list[Row]:
+def _difference_rows(results: Results, key: str, name: str, parts: Iterable[str]) -> list[Row]:
     return [
         {"dataset": dataset, "lvlm": lvlm, name: part, **_value(own, "difference"), **_note(results, dataset)}
         for dataset in results.datasets

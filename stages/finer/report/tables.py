@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from textwrap import wrap
 
-from stages.finer.figures import (
-    ATTRSEEK_GAIN,
-    GAP,
-    GENERATION,
-    GRANULARITIES,
-    HELD_OUT,
-    INPUTS,
-    PROMPTINGS,
-    SEEN,
-    Figures,
-)
+from tabulate import tabulate
+
+from stages.finer.figures import ATTRSEEK_GAIN, GAP, GENERATION, HELD_OUT, SEEN, Figures
+from stages.finer.promptings import ATTRSEEK, GRANULARITIES, MODALITIES, PLAIN, PROMPTINGS
 from stages.finer.report.results import Results
 
 WIDTH = 116
@@ -77,31 +70,31 @@ def all_tables(results: Results, digits: int) -> Iterator[tuple[str, list[Table]
 
 
 def score_tables(results: Results, dataset: str, digits: int) -> Iterator[Table]:
-    """A table a granularity and input: rows by prompting, the LVLMs under one another."""
+    """A table a granularity and modality: rows by prompting, the LVLMs under one another."""
     headings = ("prompting", LVLM, "EM", "F1", "strict EM", *COUNTS)
     for granularity in GRANULARITIES:
-        for given in INPUTS:
+        for modality in MODALITIES:
             rows = [
                 [prompting, lvlm, *_scores(cell, digits), *_counts(cell, *COUNTS)]
                 for prompting in PROMPTINGS
                 for lvlm, figures in results.of(dataset)
-                if (cell := figures.get(f"{granularity}/{given}/{prompting}"))
+                if (cell := figures.get(f"{granularity}/{modality}/{prompting}"))
             ]
-            yield Table(f"{granularity}, {given}", headings, rows, SCORES_KEY)
+            yield Table(f"{granularity}, {modality}", headings, rows, SCORES_KEY)
 
 
 def class_tables(results: Results, dataset: str, digits: int) -> Iterator[Table]:
     """The fine level apart for classes that the mixture has and those held out of it."""
     headings = ("prompting", "classes", LVLM, "EM", "F1", "strict EM", "asked", "missing")
-    for given in INPUTS:
+    for modality in MODALITIES:
         rows = [
             [prompting, part, lvlm, *_scores(cell, digits), *_counts(cell, "asked", "missing")]
             for prompting in PROMPTINGS
             for part in (SEEN, HELD_OUT)
             for lvlm, figures in results.of(dataset)
-            if (cell := figures.get(f"fine/{given}/{prompting}/{part}"))
+            if (cell := figures.get(f"fine/{modality}/{prompting}/{part}"))
         ]
-        yield Table(f"fine, {given}, classes in the mixture and held out of it", headings, rows, SCORES_KEY)
+        yield Table(f"fine, {modality}, classes in the mixture and held out of it", headings, rows, SCORES_KEY)
 
 
 def gap_table(results: Results, dataset: str, digits: int) -> Table:
@@ -113,7 +106,7 @@ def gap_table(results: Results, dataset: str, digits: int) -> Table:
 
 def attrseek_table(results: Results, dataset: str, digits: int) -> Table:
     headings = ("granularity", LVLM, "plain EM", "ATTRSEEK EM", "gain in EM", "gain in F1", "images", "left out")
-    rows = _differences(results, dataset, ATTRSEEK_GAIN, GRANULARITIES, ("plain", "attrseek"), digits)
+    rows = _differences(results, dataset, ATTRSEEK_GAIN, GRANULARITIES, (PLAIN, ATTRSEEK), digits)
     return Table("", headings, rows, DIFFERENCE_KEY)
 
 
@@ -158,9 +151,8 @@ def markdown(results: Results) -> str:
         lines += ["", f"## {chapter}"]
         for table in tables:
             lines += ["", f"### {table.title}"] if table.title else []
-            lines += ["", _markdown_row(table.headings)]
-            lines.append("|" + "|".join("---" if heading in LEFT else "---:" for heading in table.headings) + "|")
-            lines += [_markdown_row(row) for row in table.rows]
+            escaped = [[cell.replace("|", "\\|") for cell in row] for row in table.rows]
+            lines += ["", *_tabulated(table, escaped, table.headings, "pipe")]
             lines += ["", table.key] if table.key else []
     return "\n".join(lines) + "\n"
 
@@ -203,7 +195,7 @@ def _counts(figures: Figures, *names: str) -> list[str]:
 
 
 def _differences(
-    results: Results, dataset: str, name: str, kinds: Sequence[str], sides: tuple[str, str], digits: int
+    results: Results, dataset: str, name: str, kinds: Iterable[str], sides: tuple[str, str], digits: int
 ) -> list[list[str]]:
     """Rows of a table of differences: kind, LVLM, the EM of both sides, the differences, and how many images."""
     return [
@@ -230,26 +222,24 @@ def _note(results: Results) -> str:
     return named + results.note(noted[0])
 
 
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
 def _aligned(table: Table) -> list[str]:
     """The lines of a table; names of LVLMs and models are shortened where it would be too wide."""
     lines = [list(table.headings), *table.rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.headings))]
-    over = sum(widths) + 2 * (len(widths) - 1) - WIDTH
-    for column, heading in enumerate(table.headings):
-        if over > 0 and heading in (LVLM, "model"):
-            widths[column] = max(6, widths[column] - over)
-    aligned = []
-    for line in lines:
-        cells = (
-            _shortened(cell, width).ljust(width) if heading in LEFT else cell.rjust(width)
-            for heading, cell, width in zip(table.headings, line, widths, strict=True)
-        )
-        aligned.append("  ".join(cells).rstrip())
-    return aligned
+    over = max(0, sum(widths) + 2 * (len(widths) - 1) - WIDTH)
+    limits = [
+        max(6, width - over) if heading in (LVLM, "model") else width
+        for heading, width in zip(table.headings, widths, strict=True)
+    ]
+    fitting = [[_shortened(cell, limit) for cell, limit in zip(line, limits, strict=True)] for line in lines]
+    # As a first row, because tabulate makes columns wider for a heading.
+    return [line.rstrip() for line in _tabulated(table, fitting, (), "plain")]
+
+
+def _tabulated(table: Table, rows: list[list[str]], headings: Sequence[str], style: str) -> list[str]:
+    sides = ["left" if heading in LEFT else "right" for heading in table.headings]
+    text = tabulate(rows, headings, style, disable_numparse=True, colalign=sides)
+    return text.splitlines()
 
 
 def _shortened(text: str, width: int) -> str:

@@ -14,10 +14,11 @@ import numpy as np
 import polars as pl
 
 from stages.common.errors import warn
-from stages.common.optional import need
+from stages.common.optional import import_optional
 from stages.finer.attributes import Concept
 from stages.finer.figures import Figures
 from stages.finer.matching import extract_answer, is_empty
+from stages.finer.promptings import ATTRSEEK
 from stages.finer.score.metrics import Draws, percent
 
 PURPOSE = "scoring of generated attributes"
@@ -42,7 +43,7 @@ class Lists:
 def asked_for_attributes(answers: pl.DataFrame) -> pl.DataFrame:
     """The rows whose `attributes` are evaluated: ATTRSEEK at the fine level, shown the image alone."""
     return answers.filter(
-        (pl.col("granularity") == "fine") & (pl.col("prompting") == "attrseek") & (pl.col("input") == "image")
+        (pl.col("granularity") == "fine") & (pl.col("prompting") == ATTRSEEK) & (pl.col("input") == "image")
     )
 
 
@@ -55,14 +56,14 @@ def collect(answers: pl.DataFrame, concepts: Sequence[Concept], where: str) -> L
         where: the attribute file, for the warning.
     """
     rows = asked_for_attributes(answers)
-    given = rows.filter(pl.col("attributes").is_not_null())
-    lacking = sorted({concepts[label].name for label in given["label"] if not concepts[label].binomial.required})
+    answered = rows.filter(pl.col("attributes").is_not_null())
+    lacking = sorted({concepts[label].name for label in answered["label"] if not concepts[label].binomial.required})
     if lacking:
         shown = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
         warn(f"{where} has no required attributes of {len(lacking)} concepts, left out of generation: {shown}")
     kept = [
         (extract_answer(text), "; ".join(required), label)
-        for text, label in zip(given["attributes"], given["label"], strict=True)
+        for text, label in zip(answered["attributes"], answered["label"], strict=True)
         if (required := concepts[label].binomial.required)
     ]
     return Lists(
@@ -70,8 +71,8 @@ def collect(answers: pl.DataFrame, concepts: Sequence[Concept], where: str) -> L
         references=[reference for _, reference, _ in kept],
         labels=[label for _, _, label in kept],
         asked=len(rows),
-        missing=len(rows) - len(given),
-        unknown=len(given) - len(kept),
+        missing=len(rows) - len(answered),
+        unknown=len(answered) - len(kept),
     )
 
 
@@ -114,7 +115,7 @@ def rouge_l(generated: Sequence[str], references: Sequence[str]) -> list[float]:
     Raises:
         UserError: rouge-score is not installed.
     """
-    scorer = need("rouge_score.rouge_scorer", PURPOSE).RougeScorer(["rougeL"], use_stemmer=False)
+    scorer = import_optional("rouge_score.rouge_scorer", PURPOSE).RougeScorer(["rougeL"], use_stemmer=False)
     return [
         float(scorer.score(reference, text)["rougeL"].fmeasure)
         for text, reference in zip(generated, references, strict=True)
@@ -127,7 +128,7 @@ def bleu(generated: Sequence[str], references: Sequence[str]) -> tuple[float, st
     Raises:
         UserError: sacrebleu is not installed.
     """
-    metric = need("sacrebleu", PURPOSE).BLEU()
+    metric = import_optional("sacrebleu", PURPOSE).BLEU()
     score = metric.corpus_score(list(generated), [list(references)]).score
     return float(score), str(metric.get_signature())
 

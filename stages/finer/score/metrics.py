@@ -7,23 +7,15 @@ percent with two digits; a figure that nothing was there to make is null.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from stages.common.seeding import generator
-from stages.finer.figures import (
-    ATTRSEEK_GAIN,
-    GAP,
-    GRANULARITIES,
-    INPUTS,
-    MEASURES,
-    PROMPTINGS,
-    WITH_INTERVAL,
-    Figures,
-    Parts,
-)
+from stages.finer.figures import ATTRSEEK_GAIN, GAP, MEASURES, WITH_INTERVAL, Figures, Parts
+from stages.finer.promptings import ATTRSEEK, GRANULARITIES, MODALITIES, PLAIN, PROMPTINGS
 from stages.finer.score.bootstrap import Estimate, bootstrap, bootstrap_difference
 
 
@@ -56,19 +48,17 @@ def metrics_of(scores: pl.DataFrame, draws: Draws, parts: Parts | None) -> Figur
             not one that it can have tuned.
     """
     figures: Figures = {}
-    for granularity in GRANULARITIES:
-        for given in INPUTS:
-            for prompting in PROMPTINGS:
-                rows = _cell(scores, granularity, given, prompting)
-                if rows.is_empty():
-                    continue
-                key = f"{granularity}/{given}/{prompting}"
-                figures[key] = cell_figures(rows, draws)
-                if granularity == "fine" and parts is not None:
-                    for name, labels in parts.items():
-                        part = rows.filter(pl.col("label").is_in(sorted(labels)))
-                        if len(part):
-                            figures[f"{key}/{name}"] = cell_figures(part, draws)
+    for granularity, modality, prompting in product(GRANULARITIES, MODALITIES, PROMPTINGS):
+        rows = _cell(scores, granularity, modality, prompting)
+        if rows.is_empty():
+            continue
+        key = f"{granularity}/{modality}/{prompting}"
+        figures[key] = cell_figures(rows, draws)
+        if granularity == "fine" and parts is not None:
+            for name, labels in parts.items():
+                part = rows.filter(pl.col("label").is_in(sorted(labels)))
+                if len(part):
+                    figures[f"{key}/{name}"] = cell_figures(part, draws)
     gap = {
         prompting: difference_figures(
             _cell(scores, "fine", "text", prompting),
@@ -80,10 +70,10 @@ def metrics_of(scores: pl.DataFrame, draws: Draws, parts: Parts | None) -> Figur
     }
     gain = {
         granularity: difference_figures(
-            _cell(scores, granularity, "image", "attrseek"),
-            _cell(scores, granularity, "image", "plain"),
+            _cell(scores, granularity, "image", ATTRSEEK),
+            _cell(scores, granularity, "image", PLAIN),
             draws,
-            ("attrseek", "plain"),
+            (ATTRSEEK, PLAIN),
         )
         for granularity in GRANULARITIES
     }
@@ -147,9 +137,9 @@ def _with_interval(measure: str, estimate: Estimate) -> Figures:
     }
 
 
-def _cell(scores: pl.DataFrame, granularity: str, given: str, prompting: str) -> pl.DataFrame:
+def _cell(scores: pl.DataFrame, granularity: str, modality: str, prompting: str) -> pl.DataFrame:
     return scores.filter(
-        (pl.col("granularity") == granularity) & (pl.col("input") == given) & (pl.col("prompting") == prompting)
+        (pl.col("granularity") == granularity) & (pl.col("input") == modality) & (pl.col("prompting") == prompting)
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from stages.common.errors import UserError
-from stages.common.optional import need
+from stages.common.optional import import_optional
 from stages.finer.llava import LANGUAGE_MODEL, PROJECTOR, Llava
 from stages.finer.params import Tune
 
@@ -42,7 +42,7 @@ def with_adapters(model: nn.Module, tune: Tune, seed: int) -> Any:
     The adapters' first weights are drawn from `seed`. The projector is trained in full, as a copy that merging puts in
     the place of the original.
     """
-    peft = need("peft", "tune")
+    peft = import_optional("peft", "tune")
     config = peft.LoraConfig(
         r=tune.rank,
         lora_alpha=tune.alpha,
@@ -93,8 +93,8 @@ def encode(llava: Llava, messages: Messages, images: Sequence[Any]) -> Encoded:
     if messages[-1]["role"] == "assistant" and tokenizer.eos_token and not text.rstrip().endswith(tokenizer.eos_token):
         text = text.rstrip() + tokenizer.eos_token
     special = not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
-    given = {"images": [list(images)]} if images else {}
-    batch = llava.processor(text=[text], add_special_tokens=special, return_tensors="pt", **given)
+    shown = {"images": [list(images)]} if images else {}
+    batch = llava.processor(text=[text], add_special_tokens=special, return_tensors="pt", **shown)
     ids = batch["input_ids"][0]
     short = tokenizer(text, add_special_tokens=special)["input_ids"]
     marks = [False] * len(short)

@@ -22,16 +22,11 @@ from stages.common.experiments import check_asking
 from stages.common.requests import Request
 from stages.common.responses import LogWriter, Records, ensure_log, read_log, sha256
 from stages.finer import paths
-from stages.finer.attributes import (
-    Attributes,
-    Concept,
-    attributes_json,
-    class_concepts,
-    write_attributes,
-)
+from stages.finer.attributes import Attributes, Concept, attributes_json, write_attributes
 from stages.finer.classes import ClassLabels, read_classes
 from stages.finer.cli import FinerJob
 from stages.finer.concepts.answers import NoAttributes, concept_request, parse_attributes
+from stages.finer.concepts.matching import class_concepts
 from stages.finer.concepts.texts import excerpt, read_texts
 from stages.finer.params import Concepts
 
@@ -78,8 +73,8 @@ def make_concepts(job: FinerJob) -> str:
 
 
 def _check_experiment(job: FinerJob, target: Path, records: Records, *, asks: bool) -> None:
-    told, key = job.finer.concepts.ask_in_experiments, "finer.concepts.ask_in_experiments"
-    check_asking(target, asks=asks, wrote=records.wrote, told=told, key=key)
+    allowed, key = job.finer.concepts.ask_in_experiments, "finer.concepts.ask_in_experiments"
+    check_asking(target, asks=asks, wrote=records.wrote, told=allowed, key=key)
 
 
 def _write_own(target: Path, described: dict[str, list[str]], log: Path) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from stages.common.errors import UserError, warn
+from stages.common.errors import UserError, nearest, warn
 from stages.common.images import content_digest
 from stages.common.names import spelling
 from stages.finer.classes import ClassLabels
 from stages.finer.params import Benchmark
 from stages.finer.paths import TEST, TRAIN
-from stages.finer.unified import Labels, Sample, parse_unified
+from stages.finer.unified import Sample, parse_unified, sample_metadata
 
 SPLITS = frozenset({"train", "val", "valid", "validation", "test", "trainval", "cars_train", "cars_test"})
 """Folders that hold a split each: files of one name in two of them are different images."""
@@ -51,10 +51,10 @@ class Places:
         Raises:
             UserError: the path means several images of the data set equally well; names two.
         """
-        given, below = Path(img_path), self._root / img_path
-        if given.is_file():
-            inside = _relative(given, self._root)
-            return self._root / inside if inside is not None else given
+        direct, below = Path(img_path), self._root / img_path
+        if direct.is_file():
+            inside = _relative(direct, self._root)
+            return self._root / inside if inside is not None else direct
         if below.is_file():
             return below
         img_path = img_path.strip().replace("\\", "/")  # as Windows writes paths
@@ -72,8 +72,8 @@ class Places:
         """How many parts of a path are those of an image, from the end; 0 where it does not mean the image."""
         whole = (*self._above, *own)
         common = 0
-        for given, known in zip(reversed(parts), reversed(whole), strict=False):
-            if given != known:
+        for part, known in zip(reversed(parts), reversed(whole), strict=False):
+            if part != known:
                 break
             common += 1
         if common == len(parts):
@@ -102,6 +102,52 @@ def _relative(file: Path, root: Path) -> Path | None:
     """The path of a file relative to a folder, or None where it is not in it."""
     absolute = root.absolute()
     return file.absolute().relative_to(absolute) if file.absolute().is_relative_to(absolute) else None
+
+
+class Labels:
+    """Finds the class that fine labels mean: by the classes' own names, or where those say nothing, by others."""
+
+    def __init__(self, names: Sequence[Sequence[str]]) -> None:
+        self._names = names
+        self._own: dict[str, set[int]] = {}
+        self._other: dict[str, set[int]] = {}
+        self._sets = [{spelling(form) for form in forms} for forms in names]
+        self._found: dict[tuple[str, ...], set[int]] = {}
+        for label, forms in enumerate(names):
+            self._own.setdefault(spelling(forms[0]), set()).add(label)
+            for form in forms:
+                self._other.setdefault(spelling(form), set()).add(label)
+
+    def find(self, fine: Sequence[str]) -> set[int]:
+        """The classes that the labels can mean: none, one, or several where they contradict or do not decide.
+
+        Aircraft's family is right of several variants, of which the label beside it names one. Where both labels are
+        a class's own name, the class that has exactly these names is meant: variant CRJ-900 of the family CRJ-700.
+        """
+        key = tuple(fine)  # many images have the same labels
+        if key not in self._found:
+            forms = {spelling(form) for form in fine}
+            own = {label for form in forms for label in self._own.get(form, ())}
+            exact = {label for label in own if self._sets[label] == forms}
+            self._found[key] = exact or own or self.named(fine)
+        return self._found[key]
+
+    def named(self, fine: Sequence[str]) -> set[int]:
+        """Every class of which one of the labels is a name."""
+        return {label for form in map(spelling, fine) for label in self._other.get(form, ())}
+
+    def knows(self, form: str) -> bool:
+        return spelling(form) in self._other
+
+    def puzzle(self, fine: Sequence[str]) -> str:
+        """Why labels do not mean one class."""
+        quoted = ", ".join(f"'{form}'" for form in fine)
+        found = sorted(self.find(fine))
+        if found:
+            first, second = (self._names[label][0] for label in found[:2])
+            return f"the fine label {quoted} could be the class '{first}' or '{second}'"
+        known = [form for forms in self._names for form in forms]
+        return f"the fine label {quoted} is no class of the data set{nearest(fine[0], known)}"
 
 
 def read_published(
@@ -134,9 +180,10 @@ def read_published(
         row = images.get(image_id)
         label = _label(where, dataset, sample, labels, classes, row)
         content = row.content if row else content_digest(file.read_bytes())
-        metadata = {**sample.metadata, "dataset": dataset, "image_id": image_id, "label": label, "content": content}
-        # The class's own name first, which is what the mixture answers with; an aircraft's family is as right.
-        name = spelling(classes[label].name)
+        own_name = classes[label].name
+        metadata = {**sample.metadata, **sample_metadata(dataset, image_id, label, own_name, content)}
+        # The class's own name comes first, because the mixture answers with it. An aircraft's family is also right.
+        name = spelling(own_name)
         own, others = ([form for form in sample.fine if (spelling(form) == name) is same] for same in (True, False))
         samples.append(replace(sample, fine=[*own, *others], img_path=file.as_posix(), metadata=metadata))
     if missing:

@@ -1,19 +1,63 @@
-"""finer.unify: `images.parquet` and `classes.parquet` -> `unified-<dataset>-{train,test}-combined.jsonl`."""
+"""finer.unify: images and classes, or published files -> `unified-<dataset>-{train,test}-combined.jsonl`."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
+from stages.common import paths
 from stages.common.errors import UserError, warn
 from stages.common.names import spelling
 from stages.common.seeding import order_key
-from stages.finer.classes import ClassLabels, fine_labels
+from stages.common.tables import read_table
+from stages.finer.classes import ClassLabels, read_classes
+from stages.finer.cli import FinerJob
 from stages.finer.params import Rank
-from stages.finer.paths import TEST, TRAIN
-from stages.finer.unified import Sample
+from stages.finer.paths import TEST, TRAIN, unified
+from stages.finer.unified import Sample, sample_metadata, write_unified
+from stages.finer.unify.from_published import Row, published
+
+_QUALIFIER = re.compile(r"\s*\([^)]*\)")
+
+RANKS = get_args(Rank)
+"""Of the coarse labels that the reader `inaturalist` gives, in its order, those below the superordinate."""
+
+CALLED = {"aircraft": "airplane"}
+"""Reader -> what the published files call all of its classes, where that differs from the reader's word."""
+
+
+def unify_dataset(job: FinerJob) -> str:
+    """Write both unified files of a data set; the line to print.
+
+    Raises:
+        UserError: tables that are missing; classes without superordinate; a published file that does not fit them.
+    """
+    benchmark, reader = job.finer.datasets[job.dataset], job.params.datasets[job.dataset].reader
+    classes = read_classes(job.dataset)
+    table, meta = read_table(paths.images(job.dataset), "images", ["image_id", "label", "content"])
+    root: str = meta["parameters"]["root"]
+    image_ids, labels, contents = (table[name].to_pylist() for name in ("image_id", "label", "content"))
+    split: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
+    built = as_published(job.dataset, classes, reader, benchmark.rank)
+    if benchmark.unified is not None:
+        images = dict(zip(image_ids, map(Row, labels, contents), strict=True))
+        split = published(job.dataset, benchmark, root, classes, images)
+    else:
+        check_classes(job.dataset, built)
+        samples = build_samples(job.dataset, root, zip(image_ids, labels, contents, strict=True), built)
+        splits = split_of(job.params.seed, job.dataset, image_ids, labels, benchmark.train_share)
+        for sample, name in zip(samples, splits, strict=True):
+            split[name].append(sample)
+    for name, samples in split.items():
+        write_unified(unified(job.dataset, name), samples)
+    return (
+        f"finer.unify {job.dataset}: {len(split[TRAIN])} images to train on, {len(split[TEST])} to be asked about, "
+        f"{len(classes)} classes"
+    )
 
 
 def split_of(seed: int, dataset: str, image_ids: Sequence[str], labels: Sequence[int], share: float) -> list[str]:
@@ -34,17 +78,20 @@ def split_of(seed: int, dataset: str, image_ids: Sequence[str], labels: Sequence
     return splits
 
 
-RANKS = ("genus", "family", "order", "class")
-"""Of the coarse labels that the reader `inaturalist` gives, in its order, those below the superordinate."""
-
-CALLED = {"aircraft": "airplane"}
-"""Reader -> what the published files call all of its classes, where that differs from the reader's word."""
-
-
 def coarse_labels(found: ClassLabels) -> list[str]:
     """A class's coarse labels, without those that name the class: an aircraft is rightly called by its family."""
     fine = [f" {spelling(form)} " for form in found.fine]
     return [label for label in dict.fromkeys(found.coarse) if not any(name in f" {spelling(label)} " for name in fine)]
+
+
+def fine_labels(found: ClassLabels) -> list[str]:
+    """The labels by which a class is right, without those that only add a qualifier to another.
+
+    Of "Common Eider (Adult male)" and "Common Eider" the published files have the latter.
+    """
+    forms = {spelling(form) for form in found.fine}
+    longer = {form for form in found.fine if (bare := _QUALIFIER.sub("", form)) != form and spelling(bare) in forms}
+    return [form for form in found.fine if form not in longer]
 
 
 def as_published(dataset: str, classes: Sequence[ClassLabels], reader: str, rank: Rank | None) -> list[ClassLabels]:
@@ -102,7 +149,7 @@ def build_samples(
     samples = []
     for idx, (image_id, label, content) in enumerate(images):
         found = classes[label]
-        metadata = {"dataset": dataset, "image_id": image_id, "label": label, "content": content}
+        metadata = sample_metadata(dataset, image_id, label, found.name, content)
         path = (Path(root) / image_id).as_posix()
         samples.append(Sample(idx, found.superordinate or "", found.coarse, found.fine, path, metadata))
     return samples
