@@ -159,7 +159,7 @@ def test_without_attrseek_s_answers_the_line_says_what_is_wanted(toy: Project, c
         assert call(name, "--dataset", "toy", *options).code == 0
     write_answers([])
     done = call("finer.align", "--dataset", "toy")
-    assert done.code == 0 and "no row for attrseek (vlm): it wants ATTRSEEK's answers" in done.out
+    assert done.code == 0 and "no row for attrseek (vlm): it needs ATTRSEEK's answers" in done.out
     assert json.loads((MADE / "metrics.json").read_text()) == {}
 
 

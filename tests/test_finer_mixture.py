@@ -54,7 +54,7 @@ def values(entry: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("slot", ["coarse", "attributes", "fine", "direct"])
-def test_every_slot_has_15_to_20_phrasings_that_name_what_was_told(slot: str) -> None:
+def test_every_slot_has_15_to_20_phrasings_that_name_the_parent_label(slot: str) -> None:
     assert 15 <= len(PHRASINGS[slot]) == len(set(PHRASINGS[slot])) <= 20
     for text in PHRASINGS[slot]:
         assert re.findall(r"\{.*?\}", text) == ["{parent}"]

@@ -141,7 +141,7 @@ def test_scores_are_a_row_a_question(call: Call) -> None:
     assert (toy["fine/image/plain"]["em"], toy["fine/image/plain"]["asked"]) == (25.0, 8)
     assert toy["fine/image/plain"]["em_low"] <= 25 <= toy["fine/image/plain"]["em_high"]
     assert toy["fine/image/plain"]["strict_em"] == 25
-    assert "score toy demo: 56 questions, 0 without an answer, 0 answers with no answer in them" in printed
+    assert "score toy demo: 56 questions, 0 without an answer, 0 answers without words" in printed
 
 
 def test_a_missing_answer_is_null_and_never_zero(call: Call) -> None:
@@ -191,8 +191,8 @@ def test_empty_and_cut_answers_are_counted_and_scored_as_they_stand(call: Call) 
     assert (cell["empty"], cell["missing"], cell["cut"], cell["em"]) == (3, 0, 1, 62.5)
     assert cell["unmarked"] == sum("Answer:" not in row["answer"] for row in mine)
     assert scores.filter("empty")["em"].to_list() == [0, 0, 0]
-    assert "3 answers with no answer in them, " in printed
-    assert 'without "Answer:" and so scored whole, 1 cut at max_tokens' in printed
+    assert "3 answers without words, " in printed
+    assert 'without "Answer:" (the whole text is scored), 1 cut at max_tokens' in printed
 
 
 def test_an_empty_gold_counts_as_published_is_refused_strictly_and_said(call: Call) -> None:
@@ -205,7 +205,7 @@ def test_an_empty_gold_counts_as_published_is_refused_strictly_and_said(call: Ca
     cell = metrics["toy-tuned"]["demo"]["fine/image/plain"]
     assert (cell["em"], cell["strict_em"]) == (100, 0)
     assert scores.filter(pl.col("strict_em").is_null())["idx"].to_list() == [0]
-    assert "8 questions have a gold label without a word in it (idx 0 (fine), 1 (fine), 2 (fine))" in printed
+    assert "8 questions have a gold label without words (idx 0 (fine), 1 (fine), 2 (fine))" in printed
 
 
 def test_the_gap_and_the_gain_are_paired(call: Call) -> None:

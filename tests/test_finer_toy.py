@@ -272,7 +272,7 @@ def weights() -> bytes:
 
 
 def test_the_model_is_a_checkpoint_that_sees_as_many_patches_as_its_text_has_tokens(project: Path, call: Call) -> None:
-    outcome = call("finer.toy")
+    outcome = call("demo.toy")
     assert outcome.code == 0, outcome.err
     model: Any = AutoModelForImageTextToText.from_pretrained(TARGET)
     processor = AutoProcessor.from_pretrained(TARGET)
@@ -293,12 +293,12 @@ def part(text: str) -> list[dict[str, str]]:
 
 
 def test_a_finished_run_is_not_run_again_until_something_changes(project: Path, call: Call) -> None:
-    call("finer.toy")
+    call("demo.toy")
     before = weights()
-    assert "already" in call("finer.toy").out
+    assert "already" in call("demo.toy").out
     path = paths.DRAWINGS / "drawings.jsonl"
     path.write_text(path.read_text().replace("red crown", "white crown", 1))
-    assert "already" not in call("finer.toy").out
+    assert "already" not in call("demo.toy").out
     assert weights() != before
 
 
@@ -306,7 +306,7 @@ def test_a_finished_run_is_not_run_again_until_something_changes(project: Path, 
 def test_a_run_that_is_broken_off_goes_on_and_ends_with_the_same_weights(
     project: Path, call: Call, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:
-    assert call("finer.toy").code == 0
+    assert call("demo.toy").code == 0
     expected, curve = weights(), (TARGET / "training.json").read_bytes()
     shutil.rmtree(TARGET)
     steps: list[int] = []
@@ -322,12 +322,12 @@ def test_a_run_that_is_broken_off_goes_on_and_ends_with_the_same_weights(
 
     fit = toy_train.fit
     monkeypatch.setattr(toy_train, "fit", broken)
-    assert call("finer.toy").code == 130
+    assert call("demo.toy").code == 130
     assert not TARGET.exists()
     monkeypatch.setattr(toy_train, "fit", fit)
     again: list[int] = []
     monkeypatch.setattr(toy_train, "generator", noting(again, toy_train.generator))
-    assert call("finer.toy").code == 0
+    assert call("demo.toy").code == 0
     assert again[0] == 2  # saved after two steps, broken off in the fourth
     assert weights() == expected
     assert (TARGET / "training.json").read_bytes() == curve
@@ -344,19 +344,19 @@ def noting(steps: list[int], generator: Any) -> Any:
 
 def test_missing_drawings_are_one_line(project: Path, call: Call) -> None:
     (paths.DRAWINGS / "drawings.jsonl").unlink()
-    outcome = call("finer.toy")
+    outcome = call("demo.toy")
     assert outcome.code == 1 and "error: data/finer/drawings/drawings.jsonl is missing" in outcome.err
 
 
 def test_a_damaged_drawing_is_named(project: Path, call: Call) -> None:
     (paths.DRAWINGS / "3.png").write_bytes(b"")
-    outcome = call("finer.toy")
+    outcome = call("demo.toy")
     assert outcome.code == 1 and "drawings/3.png: not an image (empty file)" in outcome.err
 
 
 def test_a_class_without_a_family_is_named(project: Path, call: Call) -> None:
     write_classes(["finch", None, "wader"])
-    outcome = call("finer.toy")
+    outcome = call("demo.toy")
     assert outcome.code == 1 and "class 'black tavo' of demo has no coarse" in outcome.err
 
 
@@ -368,5 +368,5 @@ def test_a_list_that_is_no_list_of_drawings_is_named(project: Path) -> None:
 
 def test_a_missing_package_is_one_line(project: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    outcome = call("finer.toy")
+    outcome = call("demo.toy")
     assert outcome.code == 1 and "error: toy needs transformers; pip install -r requirements-finer.txt" in outcome.err

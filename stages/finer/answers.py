@@ -1,4 +1,4 @@
-"""The table of answers, `data/finer/answers/<lvlm>/<dataset>.parquet`: one row a question put to an LVLM."""
+"""The table of answers, `data/finer/answers/<lvlm>/<dataset>.parquet`: one row for each question to an LVLM."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ANSWERS = pa.schema(
         "parent_label": pa.string(),  # the label above the one asked for, as the question names it, or null
         "question": pa.string(),  # the last turn's text
         "attributes": pa.string(),  # ATTRSEEK's first answer, or null
-        "answer": pa.string(),  # without thoughts, boxes and ends of turns, or null
+        "answer": pa.string(),  # without thoughts, boxes and ends of turns; or null
         "finish_reason": pa.string(),  # "stop", "length", ... as the server says, or null
         "missing": pa.string(),  # why there is no answer, or null
     }
@@ -36,11 +36,11 @@ RENAMED = {"told": "parent_label"}
 """Columns that older tables have under another name. These tables are read, because answers cost money."""
 
 KEY = ["idx", "granularity", "prompting", "input"]
-"""What a question is known by, within an LVLM and a data set."""
+"""Columns that identify a question of an LVLM and data set."""
 
 
 def read_answers(path: Path, lvlm: str, dataset: str) -> tuple[pa.Table, Meta]:
-    """A table of answers, checked to be that of `lvlm` on `dataset`, each question once.
+    """The table of answers of `lvlm` on `dataset`, checked; each question is in it once.
 
     Raises:
         UserError: missing, not whole, of another LVLM or data set, of other columns, or with a question twice.

@@ -1,4 +1,4 @@
-"""Concept-attribute files in the published format: what must and what may be visible of each concept."""
+"""Concept-attribute files in the published format: required and likely visible attributes of each concept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRUNED = ("fine", "required")
 
 @dataclass(frozen=True)
 class Attributes:
-    """Visible, physical attributes: those that the concept must have, and those that it is likely to have."""
+    """Visible, physical attributes that a concept always has, and those that it often has."""
 
     required: list[str]
     likely: list[str]
@@ -28,9 +28,9 @@ class Attributes:
 
 @dataclass(frozen=True)
 class Concept:
-    """One entry: `id`, `name`, `attr_binomial`; of iNaturalist also `common_name` and `attr_common`.
+    """One entry: `id`, `name`, `attr_binomial`; for iNaturalist also `common_name` and `attr_common`.
 
-    An entry of a pruned file has `fine`, all of its labels, the first of which is the name.
+    An entry of a pruned file has `fine`: all of its labels, of which the first is the name.
     """
 
     id: int
@@ -42,7 +42,7 @@ class Concept:
 
     @property
     def attributes(self) -> Attributes:
-        """Those asked for by the binomial, or where these have none that is required, by the common name."""
+        """The attributes for the binomial, or those for the common name if the former require nothing."""
         return self.common if self.common and self.common.required and not self.binomial.required else self.binomial
 
 
@@ -67,7 +67,7 @@ def _entry(concept: Concept) -> dict[str, Any]:
 
 
 def read_attributes(path: Path) -> list[Concept]:
-    """The entries of a concept-attribute file; one without `id` has its place in the file.
+    """The entries of a concept-attribute file. An entry without `id` gets its place in the file as its id.
 
     Raises:
         UserError: no such file, one that is not of the format, or two entries of one name.
@@ -161,7 +161,7 @@ def _is_name(value: Any) -> TypeGuard[str]:
 
 
 def _attributes(where: str, value: Any) -> Attributes:
-    """Lists of texts; "none", which published files have in place of an empty list, is dropped."""
+    """Lists of texts. "none" is dropped: published files have it instead of an empty list."""
     if not isinstance(value, dict):
         raise UserError(f"{where} must be {{required: [...], likely: [...]}}, not {value!r}")
     lists = []

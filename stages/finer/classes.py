@@ -10,7 +10,7 @@ from stages.common.tables import read_table
 
 @dataclass(frozen=True)
 class ClassLabels:
-    """A class: its name, every name by which it is right (the first is `name`), and what it is a kind of."""
+    """A class: its name, every name that counts as right (the first is `name`), and the labels above."""
 
     name: str
     fine: list[str]
@@ -19,13 +19,13 @@ class ClassLabels:
 
     @property
     def kind(self) -> str | None:
-        """The nearest label above, where one is known."""
+        """The nearest label above, if one is known."""
         above = [label for label in self.coarse if label not in self.fine]
         return above[0] if above else self.superordinate
 
 
 def read_classes(dataset: str) -> list[ClassLabels]:
-    """The classes by label; a table that was written before `fine` was a column knows the names alone.
+    """The classes by label. Older tables have no column `fine`; there the name is the only right one.
 
     Raises:
         UserError: the table is missing or not of its format.

@@ -25,9 +25,11 @@ def _each_once(values: list) -> list:
 
 
 class Benchmark(Section):
-    """A data set that takes part: the share of each class's images that is for tuning and the probe; or, where its
-    unified files are published rather than built, these: `unified` to be asked about, `unified_train` to train on.
-    `rank` is that of iNaturalist's coarse label, the family where it is left out."""
+    """A data set that takes part.
+
+    `train_share` is the share of each class's images for tuning and the probe. `unified` and `unified_train` are
+    published files to be asked about and to train on, in place of built ones. `rank` is that of iNaturalist's coarse
+    label; the default is the family."""
 
     train_share: Share = 0.5
     unified: str | None = None
@@ -65,7 +67,7 @@ def merge_settings(usual: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]
 class Endpoint(Section):
     """An OpenAI-compatible chat endpoint that takes images; the key is read from the environment.
 
-    `vision: true` says that the model sees images, and spares the check of it by token counts.
+    `vision: true` says that the model sees images, so that token counts are not checked.
     """
 
     model: str
@@ -125,7 +127,7 @@ class Mixture(Section):
 
 
 class Tune(Section):
-    """LoRA on the language model of a LLaVA-architecture model; defaults are the paper's (FINER, section 5)."""
+    """LoRA on the language model of a LLaVA-architecture model. Defaults are the paper's (FINER, section 5)."""
 
     model: str
     mixture: Literal["attributes", "direct"]
@@ -176,7 +178,7 @@ def load_finer_params(path: Path = PARAMS_FILE) -> FinerParams:
     """Read and check `params.yaml`.
 
     Raises:
-        UserError: as `load_params`; a section `finer` that names what is not there, or one key for two LVLMs.
+        UserError: as `load_params`; a name in `finer` that does not exist elsewhere, or one key for two LVLMs.
     """
     params = load_model(FinerParams, path)
     _check_names(params)
@@ -184,10 +186,10 @@ def load_finer_params(path: Path = PARAMS_FILE) -> FinerParams:
 
 
 def _check_names(params: FinerParams) -> None:
-    """Refuse a section `finer` that names what is not there, or one key for two LVLMs.
+    """Check the names in the section `finer`.
 
     Raises:
-        UserError: as above.
+        UserError: a name that does not exist elsewhere in params.yaml, or one key for two LVLMs.
     """
     finer = params.finer
     named = [("finer.datasets", key, "datasets", list(params.datasets)) for key in finer.datasets]

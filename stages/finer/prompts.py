@@ -13,7 +13,7 @@ NOTHING = "thing"
 """Stands for the parent label in questions at the superordinate level, which has none."""
 
 LEVEL = "family or type"
-"""What the coarse question asks for, where no closed list says otherwise."""
+"""What the coarse question asks for, unless a closed list says otherwise."""
 
 ALONE = 'Reply with "Answer:" and the name alone.'
 STEPS = 'Let us think step by step, and end with "Answer:" and the name.'
@@ -33,7 +33,7 @@ EXAMPLES: dict[Granularity, Sequence[tuple[str, str]]] = {
     ),
 }
 """For few-shot chain of thought: what is seen, and the answer that follows from it. No answer is a class name or a
-label above one in any data set, so that an example names neither the right answer nor a wrong one."""
+higher label of any data set, so that an example names neither the right answer nor a wrong one."""
 
 
 def question(
@@ -46,7 +46,7 @@ def question(
     required: Sequence[str] = (),
     level: str = LEVEL,
 ) -> str:
-    """The text of a question in one turn.
+    """The text of a question in a single turn.
 
     Args:
         prompting: a style without a turn of its own for the attributes.
@@ -67,12 +67,12 @@ def question(
 
 
 def seek(parent: str | None) -> str:
-    """ATTRSEEK's first turn: the visible attributes of what the image shows."""
+    """ATTRSEEK's first turn, which asks for the visible attributes."""
     return f'Which visible attributes does the {parent or NOTHING} in the image have? List them, separated by "; ".'
 
 
 def decide(granularity: Granularity, parent: str | None, options: Sequence[str] = (), level: str = LEVEL) -> str:
-    """ATTRSEEK's second turn: the class, given what the first turn found."""
+    """ATTRSEEK's second turn, which asks for the class after the attributes."""
     return f"Given these attributes: {_asked(granularity, 'image', parent, options, level)} {ALONE}"
 
 

@@ -1,4 +1,4 @@
-"""The published format of the benchmark's data: `unified-<data set>-<split>-combined.jsonl`, one image a line."""
+"""The published format of the benchmark's data, `unified-<data set>-<split>-combined.jsonl`: a line per image."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Sample:
     superordinate: str
     """`basic-level-lbl`."""
     coarse: list[str]
-    """`coarse-level-lbl`, may be empty where the data set knows none."""
+    """`coarse-level-lbl`; may be empty."""
     fine: list[str]
-    """`fine-level-lbl`, the class's name and other names that are right as well."""
+    """`fine-level-lbl`: the class's name, and other names that are also right."""
     img_path: str
     """Relative to the project's root, or absolute."""
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -72,10 +72,10 @@ def write_unified(path: Path, samples: Iterable[Sample]) -> None:
 
 
 def parse_unified(path: Path) -> list[tuple[int, Sample]]:
-    """The lines of a unified file with their numbers, checked for their form alone.
+    """The lines of a unified file with their numbers; only their form is checked.
 
     Raises:
-        UserError: no such file, a line that is not of the format, an `idx` that is there twice. Names file and line.
+        UserError: no such file, a line that is not of the format, a repeated `idx`. Names file and line.
     """
     numbered = [(number, _sample(path, number, line)) for number, line in _lines(path)]
     _refuse_duplicates(path, numbered)
@@ -115,7 +115,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise UserError(f"{path} is missing; make it with `dvc repro stages/finer/dvc.yaml`") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not in UTF-8 ({error.reason} at byte {error.start}); save it as such") from None
-    # Not `splitlines`, which cuts at characters that JSON allows in a string.
+    # `splitlines` would also cut at characters that JSON allows in a string.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, line
@@ -150,7 +150,7 @@ def _sample(path: Path, number: int, text: str) -> Sample:
     if wrong:
         raise UserError(f"{where}: {wrong[0]}; {REMEDY}")
     above, coarse, fine = (line[f"{level}-level-lbl"] for level in ("basic", "coarse", "fine"))
-    # The published exact match finds a blank label in every answer.
+    # Blank labels go, because the published exact match finds them in every answer.
     return Sample(line["idx"], above, coarse, [*filter(_is_label, fine)], line["img_path"], metadata)
 
 
@@ -163,7 +163,7 @@ def _are_labels(value: Any) -> bool:
 
 
 def _has_label(value: Any) -> bool:
-    """Whether a list has a label; blank ones may stand beside it, for iNaturalist's species without a common name."""
+    """Whether a list has a label. There may be blank ones too, for iNaturalist's species without a common name."""
     return isinstance(value, list) and any(map(_is_label, value)) and all(isinstance(label, str) for label in value)
 
 

@@ -1,7 +1,7 @@
 """toy: drawings of birds, and the demo's species in words -> `data/finer/models/toy`, a tiny LLaVA-architecture model.
 
-First the vision tower learns to see, then, the tower frozen as LLaVA's is, the projector and the language model learn
-to answer. An interrupted run goes on where it last saved.
+First the vision tower learns to see. Then the tower is frozen, as in LLaVA, and the projector and the language model
+learn to answer. An interrupted run continues where it last saved.
 """
 
 from __future__ import annotations

@@ -56,17 +56,17 @@ CODE = (
 )
 """Modules that decide what the model becomes."""
 UNFINISHED = paths.TUNE / "toy"
-"""Folder of what a killed run goes on from."""
+"""Folder from which a killed run continues."""
 
 SAVE_EVERY = 200
 LOGGED = 50
-"""Steps of which the mean loss is noted."""
+"""Number of steps over which the loss is averaged and logged."""
 
 SEEING = 2
-"""Times the images in a batch of the tower's."""
+"""Factor for the batch size when the tower learns to see."""
 
 ANSWERING = 1.5
-"""Times the learning rate in the language model's steps."""
+"""Factor for the learning rate when the model learns to answer."""
 
 WARM_UP = 0.1
 
@@ -83,29 +83,29 @@ def read_species(dataset: str) -> list[Species]:
     for known, concept in zip(classes, concepts, strict=True):
         if not known.coarse or not known.superordinate:
             raise UserError(
-                f"toy: class '{known.name}' of {dataset} has no coarse or superordinate label to be told by"
+                f"toy: class '{known.name}' of {dataset} has no coarse or superordinate label, which its questions name"
             )
         found.append(Species(known.name, known.superordinate, known.coarse[0], tuple(concept.binomial.required)))
     return found
 
 
 def mixture_texts(folder: Path) -> Iterator[str]:
-    """What is said in the mixture, for the tokenizer."""
+    """The texts of the mixture, for the tokenizer."""
     for path in sorted(folder.glob("*.parquet")):
         for messages in pq.read_table(path, columns=["messages"])["messages"].to_pylist():
             yield from (part["text"] for message in messages for part in message["content"] if part["text"])
 
 
 def rate(step: int, steps: int) -> float:
-    """Share of the learning rate: up to 1 in a line, down to 0 along a cosine."""
+    """Factor of the learning rate: linearly up to 1, then down to 0 along a cosine."""
     done = (step + 1) / steps
     return done / WARM_UP if done < WARM_UP else 0.5 + 0.5 * math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))
 
 
 def fit(name: str, module: nn.Module, loss_at: Callable[[int], Tensor], steps: int, peak: float, folder: Path) -> None:
-    """Train the parameters of `module` that want a gradient, by the loss of each step.
+    """Train the parameters of `module` that require a gradient.
 
-    `folder` keeps what a killed run goes on from, and once finished, `<name>.json`: the mean losses.
+    `folder` holds the state from which a killed run continues and, at the end, the mean losses in `<name>.json`.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=0.05)
@@ -139,7 +139,7 @@ def fit(name: str, module: nn.Module, loss_at: Callable[[int], Tensor], steps: i
 
 @contextmanager
 def as_the_projector_sees(tower: Any) -> Iterator[None]:
-    """The tower without its last layer, so that its output is that of the second-to-last."""
+    """The tower without its last layer, so that its output is that of the second-to-last layer."""
     layers = tower.encoder.layers
     tower.encoder.layers = layers[:-1]
     try:
@@ -151,7 +151,7 @@ def as_the_projector_sees(tower: Any) -> Iterator[None]:
 def learn_to_see(
     model: Any, pixels: np.ndarray, drawings: Sequence[Drawing], toy: Toy, seed: int, folder: Path
 ) -> None:
-    """Train the vision tower; its last layer, which a LLaVA never looks at, stays as it was drawn."""
+    """Train the vision tower. Its last layer, which a LLaVA does not use, keeps its random weights."""
     targets = Targets(drawings)
     tower = model.model.vision_tower
     with torch.random.fork_rng(devices=[]):
@@ -171,7 +171,7 @@ def learn_to_see(
 
 
 def tower_features(model: Any, pixels: np.ndarray) -> Tensor:
-    """[2, N, P, D] float16: of each drawing, and of each in a mirror."""
+    """[2, N, P, D] float16: features of each drawing, and of each mirrored drawing."""
     tower = model.model.vision_tower
     with torch.no_grad(), as_the_projector_sees(tower):
         both = [
@@ -219,10 +219,10 @@ def inputs_of(toy: Toy, seed: int, species: Sequence[Species], texts: Sequence[s
 
 
 def build_toy(params: FinerParams, target: Path) -> str:
-    """Build and train the model, and write it to `target`; a line about what was done.
+    """Build and train the model, and write it to `target`; the line to print.
 
     Raises:
-        UserError: no data set of `finer.datasets` is the demo; input that is missing or not of its format.
+        UserError: the demo is not under `finer.datasets`; input that is missing or not of its format.
     """
     toy, seed = params.finer.toy, params.seed
     demo = [key for key in params.finer.datasets if params.datasets[key].reader == "demo"]

@@ -1,9 +1,9 @@
-"""align: the method `attrseek`, a row beside `bifta`: the attributes that an LVLM sees in an image, embedded and
-aligned with the descriptions of the classes as crops are.
+"""align: the method `attrseek`, a row beside `bifta`: images are classified by the attributes that an LVLM sees in
+them.
 
-An image's attributes are its views: weighted by their cosine to the whole image, summed, and compared with the weighted
-sum of each class's refined descriptions (arXiv 2406.02915, 2601.20419). They are those of ATTRSEEK's first turn at the
-superordinate level (arXiv 2402.16315), where the question tells nothing of the class.
+An image's attributes take the place of its crops. They are weighted by their cosine to the whole image, summed, and
+compared with the weighted sum of each class's refined descriptions (arXiv 2406.02915, 2601.20419). They come from
+ATTRSEEK's first turn at the superordinate level (arXiv 2402.16315), whose question says nothing about the class.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HEADING = re.compile(r":\s*$")
 
 @dataclass(frozen=True)
 class Seen:
-    """The images of which an LVLM named attributes, and the number of those of which it did not."""
+    """The images for which an LVLM named attributes, and the number of the others."""
 
     lvlm: str
     image_ids: list[str]
@@ -71,7 +71,7 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
         seen = read_seen(job, lvlm)
         method = f"attrseek ({lvlm})"
         if not seen.image_ids:
-            lines.append(f"no row for {method}: it wants ATTRSEEK's answers at the superordinate level (finer.ask)")
+            lines.append(f"no row for {method}: it needs ATTRSEEK's answers at the superordinate level (finer.ask)")
             continue
         phrases = list(dict.fromkeys(text for own in seen.attributes for text in own))
         embedded = encoder.encode_texts(phrases, job.params.refine.batch_size, "attributes").numpy()
@@ -101,7 +101,7 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
 
 
 def read_seen(job: FinerJob, lvlm: str) -> Seen:
-    """The attributes that an LVLM named of each image, asked about an unnamed thing."""
+    """The attributes that an LVLM named for each image, without knowing what it shows."""
     path = paths.answers(lvlm, job.dataset)
     table, _ = read_answers(path, lvlm, job.dataset)
     rows = pl.DataFrame(pl.from_arrow(table)).filter(
@@ -156,8 +156,8 @@ def whole_images(dataset: str, model: str, identity: tables.Meta) -> dict[str, n
     found: dict[str, np.ndarray] = {}
     for shard in shards:
         meta = tables.read_meta(shard, "views")
-        mend = "run `dvc repro embed`"
-        tables.require_same("model", (shard, tables.model_identity(meta)), (paths.FINER, identity), mend)
+        remedy = "run `dvc repro embed`"
+        tables.require_same("model", (shard, tables.model_identity(meta)), (paths.FINER, identity), remedy)
         whole = pq.read_table(shard, columns=["image_id", "embedding"], filters=[("candidate", "=", -1)])
         embeddings = tables.finite_rows(whole, shard, "image_id").astype(np.float32)
         found.update(zip(whole["image_id"].to_pylist(), embeddings, strict=True))
@@ -165,7 +165,7 @@ def whole_images(dataset: str, model: str, identity: tables.Meta) -> dict[str, n
 
 
 def others_on(predictions: Path, image_ids: Sequence[str]) -> list[tuple[str, float]]:
-    """Top-1 in percent of every method of the other pipeline, of these images alone, mean over runs."""
+    """Top-1 in percent of every method of the other pipeline on these images, mean over runs."""
     right = (
         pl.scan_parquet(predictions)
         .filter(pl.col("image_id").is_in(list(image_ids)))
@@ -180,7 +180,7 @@ def align(views: Sequence[np.ndarray], whole: np.ndarray, classes: np.ndarray, s
     """score(x, y) = <sum_i w_i A_i, sum_j v_j T_j> with w = softmax(exp(image_scale) * cos(A_i, whole image)).
 
     Args:
-        views: of each of B images, its attributes' embeddings, [P_b, D] float32 of unit norm.
+        views: for each of B images the embeddings of its attributes, [P_b, D] float32 of unit norm.
         whole: [B, D] float32, of the images.
         classes: [C, D] float32.
 

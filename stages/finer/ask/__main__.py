@@ -1,7 +1,8 @@
 """ask: the benchmark's questions to one LVLM, `data/finer/answers/<lvlm>/<dataset>.parquet`.
 
-An LVLM is an OpenAI-compatible chat endpoint, or a checkpoint that `transformers serve` serves meanwhile. Every answer
-is logged as it arrives, keyed by what was asked, so that an interrupted run continues and nothing is paid twice.
+An LVLM is an OpenAI-compatible chat endpoint, or a checkpoint that `transformers serve` serves while it is asked. Every
+answer is logged as it arrives, keyed by its request, so that an interrupted run continues and nothing is paid for
+twice.
 """
 
 from __future__ import annotations

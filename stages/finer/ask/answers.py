@@ -1,8 +1,4 @@
-"""ask: the benchmark's questions to one LVLM, `data/finer/answers/<lvlm>/<dataset>.parquet`.
-
-An LVLM is an OpenAI-compatible chat endpoint, or a checkpoint that `transformers serve` serves meanwhile. Every answer
-is logged as it arrives, keyed by what was asked, so that an interrupted run continues and nothing is paid twice.
-"""
+"""ask: the benchmark's questions to one LVLM -> `data/finer/answers/<lvlm>/<dataset>.parquet`."""
 
 from __future__ import annotations
 
@@ -33,11 +29,11 @@ from stages.finer.unified import class_names, read_unified
 def ask_lvlm(job: FinerJob) -> Iterator[str]:
     """Ask an LVLM about every data set and write the tables of answers; the lines to print, one by one.
 
-    Nothing is connected to where the logs hold every answer. A data set whose input is wrong is reported last, so that
-    the others are asked about.
+    If the logs hold every answer, no endpoint is needed. A data set with wrong input does not stop the others: its
+    error is raised last.
 
     Raises:
-        UserError: as `all_questions`, `find_lvlm` and `ask_dataset`; what is wrong with some data set.
+        UserError: as `all_questions`, `find_lvlm` and `ask_dataset`.
     """
     questions, problems = all_questions(job)
     lvlm = find_lvlm(job)
@@ -45,7 +41,9 @@ def ask_lvlm(job: FinerJob) -> Iterator[str]:
     for stale in folder.glob("*.parquet"):
         if stale.stem not in job.finer.datasets:
             stale.unlink()
-    waiting = any(_open(own, lvlm, read_log(paths.responses(job.lvlm, dataset))) for dataset, own in questions.items())
+    waiting = any(
+        _is_waiting(own, lvlm, read_log(paths.responses(job.lvlm, dataset))) for dataset, own in questions.items()
+    )
     with _connection(job, lvlm) if waiting else nullcontext() as connection:
         for dataset, own in questions.items():
             yield ask_dataset(job, lvlm, dataset, own, connection)
@@ -54,7 +52,7 @@ def ask_lvlm(job: FinerJob) -> Iterator[str]:
 
 
 def find_lvlm(job: FinerJob) -> Lvlm:
-    """Whom to ask.
+    """The LVLM to ask.
 
     Raises:
         UserError: a checkpoint that is not there.
@@ -73,10 +71,10 @@ def find_lvlm(job: FinerJob) -> Lvlm:
 
 
 def all_questions(job: FinerJob) -> tuple[dict[str, list[Question]], list[str]]:
-    """The questions about each data set, and what is wrong with the others: one need not keep the rest from answers.
+    """The questions about each data set, and the errors of data sets with wrong input.
 
     Raises:
-        UserError: something is wrong with every data set.
+        UserError: every data set has wrong input.
     """
     questions, problems = {}, []
     for dataset in job.finer.datasets:
@@ -107,14 +105,14 @@ def dataset_questions(job: FinerJob, dataset: str) -> list[Question]:
 def ask_dataset(
     job: FinerJob, lvlm: Lvlm, dataset: str, questions: Sequence[Question], connection: Connection | None
 ) -> str:
-    """Have a data set's questions answered and write its table; the line to print.
+    """Get the answers about a data set and write its table; the line to print.
 
     Args:
-        connection: None where the log holds every answer.
+        connection: None if the log holds every answer.
 
     Raises:
-        UserError: no key, no endpoint, one that sees no images, or answers that could not be got; what was received
-            stays in the log.
+        UserError: no key, no endpoint, one that sees no images, or answers that could not be got. Received answers stay
+            in the log.
     """
     log = paths.responses(job.lvlm, dataset)
     records, asked = read_log(log), 0
@@ -143,15 +141,15 @@ def ask_dataset(
 
 
 def _second(question: Question, lvlm: Lvlm, records: Records) -> ChatRequest | None:
-    """ATTRSEEK's second request, once the first is answered."""
+    """ATTRSEEK's second request; None before the first is answered."""
     if question.seek is None:
         return None
     reply = records.answers.get(question.first(lvlm).digest)
     return question.second(lvlm, without_thoughts(reply.answer)) if reply else None
 
 
-def _open(questions: Sequence[Question], lvlm: Lvlm, records: Records) -> bool:
-    """Whether any answer is still to be got."""
+def _is_waiting(questions: Sequence[Question], lvlm: Lvlm, records: Records) -> bool:
+    """Whether an answer is missing that was not refused."""
     settled = records.answers.keys() | refused_before(records).keys()
     for question in questions:
         second = _second(question, lvlm, records)
@@ -211,7 +209,7 @@ def answers_table(questions: Sequence[Question], lvlm: Lvlm, records: Records, r
 
 
 def answers_meta(job: FinerJob, lvlm: Lvlm, dataset: str) -> Meta:
-    """What made the answers. A served checkpoint goes by its hash: its folder is another on each machine."""
+    """What made the answers. A served checkpoint is identified by its hash, because its folder differs by machine."""
     model = {"lvlm": lvlm.key, "name": lvlm.key if lvlm.weights else lvlm.model, "weights": lvlm.weights}
     parameters = {"seed": job.params.seed, **job.finer.ask.model_dump(include=ASKED)}
     return make_meta("answers", dataset, parameters=parameters, model=model)

@@ -1,4 +1,4 @@
-"""Sends requests to an LVLM, and finds out what the endpoint refuses and whether it sees images at all."""
+"""Sends requests to an LVLM, and finds out what the endpoint refuses and whether it sees images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRIED_FIRST = 4
 
 @dataclass(frozen=True)
 class Connection:
-    """Where an LVLM is reached; `vision` where the user says that it sees images."""
+    """Where an LVLM is reached; `vision` if the user says that it sees images."""
 
     url: str | None
     key: str
@@ -31,13 +31,13 @@ class Connection:
 
 
 def refused_before(records: Records) -> dict[str, str]:
-    """Requests by digest that were refused by the model, which was paid for, and why."""
+    """Digests of requests that the model refused, which cost money, and the reasons."""
     return {digest: reason for (digest, _), reason in records.unusable.items() if reason in REFUSED}
 
 
 @dataclass
 class Asker:
-    """One connection to an LVLM, with what it refused so far."""
+    """A connection to an LVLM, with the requests that it has refused."""
 
     lvlm: Lvlm
     settings: Ask
@@ -49,10 +49,10 @@ class Asker:
         self.refused = refused_before(self.log.records)
 
     def ask(self, requests: Sequence[ChatRequest]) -> None:
-        """Get an answer to each of `requests` into the log, or note that it is refused.
+        """Get an answer to each of `requests` into the log, or note that it was refused.
 
         Raises:
-            UserError: answers that are missing for another reason, or an endpoint that takes no image at all.
+            UserError: answers that are missing for another reason, or an endpoint that takes no images.
         """
         outcome, wanted = self._send(requests)
         self._check_images(requests, outcome.failures)
@@ -61,10 +61,10 @@ class Asker:
             self.refused[failure.request.digest] = f"{failure.reason}{_said(failure)}"
 
     def ask_second(self, requests: Sequence[ChatRequest]) -> None:
-        """The same for ATTRSEEK's second turns. A server that refuses them all has still answered the first ones.
+        """As `ask`, for ATTRSEEK's second turns. A server may refuse all of them after it answered the first turns.
 
         Raises:
-            UserError: answers that are missing for another reason than that they were refused.
+            UserError: answers that are missing for another reason than a refusal.
         """
         outcome, wanted = self._send(requests)
         self._check_endpoint(outcome, requests, wanted)
@@ -80,12 +80,12 @@ class Asker:
             )
 
     def _send(self, requests: Sequence[ChatRequest]) -> tuple[Outcome, int]:
-        """Ask for what is neither answered nor refused; how that went, and how many requests it was."""
+        """Send the requests that are neither answered nor refused; the outcome, and how many there were."""
         settled = self.log.records.answers.keys() | self.refused.keys()
         wanted = list({request.digest: request for request in requests if request.digest not in settled}.values())
         if not wanted:
             return Outcome(), 0
-        # An endpoint that has answered is up, and refuses what it refuses.
+        # Once an endpoint has answered, such a status is about the request and not about the endpoint.
         own = REFUSED_BY_SERVER if self.log.records.answers else ()
         key, url = self.connection.key, self.connection.url
         outcome = ask_all(wanted, self.settings, key, self.log, url, own_faults=own, final=REFUSED)
@@ -93,7 +93,7 @@ class Asker:
         return outcome, len(wanted)
 
     def _check_images(self, requests: Sequence[ChatRequest], failures: Sequence[Failure]) -> None:
-        """Refuse an endpoint that never took an image and now refused some."""
+        """Refuse an endpoint that has refused images and never taken one."""
         shown = {request.digest for request in requests if request.turns[0].picture}
         refused = [f for f in failures if f.reason in REFUSED_BY_SERVER and f.request.digest in shown]
         answered = self.log.records.answers.keys()
@@ -109,7 +109,7 @@ class Asker:
             )
 
     def _check_endpoint(self, outcome: Outcome, requests: Sequence[ChatRequest], wanted: int) -> None:
-        """Refuse to go on where answers failed for another reason than what was asked."""
+        """Stop if answers failed for another reason than the request itself."""
         lost = [f for f in outcome.failures if f.reason not in (*REFUSED, *REFUSED_BY_SERVER)]
         if lost or outcome.gave_up:
             gave_up = f"{outcome.gave_up}, so asking stopped: " if outcome.gave_up else ""
@@ -123,19 +123,19 @@ class Asker:
             )
 
     def check_sight(self, questions: Sequence[Question], images: int | None = None) -> bool:
-        """Refuse an endpoint that drops images without a word: with its image a question must take more tokens.
+        """Refuse an endpoint that drops images silently: a question must take more tokens with its image than without.
 
-        Costs one answer, once a log. An endpoint that counts no tokens passes, with a line. With `vision: true` the
+        This costs one answer for each log. If an endpoint counts no tokens, a line says so. With `vision: true` the
         counts are not compared.
 
         Args:
-            images: how many are tried, the first; None: all.
+            images: how many of the first images are tried; None for all.
 
         Returns:
-            Whether there is nothing left to find out: False where none of these images was answered.
+            Whether the check is done. False if no question about these images was answered.
 
         Raises:
-            UserError: as above.
+            UserError: the endpoint does not see images.
         """
         by_image = {q.sample.idx: q.first(self.lvlm) for q in reversed(questions) if q.modality != "text"}
         if not by_image:
@@ -158,12 +158,12 @@ class Asker:
         elif counts[0] <= counts[1]:
             raise UserError(
                 f"'{self.lvlm.key}' does not see images: a question took {counts[0]} tokens with its image and "
-                f"{counts[1]} without; name a vision-language model under finer in params.yaml{self._say_so()}"
+                f"{counts[1]} without; name a vision-language model under finer in params.yaml{self._vision_remedy()}"
             )
         return True
 
-    def _say_so(self) -> str:
-        """The way out for an endpoint that sees and counts no images; a checkpoint that is served here counts them."""
+    def _vision_remedy(self) -> str:
+        """The remedy for an endpoint that sees images without counting them; a served checkpoint counts them."""
         if self.lvlm.weights:
             return ""
         return f", or, if it does see them, set `vision: true` in finer.endpoints.{self.lvlm.key}"

@@ -1,4 +1,4 @@
-"""From the benchmark's images to the questions that an LVLM is asked (FINER, arXiv 2402.16315, sections 3 and 4)."""
+"""The benchmark's images -> questions to an LVLM (FINER, arXiv 2402.16315, sections 3 and 4)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from stages.finer.unified import Sample
 
 @dataclass(frozen=True)
 class Turn:
-    """What is said in one turn; a user's first may show the picture."""
+    """The text of one turn. The user's first turn may show the picture."""
 
     role: str
     text: str
     picture: Picture | None = None
 
     def message(self) -> dict[str, Any]:
-        """As it is sent: text alone as a string, because many servers take nothing else from an assistant."""
+        """As it is sent. Text alone is a string, because many servers take nothing else from an assistant."""
         if self.picture is None:
             return {"role": self.role, "content": self.text}
         return {"role": self.role, "content": [self.picture.part(), {"type": "text", "text": self.text}]}
@@ -40,14 +40,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A conversation to be continued. Images are read when it is sent, and are in its digest by their content."""
+    """A conversation to be continued. Images are read when it is sent; its digest contains their content digests."""
 
     name: str
     model: str
     turns: tuple[Turn, ...]
     settings: Mapping[str, Any] = field(hash=False)
     weights: str | None = None
-    """Of a checkpoint that is served here: another one under the same name is another model."""
+    """Hash of a checkpoint that is served here, because other weights under the same name are another model."""
     api: Api = "chat"
 
     @property
@@ -67,7 +67,7 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Lvlm:
-    """Whom to ask: its key in params.yaml, what the endpoint calls it, and what is sent with every question."""
+    """An LVLM: its key in params.yaml, its name at the endpoint, and the settings sent with every question."""
 
     key: str
     model: str
@@ -90,12 +90,12 @@ class Question:
     parent_label: str | None
     """The label above the one asked for, which the question names."""
     text: str
-    """Of the last turn."""
+    """The last turn's text."""
     seek: str | None = None
-    """ATTRSEEK's first turn."""
+    """The first turn of a style that seeks attributes."""
 
     def first(self, lvlm: Lvlm) -> ChatRequest:
-        """The request that can be sent at once. Text-only questions about images of a class are one request."""
+        """The first request. Text-only questions about all images of a class are one request."""
         shown = None if self.modality == "text" else self.picture
         name = self.sample.fine[0] if self.modality == "text" else self.sample.image_id
         return lvlm.request(name, [Turn("user", self.seek or self.text, shown)])
@@ -111,9 +111,9 @@ class Question:
 
 
 def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> list[int]:
-    """Rows of at most `limit` samples a class: those that come first in a seeded order, listed as in the file.
+    """Rows of at most `limit` samples for each class: the first ones in a seeded order, in the order of the file.
 
-    The order is of the images by themselves: neither where they lie nor what else is there decides.
+    The seeded order depends on the image ids alone, not on folders or other images.
     """
     if limit is None:
         return list(range(len(samples)))
@@ -155,7 +155,7 @@ def build_questions(
 
 
 class Lists:
-    """The closed lists of a data set's questions, each with one right option for the image that it is about."""
+    """The closed lists of a data set's questions, each with one right option for the image in question."""
 
     def __init__(self, dataset: str, samples: Sequence[Sample]) -> None:
         superordinates = {sample.superordinate for sample in samples}
@@ -165,7 +165,7 @@ class Lists:
         self._coarse = closed.options if closed else ()
 
     def options(self, sample: Sample, granularity: Granularity) -> list[str]:
-        """The options of a question; empty where it is open."""
+        """The options of a question; empty if the question is open."""
         golds = matching.accepted_golds(granularity, sample.superordinate, sample.coarse, sample.fine)
         if granularity == "superordinate":
             return one_right(self._kinds, [sample.superordinate], golds)

@@ -1,4 +1,4 @@
-"""Which concept of an attribute file is that of which class: published files name classes in their own ways."""
+"""Finds the concept of each class in an attribute file. Published files have their own names for classes."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def class_concepts(path: Path, classes: Sequence[ClassLabels]) -> list[Concept]:
     if bare:
         raise UserError(
             f"{path} has no required attributes of {len(bare)} of {len(classes)} classes: {_some(bare, len(bare))}; "
-            "add them, or move the file away to have it made anew"
+            "add them, or move the file away to have it made again"
         )
     return concepts
 
 
 def match_concepts(path: Path, concepts: Sequence[Concept], classes: Sequence[ClassLabels]) -> list[Concept]:
-    """The concept of each class, in order of labels; one may be that of several classes.
+    """The concept of each class, in order of labels. Several classes may have the same concept.
 
-    A class's own name is looked for first, then its other names: an aircraft variant without required attributes has
-    those of its family. Then come the forms to which published files cut names. `binomial` of what is returned holds
-    the attributes to use.
+    A class's own name is looked up first, then its other names, so an aircraft variant without required attributes gets
+    those of its family. Then come the shortened names of published files. `binomial` of the result holds the attributes
+    to use.
 
     Args:
         path: of the file, for messages.
@@ -71,7 +71,7 @@ def match_concepts(path: Path, concepts: Sequence[Concept], classes: Sequence[Cl
 
 
 class _Index:
-    """Concepts by the names that they go by."""
+    """Concepts by each of their names."""
 
     def __init__(self, concepts: Sequence[Concept], classes: Sequence[ClassLabels]) -> None:
         self._by_name: dict[str, list[Concept]] = {}
@@ -84,10 +84,12 @@ class _Index:
                 self._by_common.setdefault(spelling(concept.common_name), []).append(concept)
         self._known = {spelling(form) for found in classes for form in found.fine}
         self._cut = {form for found in classes for form in _cut(found.name)}
-        self._cut -= {spelling(found.name) for found in classes}  # a class's own name is not cut from another's
+        self._cut -= {
+            spelling(found.name) for found in classes
+        }  # a class's own name is not the short form of another's
 
     def of(self, found: ClassLabels) -> list[Concept]:
-        """The concepts that may be a class's, the likeliest first."""
+        """The concepts that a class may have, the best first."""
         own, *others = map(spelling, found.fine)
         named = self._with(own, found) or self._by_name.get(own, [])
         named = [*named, *(concept for form in others for concept in self._with(form, found))]
@@ -97,7 +99,7 @@ class _Index:
         return common or [c for form in _cut(found.name) if form in self._cut for c in self._by_name.get(form, [])]
 
     def _with(self, form: str, found: ClassLabels) -> list[Concept]:
-        """The concepts of a name, but not those of a pruned file that are also of a name that the class has not."""
+        """The concepts of a name, without those of a pruned file that also have a name that is not the class's."""
         names = spellings(found.fine)
         same = [c for c in self._by_name.get(form, []) if not c.fine or spellings(c.fine) <= names]
         return sorted(same, key=lambda concept: -len(concept.fine))
@@ -108,8 +110,8 @@ class _Index:
 
 
 def _cut(name: str) -> list[str]:
-    """The forms to which published files cut a name: NABirds' without its parenthesis, Stanford Dogs' behind the last
-    hyphen ("coated retriever" of two breeds)."""
+    """The shortened forms of a name in published files: NABirds' without the parenthesis, Stanford Dogs' after the last
+    hyphen ("coated retriever", which two breeds share)."""
     return [spelling(re.sub(r"\s*\([^)]*\)", "", name)), spelling(name.rpartition("-")[2])]
 
 

@@ -53,7 +53,8 @@ def groups_of(classes: Sequence[Class]) -> list[str]:
 def held_out_classes(seed: int, dataset: str, names: Sequence[str], share: float) -> list[str]:
     """The answers of the classes that no conversation is made of, drawn by name, in the order of `names`.
 
-    Their share is rounded, half up; it is one class at least, and leaves one at least, where there are two or more.
+    Their number is rounded, half up. If there are two or more classes, at least one is held out and at least one is
+    left.
     """
     if share == 0 or len(names) < 2:
         return []
@@ -63,7 +64,7 @@ def held_out_classes(seed: int, dataset: str, names: Sequence[str], share: float
 
 
 def choose(seed: int, dataset: str, samples: Iterable[Sample], groups: Sequence[str], per_dataset: int) -> list[Sample]:
-    """At most `per_dataset` divided by the number of groups, and one at least, of each group.
+    """From each group at most `per_dataset` divided by the number of groups, and at least one.
 
     They are drawn by image, so that neither the order nor other images matter, and come in the order of `idx`.
 

@@ -42,7 +42,7 @@ def probe_lvlms(job: FinerJob, lvlm: str | None) -> Iterator[str]:
 
 
 def probe_dataset(llava: Llava, dataset: str, probe: Probe, seed: int) -> dict[str, Any]:
-    """Features of the unified files' images, and the probes on them.
+    """Extract features of the unified files' images and train the probes on them.
 
     Raises:
         UserError: a unified file that is missing or not of the format, a split without images, an unreadable image.
@@ -64,10 +64,10 @@ def probe_dataset(llava: Llava, dataset: str, probe: Probe, seed: int) -> dict[s
 
 
 def probe_lvlm(job: FinerJob, lvlm: str) -> list[str]:
-    """Probe a checkpoint on every data set; a line each. What is there of the same inputs stays.
+    """Probe a checkpoint on every data set; one line for each. Figures that were made from the same inputs are kept.
 
     Raises:
-        UserError: the LVLM is an endpoint, whose features nobody is shown; what `load_llava` and `probe_dataset` say.
+        UserError: the LVLM is an endpoint, which does not show its features; as `load_llava` and `probe_dataset`.
     """
     served = job.finer.served
     if lvlm not in served:
@@ -99,7 +99,7 @@ def probe_lvlm(job: FinerJob, lvlm: str) -> list[str]:
 
 
 def _has_images(path: Path) -> bool:
-    """Whether a unified file holds anything; one that is missing is somebody else's to complain of."""
+    """Whether a unified file has images. A missing file counts as yes: `inputs_of` reports it."""
     return not path.exists() or bool(path.read_text(encoding="utf-8").strip())
 
 
@@ -124,8 +124,8 @@ def inputs_of(job: FinerJob, lvlm: str, dataset: str) -> Record:
 
 
 def is_llava(folder: Path) -> bool:
-    """Whether a checkpoint is of an architecture with a tower and a projector that are known here."""
+    """Whether a checkpoint is of a known LLaVA architecture."""
     try:
         return json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] in ARCHITECTURES
     except (OSError, ValueError, KeyError, TypeError):
-        return True  # `load_llava` says what is wrong
+        return True  # `load_llava` will say what is wrong

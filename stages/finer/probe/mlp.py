@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 
 
 def standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both [n, D] by mean and deviation of `train`; what does not vary there becomes 0."""
+    """Both [n, D], standardised by mean and deviation of `train`. Features that do not vary there become 0."""
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     scale = np.where(deviation > 1e-6 * (np.abs(mean) + 1e-6), deviation, np.inf)
     return ((train - mean) / scale).astype(np.float32), ((test - mean) / scale).astype(np.float32)
@@ -30,13 +30,13 @@ def accuracy(
     train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray,
     probe: Probe, seed: int, names: Sequence[str],
 ) -> float:  # fmt: skip
-    """Percent of the test images of which an MLP, trained on the others, gives the class.
+    """Percent of the test images whose class an MLP gives that was trained on the training images.
 
     Args:
         train, test: [n, D] and [m, D] float32, standardised.
         train_labels, test_labels: [n] and [m] int64.
-        names: with `seed`, of the run: what the first weights and the order of the images are drawn by, so that
-            probes of the same run see the same batches, whatever their features are.
+        names: of the run. They and `seed` determine the first weights and the order of the images, so that all probes
+            of a run see the same batches.
     """
     classes = int(max(train_labels.max(), test_labels.max())) + 1
     with torch.random.fork_rng(devices=[]):
@@ -62,7 +62,8 @@ def summary(runs: Sequence[float]) -> dict[str, Any]:
 def difference(before: Sequence[float], after: Sequence[float]) -> dict[str, float]:
     """After minus before, in points: mean and deviation over runs, and the 95 % interval of the paired t statistic.
 
-    The interval is about the probe's randomness alone, the images being the same; of one run it is the mean itself.
+    The interval covers only the randomness of the probe, because the images are the same. For one run it is the mean
+    itself.
     """
     gains = [b - a for a, b in zip(before, after, strict=True)]
     mean, deviation = float(np.mean(gains)), _deviation(gains)

@@ -66,7 +66,7 @@ def bootstrap(values: np.ndarray, classes: np.ndarray, resamples: int, rng: np.r
 def bootstrap_difference(
     first: np.ndarray, second: np.ndarray, classes: np.ndarray, resamples: int, rng: np.random.Generator
 ) -> Estimate:
-    """The mean of `first` - `second` over the same images; a pair with either side missing is left out and counted.
+    """The mean of `first` - `second` over the same images. A pair with a missing side is left out and counted.
 
     Args:
         first: [N] float, NaN where missing.

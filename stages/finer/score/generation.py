@@ -1,8 +1,8 @@
-"""Attribute generation (FINER, arXiv 2402.16315): what an LVLM says it sees, against what its concept must have.
+"""Attribute generation (FINER, arXiv 2402.16315): the attributes that an LVLM lists, against the required ones.
 
-Compared are ATTRSEEK's first answers, given the image alone, with the concept's required attributes joined by "; ".
-What is merely likely need not be in the picture and is no part of the reference. An answer without words is compared
-like any other and counted.
+ATTRSEEK's first answers to the image alone are compared with the concept's required attributes, joined by "; ". Likely
+attributes may be absent from the picture, so they are not in the reference. An answer without words is compared like
+any other, and counted.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ Encode = Callable[[Sequence[str]], np.ndarray]
 
 @dataclass(frozen=True)
 class Lists:
-    """What is compared, N generated lists and their references, and what could not be."""
+    """N generated lists and their references, and counts of those that could not be compared."""
 
     generated: list[str]
     references: list[str]
     labels: list[int]
     asked: int
     missing: int
-    """Without a generated list."""
+    """Questions without a generated list."""
     unknown: int
-    """Of a concept without required attributes."""
+    """Lists about a concept without required attributes."""
 
 
 def asked_for_attributes(answers: pl.DataFrame) -> pl.DataFrame:
@@ -48,7 +48,7 @@ def asked_for_attributes(answers: pl.DataFrame) -> pl.DataFrame:
 
 
 def collect(answers: pl.DataFrame, concepts: Sequence[Concept], where: str) -> Lists:
-    """Each generated list with its concept's required attributes; concepts that have none are named.
+    """Each generated list with its concept's required attributes. A warning names concepts without any.
 
     Args:
         answers: rows of the table of answers, of one LVLM and data set.
@@ -77,9 +77,9 @@ def collect(answers: pl.DataFrame, concepts: Sequence[Concept], where: str) -> L
 
 
 def generation_figures(lists: Lists, encode: Encode, draws: Draws) -> Figures:
-    """ROUGE-L and its interval, BLEU of the corpus and its signature, the mean cosine of embeddings and its interval.
+    """ROUGE-L with interval, BLEU of the corpus with signature, and the mean cosine of embeddings with interval.
 
-    ROUGE-L is rouge-score's F-measure without stemming, BLEU sacrebleu's with its defaults, both in percent.
+    ROUGE-L is rouge-score's F-measure without stemming, BLEU is sacrebleu's with defaults; both in percent.
 
     Raises:
         UserError: rouge-score or sacrebleu is not installed.
@@ -123,7 +123,7 @@ def rouge_l(generated: Sequence[str], references: Sequence[str]) -> list[float]:
 
 
 def bleu(generated: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
-    """BLEU of the corpus in percent, one reference each, and sacrebleu's signature, without which it means little.
+    """BLEU of the corpus in percent, with one reference for each text, and sacrebleu's signature of its settings.
 
     Raises:
         UserError: sacrebleu is not installed.
@@ -134,7 +134,7 @@ def bleu(generated: Sequence[str], references: Sequence[str]) -> tuple[float, st
 
 
 def cosines(generated: Sequence[str], references: Sequence[str], encode: Encode) -> np.ndarray:
-    """Cosine of each list's embedding and its reference's: [N] float64. The encoder cuts what exceeds its context."""
+    """Cosine of each list's and its reference's embedding: [N] float64. The encoder cuts longer texts."""
     texts = list(dict.fromkeys([*generated, *references]))
     rows = encode(texts).astype(np.float64)
     place = {text: row for row, text in enumerate(texts)}

@@ -27,7 +27,7 @@ from stages.finer.score.scores import score_answers, summary
 EMBED_BATCH = 64
 MIXTURE_CLASSES = paths.MIXTURE / "classes.json"
 IN_FILE = {SEEN: "seen", HELD_OUT: "held_out"}
-"""What `classes.json` calls the parts."""
+"""Part -> its key in `classes.json`."""
 MixtureClasses = dict[str, dict[str, list[str]]]
 
 
@@ -70,11 +70,11 @@ def _has_answers(lvlm: str, dataset: str) -> bool:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a data set whichever LVLM is asked; read when it is first wanted."""
+    """What the LVLMs of a data set share, read when it is first needed."""
 
     dataset: str
     mixture: MixtureClasses | None
-    """Data set -> its classes by part, as `IN_FILE` calls them; None where there is no mixture."""
+    """Data set -> names of its classes by part (keys of `classes.json`); None without a mixture."""
 
     @cached_property
     def concepts(self) -> list[Concept]:
@@ -83,7 +83,7 @@ class Known:
 
     @cached_property
     def parts(self) -> Parts | None:
-        """Labels by part; None where the mixture says nothing of the data set. Unknown names warn."""
+        """Labels by part; None if the mixture has nothing about the data set. A warning names unknown classes."""
         if self.mixture is None or self.dataset not in self.mixture:
             return None
         named = self.mixture[self.dataset]
@@ -106,7 +106,7 @@ def figures_of(
         parts: as `metrics_of` has them.
 
     Raises:
-        UserError: attribute lists are to be compared and no attribute file, or a package, is there.
+        UserError: there are attribute lists to compare, and the attribute file or a package is missing.
     """
     figures = metrics_of(pl.DataFrame(scores), draws, parts)
     lists = pl.DataFrame(answers.select(["label", "granularity", "prompting", "input", "attributes"]))
@@ -123,7 +123,7 @@ def figures_of(
 
 
 def read_mixture_classes(path: Path) -> MixtureClasses | None:
-    """`classes.json`, or None where there is no mixture.
+    """`classes.json`, or None without a mixture.
 
     Raises:
         UserError: the file is something else.
@@ -146,7 +146,7 @@ def read_mixture_classes(path: Path) -> MixtureClasses | None:
 
 
 def encoder(params: FinerParams) -> Encode:
-    """Embeds with the text tower of `finer.encoder`, loaded when it is first wanted."""
+    """Embeds texts with `finer.encoder`, which is loaded when it is first needed."""
 
     @cache
     def load() -> Encoder:

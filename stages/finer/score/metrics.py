@@ -1,7 +1,7 @@
-"""Scores -> `metrics.json`: means and intervals by granularity, input and prompting; modality gap; ATTRSEEK's gain.
+"""Scores -> `metrics.json`: means and intervals by granularity, modality and prompting; modality gap; ATTRSEEK's gain.
 
 `{lvlm: {dataset: {"fine/image/plain": {...}, ..., "gap": {...}, "attrseek_gain": {...}, "generation": {...}}}}`,
-percent with two digits; a figure that nothing was there to make is null.
+percent with two digits; null where there was no data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stages.finer.score.bootstrap import Estimate, bootstrap, bootstrap_differen
 
 @dataclass(frozen=True)
 class Draws:
-    """How intervals are drawn: the same classes for every measure and cell of an LVLM and data set."""
+    """How intervals are drawn: from the same seed for every measure and cell of an LVLM and data set."""
 
     seed: int
     resamples: int
@@ -44,8 +44,8 @@ def metrics_of(scores: pl.DataFrame, draws: Draws, parts: Parts | None) -> Figur
 
     Args:
         scores: rows of `scores.parquet` of that LVLM and data set.
-        parts: the fine level is also given apart for each of these; None where there is no mixture, or the LVLM is
-            not one that it can have tuned.
+        parts: parts of the classes that also get figures of their own at the fine level; None if there is no mixture,
+            or if the LVLM cannot have been tuned on it.
     """
     figures: Figures = {}
     for granularity, modality, prompting in product(GRANULARITIES, MODALITIES, PROMPTINGS):
@@ -83,7 +83,7 @@ def metrics_of(scores: pl.DataFrame, draws: Draws, parts: Parts | None) -> Figur
 
 
 def cell_figures(rows: pl.DataFrame, draws: Draws) -> Figures:
-    """Means over the answered rows of one question's form, and what became of the rest."""
+    """Means over the answered rows of a cell, and counts of the others."""
     figures: Figures = {}
     for measure in MEASURES:
         if measure in WITH_INTERVAL:
@@ -101,10 +101,10 @@ def cell_figures(rows: pl.DataFrame, draws: Draws) -> Figures:
 
 
 def difference_figures(first: pl.DataFrame, second: pl.DataFrame, draws: Draws, names: tuple[str, str]) -> Figures:
-    """The mean of `first` - `second` over the images that were asked about both ways, in points of percent.
+    """The mean of `first` - `second` over the images that have both, in points of percent.
 
-    Both sides' means over the same pairs stand beside it, as `em_<name>`. `left_out` counts images with an answer
-    missing on either side, or asked about on one side alone. Empty where one side was not asked at all.
+    `em_<name>` is each side's mean over these pairs. `left_out` counts images with a missing answer or question on
+    either side. Empty if one side was not asked at all.
     """
     if first.is_empty() or second.is_empty():
         return {}

@@ -1,4 +1,4 @@
-"""What each answer is worth: rows of answers -> rows of `data/finer/scores.parquet`."""
+"""Scores of single answers: rows of answers -> rows of `data/finer/scores.parquet`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SCORES = pa.schema(
         "prompting": pa.string(),
         "input": pa.string(),
         "extracted": pa.string(),  # the answer that was scored, or null
-        "em": pa.float32(),  # 0 to 1, null where the answer is missing
+        "em": pa.float32(),  # 0 to 1; null if the answer is missing
         "f1": pa.float32(),
-        "strict_em": pa.float32(),  # null also where every gold is empty
+        "strict_em": pa.float32(),  # null also if every gold is empty
         "strict_f1": pa.float32(),
         "missing": pa.string(),  # why there is no answer, or null
-        "empty": pa.bool_(),  # an answer with no answer in it: scored as it is, and counted
-        "unmarked": pa.bool_(),  # no "Answer:" in it, so that the whole of it was scored
+        "empty": pa.bool_(),  # an answer without words; it is scored
+        "unmarked": pa.bool_(),  # an answer without the word "Answer:"; the whole text is scored
         "cut": pa.bool_(),  # the answer reached max_tokens
     }
 )
@@ -36,10 +36,10 @@ NO_REASON = "no reason given"
 
 
 def score_answers(answers: pa.Table, lvlm: str, dataset: str) -> pa.Table:
-    """The scores of one LVLM on one data set, a row a question in the order of the answers.
+    """The scores of one LVLM on one data set: a row for each question, in the order of the answers.
 
     Raises:
-        UserError: a question whose golds are none at all.
+        UserError: a question without golds.
     """
     columns: dict[str, list] = {name: [] for name in SCORES.names if name not in answers.column_names}
     columns["missing"] = []
@@ -51,7 +51,7 @@ def score_answers(answers: pa.Table, lvlm: str, dataset: str) -> pa.Table:
                 raise UserError(f"{dataset}: image idx {row['idx']} has no {row['granularity']} label to be scored by")
             if matching.empty_golds(golds):
                 refused.add(f"{row['idx']} ({row['granularity']})")
-            # A closed list may write the superordinate otherwise, "Birds" for "bird".
+            # A closed list may write the superordinate label differently: "Birds" for "bird".
             above = row["superordinate"] if row["granularity"] == "superordinate" else None
             listed = [shown_as(above)] if above else []
             scored = score_row(row["answer"], golds, listed)
@@ -63,7 +63,7 @@ def score_answers(answers: pa.Table, lvlm: str, dataset: str) -> pa.Table:
     if refused:
         some = ", ".join(sorted(refused)[:3])
         warn(
-            f"{dataset}: {len(refused)} questions have a gold label without a word in it (idx {some}); the published "
+            f"{dataset}: {len(refused)} questions have a gold label without words (idx {some}); the published "
             "exact match counts every answer to them as right, the strict one leaves such a label out"
         )
     columns["lvlm"], columns["dataset"] = [lvlm] * len(answers), [dataset] * len(answers)
@@ -74,10 +74,10 @@ def score_answers(answers: pa.Table, lvlm: str, dataset: str) -> pa.Table:
 def score_row(
     answer: str | None, golds: Sequence[str], listed: Sequence[str] = ()
 ) -> dict[str, str | float | bool | None]:
-    """What one answer is worth: nulls where it is missing, strict nulls where every gold is empty.
+    """The scores of one answer: null if it is missing; strict scores are null if every gold is empty.
 
     Args:
-        listed: what the strict rules accept beside the golds: an option of the question as it was written.
+        listed: right options as the question wrote them, which the strict rules also accept.
     """
     if answer is None:
         return dict.fromkeys(("extracted", "em", "f1", "strict_em", "strict_f1")) | {"empty": False, "unmarked": False}
@@ -96,12 +96,12 @@ def score_row(
 
 
 def summary(lvlm: str, dataset: str, scores: pa.Table) -> str:
-    """How many questions were answered, and what became of the rest, in one line."""
+    """One line: how many questions were answered, and why the others were not."""
     reasons = Counter(reason for reason in scores["missing"].to_pylist() if reason is not None)
     missing = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     empty, unmarked, cut = (sum(scores[name].to_pylist()) for name in ("empty", "unmarked", "cut"))
     return (
         f"score {lvlm} {dataset}: {len(scores)} questions, {reasons.total()} without an answer"
-        f"{f' ({missing})' if missing else ''}, {empty} answers with no answer in them, "
-        f'{unmarked} without "{matching.PREFIX}" and so scored whole, {cut} cut at max_tokens'
+        f"{f' ({missing})' if missing else ''}, {empty} answers without words, "
+        f'{unmarked} without "{matching.PREFIX}" (the whole text is scored), {cut} cut at max_tokens'
     )

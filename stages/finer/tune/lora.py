@@ -1,4 +1,4 @@
-"""LoRA on a LLaVA-architecture model: which weights are trained, and on which tokens (FINER, arXiv 2402.16315)."""
+"""LoRA on a LLaVA-architecture model: the trained weights and the learnt tokens (FINER, arXiv 2402.16315)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stages.finer.llava import LANGUAGE_MODEL, PROJECTOR, Llava
 from stages.finer.params import Tune
 
 IGNORED = -100
-"""Label of a token that no loss is taken on."""
+"""Label of a token without loss."""
 
 Messages = list[dict[str, Any]]
 
@@ -37,10 +37,10 @@ def language_model_linears(model: nn.Module) -> str:
 
 
 def with_adapters(model: nn.Module, tune: Tune, seed: int) -> Any:
-    """A `PeftModel` of which the adapters, and by `tune.projector` the projector, are trained, in float32.
+    """A `PeftModel` whose adapters, and with `tune.projector` the projector, are trained, in float32.
 
-    The adapters' first weights are drawn from `seed`. The projector is trained in full, as a copy that merging puts in
-    the place of the original.
+    The adapters' first weights are drawn from `seed`. The projector is trained in full, as a copy that replaces the
+    original when the model is merged.
     """
     peft = import_optional("peft", "tune")
     config = peft.LoraConfig(

@@ -1,4 +1,4 @@
-"""tune: LoRA on a LLaVA-architecture model, by a mixture -> `data/finer/models/tuned`, merged: a plain checkpoint.
+"""tune: LoRA on a LLaVA-architecture model with a mixture -> `data/finer/models/tuned`, a merged, plain checkpoint.
 
 The trainer is that of `transformers`. An interrupted run continues from its last whole checkpoint.
 """
@@ -39,10 +39,10 @@ from stages.finer.params import FinerParams, Tune
 from stages.finer.tune.lora import Encoded, collate, encode, image_tokens, merged, with_adapters
 
 MADE_FROM = "tune.json"
-"""In the tuned model's folder, and beside the checkpoints: what the run was made from."""
+"""File in the tuned model's folder and beside the checkpoints: what the run was made from."""
 
 WHOLE = "whole.json"
-"""In a checkpoint's folder, written last: its files and their digests."""
+"""File in a checkpoint's folder with the digests of its files; it is written last."""
 
 NAMED = 5
 """How many conversations a warning names."""
@@ -59,7 +59,7 @@ def read_mixture(path: Path) -> list[Row]:
     table = open_parquet(path)
     missing = sorted({"id", "images", "messages"} - set(table.schema_arrow.names))
     if missing:
-        raise UserError(f"{path} has no column {missing[0]}; it is no chat-messages mixture, make it with `dvc repro`")
+        raise UserError(f"{path} has no column {missing[0]}; it is no chat mixture, make it with `dvc repro`")
     rows: list[Row] = table.read(columns=["id", "images", "messages"]).to_pylist()
     if not rows:
         raise UserError(f"{path} holds no conversation; there is nothing to tune on")
@@ -74,7 +74,7 @@ def read_mixture(path: Path) -> list[Row]:
 
 
 def messages_of(row: Row) -> list[dict[str, Any]]:
-    """Typed content parts as chat templates want them."""
+    """Messages with typed content parts, as chat templates expect them."""
 
     def typed(part: dict[str, str]) -> dict[str, str]:
         return {"type": "image"} if part["type"] == "image" else {"type": "text", "text": part["text"]}
@@ -140,10 +140,10 @@ def _tokens(llava: Llava, row: Row, path: str) -> int:
 
 
 def accumulation(tune: Tune) -> int:
-    """How many micro-batches make an effective batch.
+    """The number of micro-batches in an effective batch.
 
     Raises:
-        UserError: they do not make it exactly.
+        UserError: it is not a whole number.
     """
     if tune.batch_size % tune.micro_batch:
         raise UserError(
@@ -169,7 +169,7 @@ def inputs_of(tune: Tune, seed: int, mixture: Path, rows: Sequence[Row]) -> Reco
 
 
 def mark_whole(checkpoint: Path) -> None:
-    """Write down a checkpoint's files, by which it is known to be whole."""
+    """Write the digests of a checkpoint's files, which show later that it is whole."""
     write_json(checkpoint / WHOLE, _files(checkpoint))
 
 
@@ -186,7 +186,7 @@ def _files(folder: Path) -> dict[str, str]:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The last whole checkpoint of a run; torn ones, of a run that was killed as it wrote them, are removed."""
+    """The last whole checkpoint of a run. Incomplete ones, of a run that was killed, are removed."""
     found = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*") if path.is_dir()}
     for step in sorted(found, reverse=True):
         if is_whole(found[step]):
@@ -197,7 +197,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def resumable(folder: Path, inputs: Record) -> Path | None:
-    """The checkpoint to go on from; what a run of other inputs left behind is removed."""
+    """The checkpoint to continue from. What a run with other inputs left is removed."""
     if read_result(folder / MADE_FROM, inputs) is None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -246,7 +246,7 @@ def make_trainer(llava: Llava, adapted: Any, rows: Sequence[Row], tune: Tune, se
         data_collator=lambda batch: collate(batch, 0 if pad is None else pad),
         callbacks=[MarkWhole()],
     )
-    trainer.remove_callback(transformers.PrinterCallback)  # a line a step; the losses are in loss.json
+    trainer.remove_callback(transformers.PrinterCallback)  # it prints a line for each step; the losses are in loss.json
     return trainer
 
 
@@ -256,7 +256,7 @@ def _updates(conversations: int, tune: Tune) -> int:
 
 
 def tune_model(params: FinerParams, target: Path) -> str:
-    """Tune `finer.tune.model` and write the merged model to `target`; a line about what was done.
+    """Tune `finer.tune.model` and write the merged model to `target`; the line to print.
 
     Raises:
         UserError: bad input, as `read_mixture`, `drop_too_long`, `accumulation` and `load_llava` say.

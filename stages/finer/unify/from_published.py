@@ -1,4 +1,4 @@
-"""Published unified files: their images are found by the end of `img_path`, their classes through the images."""
+"""Published unified files: the end of `img_path` finds the image, and the image gives the class."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from stages.finer.paths import TEST, TRAIN
 from stages.finer.unified import Sample, parse_unified, sample_metadata
 
 SPLITS = frozenset({"train", "val", "valid", "validation", "test", "trainval", "cars_train", "cars_test"})
-"""Folders that hold a split each: files of one name in two of them are different images."""
+"""Folders that hold one split each, so that files of the same name in two of them are different images."""
 
 SAME_FOLDER = {"2021_valid": "val", "2021_train": "train", "2021_train_mini": "train_mini"}
-"""Folders of iNaturalist as torchvision names them -> as the published files do."""
+"""iNaturalist's folders: torchvision's name -> the published files' name."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What `images.parquet` knows of an image."""
+    """A row of `images.parquet`."""
 
     label: int
     content: str
 
 
 class Places:
-    """Finds the image that a path means, wherever its author kept the data set.
+    """Finds the image that a path of another machine means.
 
     A path means an image if it ends with the image_id, or if the image's own path, root included, ends with it.
     "/shared/nas/data/CUB_200_2011/images/001.x/a.jpg" and "{data_dir_path}/CUB_200_2011/images/001.x/a.jpg" both mean
@@ -46,7 +46,7 @@ class Places:
             self._ids.setdefault(parts[-1], []).append((image_id, parts))
 
     def find(self, img_path: str) -> Path | None:
-        """The file, relative to the project's root or absolute, or None.
+        """The file, relative to the project's root or absolute; None if there is none.
 
         Raises:
             UserError: the path means several images of the data set equally well; names two.
@@ -69,7 +69,7 @@ class Places:
         return self._root / best[0] if best else self._unlisted(img_path)
 
     def _match(self, parts: tuple[str, ...], own: tuple[str, ...]) -> int:
-        """How many parts of a path are those of an image, from the end; 0 where it does not mean the image."""
+        """How many parts at the end of a path are the image's; 0 if the path does not mean the image."""
         whole = (*self._above, *own)
         common = 0
         for part, known in zip(reversed(parts), reversed(whole), strict=False):
@@ -92,20 +92,20 @@ class Places:
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    """The parts of a path that say where in a data set a file is: without "/", "." and what `{...}` stands for."""
+    """The parts of a path within a data set: without "/", "." and everything up to a placeholder `{...}`."""
     parts = [SAME_FOLDER.get(part, part) for part in PurePosixPath(path).parts if part not in ("/", ".")]
     placeholders = [place for place, part in enumerate(parts) if part.startswith("{") and part.endswith("}")]
     return tuple(parts[placeholders[-1] + 1 :] if placeholders else parts)
 
 
 def _relative(file: Path, root: Path) -> Path | None:
-    """The path of a file relative to a folder, or None where it is not in it."""
+    """The path of a file relative to a folder; None if it is not in it."""
     absolute = root.absolute()
     return file.absolute().relative_to(absolute) if file.absolute().is_relative_to(absolute) else None
 
 
 class Labels:
-    """Finds the class that fine labels mean: by the classes' own names, or where those say nothing, by others."""
+    """Finds the class that fine labels mean: by the classes' own names, or if no own name matches, by other names."""
 
     def __init__(self, names: Sequence[Sequence[str]]) -> None:
         self._names = names
@@ -121,8 +121,8 @@ class Labels:
     def find(self, fine: Sequence[str]) -> set[int]:
         """The classes that the labels can mean: none, one, or several where they contradict or do not decide.
 
-        Aircraft's family is right of several variants, of which the label beside it names one. Where both labels are
-        a class's own name, the class that has exactly these names is meant: variant CRJ-900 of the family CRJ-700.
+        An aircraft's family fits several variants, and the label beside it names one of them. If both labels are own
+        names of classes, the class with exactly these names is meant: the variant CRJ-900 of the family CRJ-700.
         """
         key = tuple(fine)  # many images have the same labels
         if key not in self._found:
@@ -133,7 +133,7 @@ class Labels:
         return self._found[key]
 
     def named(self, fine: Sequence[str]) -> set[int]:
-        """Every class of which one of the labels is a name."""
+        """Every class that has one of the labels as a name."""
         return {label for form in map(spelling, fine) for label in self._other.get(form, ())}
 
     def knows(self, form: str) -> bool:
@@ -153,16 +153,16 @@ class Labels:
 def read_published(
     dataset: str, path: Path, root: str, classes: Sequence[ClassLabels], images: Mapping[str, Row]
 ) -> list[Sample]:
-    """A published unified file with our metadata.
+    """The lines of a published unified file with our metadata.
 
-    The label is that of the image in `images.parquet`. Names decide only for an image that is not in that table.
+    The class is that of the image in `images.parquet`. Names decide only for an image that is not in that table.
 
     Args:
         images: image_id -> row of `images.parquet`.
 
     Raises:
-        UserError: as `parse_unified`; images that are not there; a path that means several images; fine labels of
-            another class than the image's; an image that is not in the table and has not one class's labels.
+        UserError: as `parse_unified`; missing images; a path that means several images; fine labels of another class
+            than the image's; an image that is not in the table and whose labels do not name one class.
     """
     labels, places = Labels([found.fine for found in classes]), Places(root, images)
     samples, missing = [], []
@@ -191,7 +191,7 @@ def read_published(
             f"{path}: {len(missing)} images are not there, such as '{missing[0]}'; img_path is looked for in the "
             f"project's folder, and by its last parts in '{root}' (datasets.{dataset}.root)"
         )
-    _tell(path, samples, labels)
+    _warn_about(path, samples, labels)
     return sorted(samples, key=lambda sample: sample.idx)
 
 
@@ -215,8 +215,8 @@ def _label(
     return row.label
 
 
-def _tell(path: Path, samples: Sequence[Sample], labels: Labels) -> None:
-    """Warn of labels that the data set does not know, and of images without coarse labels."""
+def _warn_about(path: Path, samples: Sequence[Sample], labels: Labels) -> None:
+    """Warn about labels that the data set does not have, and about images without coarse labels."""
     others = [form for sample in samples for form in sample.fine if not labels.knows(form)]
     if others:
         warn(
@@ -231,10 +231,10 @@ def _tell(path: Path, samples: Sequence[Sample], labels: Labels) -> None:
 def published(
     dataset: str, benchmark: Benchmark, root: str, classes: Sequence[ClassLabels], images: Mapping[str, Row]
 ) -> dict[str, list[Sample]]:
-    """Both splits from published files; without one to train on that split is empty, and a warning says so.
+    """Both splits from published files. Without a file to train on, that split is empty and a warning says so.
 
     Raises:
-        UserError: as `read_published`, or an image that is in both files.
+        UserError: as `read_published`; an image that is in both files.
     """
     split: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
     for name, file in ((TRAIN, benchmark.unified_train), (TEST, benchmark.unified)):

@@ -24,10 +24,10 @@ from stages.finer.unify.from_published import Row, published
 _QUALIFIER = re.compile(r"\s*\([^)]*\)")
 
 RANKS = get_args(Rank)
-"""Of the coarse labels that the reader `inaturalist` gives, in its order, those below the superordinate."""
+"""The coarse labels of the reader `inaturalist` below the superordinate one, in its order."""
 
 CALLED = {"aircraft": "airplane"}
-"""Reader -> what the published files call all of its classes, where that differs from the reader's word."""
+"""Reader -> superordinate label in the published files, if it differs from the reader's."""
 
 
 def unify_dataset(job: FinerJob) -> str:
@@ -61,10 +61,10 @@ def unify_dataset(job: FinerJob) -> str:
 
 
 def split_of(seed: int, dataset: str, image_ids: Sequence[str], labels: Sequence[int], share: float) -> list[str]:
-    """TRAIN or TEST of each image.
+    """TRAIN or TEST for each image.
 
-    Of each class, the images in the order of a hash of (seed, data set, image_id), the first floor(share * n) are for
-    training: whatever the order and the other classes.
+    Each class's images are sorted by a hash of (seed, data set, image_id), and the first floor(share * n) are for
+    training. So neither the order of the images nor the other classes matter.
     """
     places: dict[int, list[int]] = {}
     for place, label in enumerate(labels):
@@ -79,15 +79,15 @@ def split_of(seed: int, dataset: str, image_ids: Sequence[str], labels: Sequence
 
 
 def coarse_labels(found: ClassLabels) -> list[str]:
-    """A class's coarse labels, without those that name the class: an aircraft is rightly called by its family."""
+    """A class's coarse labels, without those that contain a fine label: an aircraft's family is a right answer."""
     fine = [f" {spelling(form)} " for form in found.fine]
     return [label for label in dict.fromkeys(found.coarse) if not any(name in f" {spelling(label)} " for name in fine)]
 
 
 def fine_labels(found: ClassLabels) -> list[str]:
-    """The labels by which a class is right, without those that only add a qualifier to another.
+    """A class's fine labels, without those that only add a qualifier to another.
 
-    Of "Common Eider (Adult male)" and "Common Eider" the published files have the latter.
+    Of "Common Eider (Adult male)" and "Common Eider", the published files have the latter.
     """
     forms = {spelling(form) for form in found.fine}
     longer = {form for form in found.fine if (bare := _QUALIFIER.sub("", form)) != form and spelling(bare) in forms}
@@ -99,7 +99,7 @@ def as_published(dataset: str, classes: Sequence[ClassLabels], reader: str, rank
 
     Args:
         reader: of the data set.
-        rank: of iNaturalist's coarse label, the one that is told and accepted; None is the family.
+        rank: of iNaturalist's coarse label; None is the family.
 
     Raises:
         UserError: a rank for another reader.
@@ -115,7 +115,7 @@ def as_published(dataset: str, classes: Sequence[ClassLabels], reader: str, rank
 
 
 def check_classes(dataset: str, classes: Sequence[ClassLabels]) -> None:
-    """Refuse classes without superordinate; warn of those without coarse labels.
+    """Refuse classes without superordinate; warn about those without coarse labels.
 
     Raises:
         UserError: some class has no superordinate.
@@ -138,13 +138,12 @@ def check_classes(dataset: str, classes: Sequence[ClassLabels]) -> None:
 def build_samples(
     dataset: str, root: str, images: Iterable[tuple[str, int, str]], classes: Sequence[ClassLabels]
 ) -> list[Sample]:
-    """One sample an image; `idx` is the image's row in `images.parquet`.
+    """One sample for each image; `idx` is the image's row in `images.parquet`.
 
     Args:
         root: folder that image_ids are relative to.
         classes: by label, as published.
-        images: (image_id, label, digest of the file's bytes) in the table's order. By the digest the stages behind
-            this one notice that an image was replaced.
+        images: (image_id, label, digest of the file's bytes) in the table's order.
     """
     samples = []
     for idx, (image_id, label, content) in enumerate(images):
