@@ -16,7 +16,7 @@ from stages.demo.birds.species import SPECIES
 from stages.finer import matching, options, prompts
 from stages.finer.ask.questions import Question, build_questions
 from stages.finer.attributes import Attributes, Concept
-from stages.finer.options import shown_as
+from stages.finer.options import listed_form
 from stages.finer.params import load_finer_params
 from stages.finer.score.scores import score_row
 from stages.finer.unified import Sample
@@ -70,7 +70,7 @@ def test_the_superordinate_question_has_one_right_option(
     for text in texts:
         found = options_of(text)
         assert [option for option in found if matching.exact_match(option, golds)] == [listed]
-        assert score_row(f"Answer: {listed}", golds, [shown_as(superordinate)])["strict_em"] == 1
+        assert score_row(f"Answer: {listed}", golds, [listed_form(superordinate)])["strict_em"] == 1
         assert len(found) >= 6 and not set(missing) & set(found)
 
 

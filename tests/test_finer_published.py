@@ -210,7 +210,7 @@ def test_a_data_set_of_the_paper_with_its_published_files(
 ) -> None:
     data = set_up(project, key)
     monkeypatch.chdir(project.folder)
-    endpoint.answer = lambda prompt: f"Answer: {options.shown_as(data.superordinate)}"
+    endpoint.answer = lambda prompt: f"Answer: {options.listed_form(data.superordinate)}"
     done = call("ingest", "--dataset", "x")
     assert done.code == 0, done.err
     done = call("finer.concepts", "--dataset", "x")

@@ -31,7 +31,7 @@ _MEASURE = re.compile(rf"\b(?:{_NUMBER}{_UNIT}|{_FEET}|weigh(?:s|ing|t)|wingspan
 
 
 def clean_attributes(items: list[str]) -> list[str]:
-    """Items of a list without bullets, Markdown, "none" and repetitions."""
+    """Items of a list without bullets, Markdown, "none", repetitions, sizes and weights."""
     return clean_items(items, set(), Counter())
 
 
@@ -48,7 +48,7 @@ def says_none(item: str) -> bool:
 
 
 def clean_items(items: list[str], seen: set[str], dropped: Counter[str]) -> list[str]:
-    """As `clean_attributes`, also without sizes and weights.
+    """As `clean_attributes`, with counts of what was dropped.
 
     Args:
         seen: items that count as repetitions, in lower case; kept items are added.

@@ -90,13 +90,13 @@ def singular(label: str) -> str:
 _PUBLISHED = {singular(name): name for name in (*OBJECTS, *DOGS_AND_OTHERS, *ORGANISMS)}
 
 
-def shown_as(superordinate: str) -> str:
+def listed_form(superordinate: str) -> str:
     """A superordinate label as a closed list writes it: "Birds" for "bird", or the label itself."""
     form = _PUBLISHED.get(singular(superordinate), superordinate)
     return form if normalise(superordinate) in normalise(form) else superordinate
 
 
-def kinds(superordinates: Iterable[str]) -> list[str]:
+def superordinate_list(superordinates: Iterable[str]) -> list[str]:
     """The closed list of the superordinate question for a data set with these superordinate labels.
 
     It is the published list that has all of them. Otherwise it is the labels themselves and those of `OVERLAPS` that
@@ -107,10 +107,10 @@ def kinds(superordinates: Iterable[str]) -> list[str]:
     wanted = {singular(label) for label in own}
     for published in (ORGANISMS, DOGS_AND_OTHERS, OBJECTS):
         if wanted <= {singular(name) for name in published}:
-            own_forms = {singular(label): shown_as(label) for label in own}
+            own_forms = {singular(label): listed_form(label) for label in own}
             return [own_forms.get(singular(name), name) for name in published]
     others = [option for option in OVERLAPS if not any(_may_be(option, label) for label in own)]
-    return sorted([*map(shown_as, own), *others], key=str.casefold)
+    return sorted([*map(listed_form, own), *others], key=str.casefold)
 
 
 def coarse_list(dataset: str, superordinates: Iterable[str], coarse: Collection[str]) -> Closed | None:
@@ -141,7 +141,7 @@ def one_right(options: Sequence[str], right: Sequence[str], golds: Sequence[str]
         right: labels of the question's level.
         golds: all labels that count as right. An option in which one of them occurs would score.
     """
-    forms = {spelling(shown_as(label)) for label in right} | {spelling(label) for label in right}
+    forms = {spelling(listed_form(label)) for label in right} | {spelling(label) for label in right}
     first = next((option for option in options if spelling(option) in forms), None)
     wanted = [gold for gold in map(normalise, golds) if gold]
     return [option for option in options if option == first or not any(gold in normalise(option) for gold in wanted)]

@@ -15,7 +15,7 @@ import numpy as np
 
 from stages.common.errors import UserError
 from stages.finer import prompts
-from stages.finer.options import kinds
+from stages.finer.options import superordinate_list
 from stages.finer.promptings import PROMPTINGS, Granularity
 from stages.finer.prompts import PHRASINGS
 
@@ -88,7 +88,7 @@ class Lessons:
 
     def __init__(self, drawings: Sequence[Drawing], species: Sequence[Species]) -> None:
         self.species = species
-        self.options = kinds(one.superordinate for one in species)
+        self.options = superordinate_list(one.superordinate for one in species)
         count = len(drawings[0].attributes)
         self.values = [sorted({drawing.attributes[place] for drawing in drawings}) for place in range(count)]
 

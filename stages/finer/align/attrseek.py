@@ -1,5 +1,4 @@
-"""align: the method `attrseek`, a row beside `bifta`: images are classified by the attributes that an LVLM sees in
-them.
+"""align: the method `attrseek`, a row beside `bifta`: images classified by the attributes that an LVLM sees in them.
 
 An image's attributes take the place of its crops. They are weighted by their cosine to the whole image, summed, and
 compared with the weighted sum of each class's refined descriptions (arXiv 2406.02915, 2601.20419). They come from

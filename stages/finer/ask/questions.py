@@ -14,7 +14,7 @@ from stages.common.seeding import generator
 from stages.finer import matching, prompts
 from stages.finer.ask.picture import Picture, find_picture
 from stages.finer.attributes import Concept
-from stages.finer.options import coarse_list, kinds, one_right
+from stages.finer.options import coarse_list, one_right, superordinate_list
 from stages.finer.params import Ask
 from stages.finer.promptings import PROMPTINGS, Granularity, Modality, combinations
 from stages.finer.unified import Sample
@@ -159,7 +159,7 @@ class Lists:
 
     def __init__(self, dataset: str, samples: Sequence[Sample]) -> None:
         superordinates = {sample.superordinate for sample in samples}
-        self._kinds = kinds(superordinates)
+        self._superordinates = superordinate_list(superordinates)
         closed = coarse_list(dataset, superordinates, {label for sample in samples for label in sample.coarse})
         self.level = closed.level if closed else prompts.LEVEL
         self._coarse = closed.options if closed else ()
@@ -168,7 +168,7 @@ class Lists:
         """The options of a question; empty if the question is open."""
         golds = matching.accepted_golds(granularity, sample.superordinate, sample.coarse, sample.fine)
         if granularity == "superordinate":
-            return one_right(self._kinds, [sample.superordinate], golds)
+            return one_right(self._superordinates, [sample.superordinate], golds)
         return one_right(self._coarse, sample.coarse, golds) if granularity == "coarse" else []
 
 

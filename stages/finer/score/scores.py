@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from stages.common.errors import UserError, warn
 from stages.finer import matching
-from stages.finer.options import shown_as
+from stages.finer.options import listed_form
 
 SCORES = pa.schema(
     {
@@ -53,7 +53,7 @@ def score_answers(answers: pa.Table, lvlm: str, dataset: str) -> pa.Table:
                 refused.add(f"{row['idx']} ({row['granularity']})")
             # A closed list may write the superordinate label differently: "Birds" for "bird".
             above = row["superordinate"] if row["granularity"] == "superordinate" else None
-            listed = [shown_as(above)] if above else []
+            listed = [listed_form(above)] if above else []
             scored = score_row(row["answer"], golds, listed)
             for name, value in scored.items():
                 columns[name].append(value)

@@ -79,11 +79,11 @@ class Encoded:
 
 
 def encode(llava: Llava, messages: Messages, images: Sequence[Any]) -> Encoded:
-    """Tokenize a conversation by the model's chat template, nothing truncated.
+    """Tokenize a conversation by the model's chat template, without truncation.
 
-    The assistant's tokens are found by rendering the conversation up to each of its turns, so that any template will
-    do. A template that ends no answer (LLaVA-1.5's) would teach the model never to stop: there the end-of-sequence
-    token follows the last one.
+    The assistant's tokens are found by rendering the conversation up to each turn, which works with any template. Some
+    templates (LLaVA-1.5's) do not end answers, which would teach the model never to stop. With these, the
+    end-of-sequence token is added after the last answer.
 
     Raises:
         UserError: the template leaves out the assistant's turns.
@@ -137,7 +137,7 @@ def _stretched(short: list[int], marks: list[bool], full: list[int], image_token
     """`marks` of tokens `short`, in which an image is one token, for `full`, in which it is as many as it has.
 
     Raises:
-        UserError: the two differ in more than that, so the processor does more than is known here.
+        UserError: the two differ in other ways too, so the processor does something that is not supported.
     """
     is_image = image_token.__eq__
     pieces, runs = [], [list(run) for _, run in groupby(full, key=is_image)]
