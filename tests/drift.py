@@ -26,6 +26,9 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "texts are the same in batches of any size": ("align refine.batch_size",),
     "for the words of a line that is printed": ("score datasets.demo.sources",),
     "to see that the command line's key is one of them": ("ask finer.endpoints", "ask finer.served"),
+    "for the values that params.yaml may have": tuple(
+        f"{stage} stages/finer/promptings.py" for stage in ("concepts", "probe", "unify", "tune")
+    ),
     "it is in the name of the stage": ("align finer.encoder",),
 }  # fmt: skip
 """Reason -> "stage file-or-parameter": what is read, and rightly not listed."""
@@ -152,4 +155,4 @@ def unlisted_code(stage: Listed, run: Recorded) -> set[str]:
         re.sub(r"__pycache__/(\w+)\.[\w-]+\.pyc$", r"\1.py", path) for path in run.read if path.startswith("stages/")
     }
     modules = {path for path in loaded if path.endswith(".py") and Path(path).stem not in PLUMBING}
-    return {path for path in modules if not within(path, stage.deps)}
+    return {path for path in modules if not within(path, stage.deps) and not excepted(stage, path, ELSEWHERE)}

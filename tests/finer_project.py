@@ -7,7 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from conftest import CLASSES, Project
+from conftest import CLASSES, ROOT, Project
+
+from stages.finer.artifacts import AnswersParameters, LvlmMeta
+from stages.finer.params import load_finer_params
 
 COARSE = {"red-crowned tavo": "finch", "blue tavo": "finch", "Grey_Heron": "wader"}
 NAMES = ["Grey_Heron", "blue tavo", "red-crowned tavo"]
@@ -45,3 +48,10 @@ def write_attributes_file(path: Path, names: list[str]) -> None:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def answers_parameters(lvlm: str) -> AnswersParameters:
+    """What the metadata of some answers says was asked."""
+    ask = load_finer_params(ROOT / "params.yaml").finer.ask
+    asked = ask.model_dump(include=set(AnswersParameters.model_fields))
+    return AnswersParameters(lvlm=LvlmMeta(lvlm=lvlm, name=lvlm), seed=0, **asked)

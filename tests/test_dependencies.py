@@ -35,6 +35,8 @@ def imported(module: str, seen: set[str]) -> set[str]:
     if module in seen or not (ROOT / path).exists():
         return seen
     seen.add(module)
+    if path.name == "params.py":
+        return seen  # what it imports says which values are allowed, and decides no result
     for node in ast.walk(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("stages."):
             for name in {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}:

@@ -12,15 +12,14 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from conftest import Call, Project
-from finer_project import make_labelled
+from finer_project import answers_parameters, make_labelled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.common.params import Score, load_params
 from stages.common.tables import make_meta, write_table
-from stages.finer.align.attrseek import Seen, align, outcome
-from stages.finer.align.seen import split_attributes
-from stages.finer.answers import ANSWERS
+from stages.finer.align.attrseek import Seen, align, outcome, split_attributes
+from stages.finer.artifacts import ANSWERS
 
 PATH = Path("data/finer/answers/vlm/toy.parquet")
 MADE = Path("data/toy/tiny/attrseek")
@@ -112,8 +111,9 @@ def test_a_data_set_without_attributes_is_named(toy: Project, call: Call) -> Non
 
 def write_answers(rows: list[dict]) -> None:
     whole = {"granularity": "superordinate", "prompting": "attrseek", "input": "image"}
-    meta = make_meta("answers", "toy", parameters={}, model={"lvlm": "vlm", "name": "x", "weights": None})
-    write_table(PATH, pa.Table.from_pylist([whole | row for row in rows], ANSWERS), meta)
+    meta = make_meta(ANSWERS, "toy", answers_parameters("vlm"))
+    table = pa.Table.from_pylist([{"idx": n} | whole | row for n, row in enumerate(rows)], ANSWERS.columns)
+    write_table(PATH, table, meta)
 
 
 def test_attrseek_is_a_row_beside_bifta(toy: Project, call: Call) -> None:
@@ -126,8 +126,8 @@ def test_attrseek_is_a_row_beside_bifta(toy: Project, call: Call) -> None:
         for row in images.iter_rows(named=True)
     ]
     asked[0]["attributes"], asked[1]["attributes"] = None, "none"  # refused, and nothing seen
-    told = {"granularity": "fine", "image_id": asked[0]["image_id"], "label": 0, "attributes": "what the answer told"}
-    write_answers([*asked, told])
+    fine = {"granularity": "fine", "image_id": asked[0]["image_id"], "label": 0, "attributes": "seen elsewhere"}
+    write_answers([*asked, fine])
     done = call("finer.align", "--dataset", "toy")
     assert (done.code, done.err) == (0, "")
     assert "of 7 images (2 without attributes are not scored); of the same images clip " in done.out
@@ -160,7 +160,7 @@ def test_without_attrseek_s_answers_the_line_says_what_is_wanted(toy: Project, c
         assert call(name, "--dataset", "toy", *options).code == 0
     write_answers([])
     done = call("finer.align", "--dataset", "toy")
-    assert done.code == 0 and "no row for attrseek (vlm): it wants ATTRSEEK's answers" in done.out
+    assert done.code == 0 and "no row for attrseek (vlm): it needs ATTRSEEK's answers" in done.out
     assert json.loads((MADE / "metrics.json").read_text()) == {}
 
 

@@ -344,11 +344,11 @@ def test_a_source_of_the_user_s_is_left_as_it_is(toy: Project, call: Call) -> No
     TARGET.write_text(json.dumps(given))
     SOURCE.write_text('{"blue tavo": ["mine"]}')
     done = call("finer.concepts", "--dataset", "toy")
-    assert done.code == 0 and f"warning: {SOURCE} is not of this stage's making" in done.err
+    assert done.code == 0 and f"warning: {SOURCE} was not written by this stage" in done.err
     assert SOURCE.read_text() == '{"blue tavo": ["mine"]}'
     SOURCE.unlink()
     assert call("finer.concepts", "--dataset", "toy").err == ""
-    TARGET.write_text(json.dumps(given).replace('"x"', '"y"'))  # its own is made anew
+    TARGET.write_text(json.dumps(given).replace('"x"', '"y"'))  # its own is made again
     assert call("finer.concepts", "--dataset", "toy").err == ""
     assert {text for own in json.loads(SOURCE.read_text()).values() for text in own} == {"y"}
 
@@ -399,5 +399,5 @@ def test_classes_may_share_a_concept_and_the_stages_behind_read_one_each(toy: Pr
     TARGET.write_text(json.dumps(given))
     assert call("finer.concepts", "--dataset", "toy").code == 0
     TARGET.unlink()
-    by_class = read_by_class(paths.attributes_by_class("toy"), NAMES)
+    by_class = read_by_class(paths.attributes_by_class("toy"), dict(enumerate(NAMES)))
     assert [concept.binomial.required for concept in by_class] == [["grey heron"], ["tavo"], ["tavo"]]

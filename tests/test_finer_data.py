@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from conftest import Call, Project
 from finer_project import NAMES, make_labelled, read_lines
@@ -18,20 +16,15 @@ from hypothesis import strategies as st
 
 from stages.common.errors import UserError
 from stages.common.images import content_digest
-from stages.finer.attributes import (
-    Attributes,
-    Concept,
-    class_concepts,
-    match_concepts,
-    read_attributes,
-    write_attributes,
-)
-from stages.finer.classes import ClassLabels, read_classes
+from stages.finer.attributes import Attributes, Concept, read_attributes, write_attributes
+from stages.finer.classes import ClassLabels
+from stages.finer.concepts.matching import class_concepts, match_concepts
 from stages.finer.params import Rank, load_finer_params
-from stages.finer.unified import Sample, read_unified, write_unified
-from stages.finer.unify.build import as_published, build_samples, check_classes, split_of
+from stages.finer.unified import Sample, read_unified, sample_metadata, write_unified
+from stages.finer.unify.write import as_published, build_samples, check_classes, split_of
 
-CLASS_NAMES = [["707-320", "Boeing 707"], ["707-420", "Boeing 707"], ["A300B4", "A300"]]
+AIRCRAFT = [["707-320", "Boeing 707"], ["707-420", "Boeing 707"], ["A300B4", "A300"]]
+OURS = sample_metadata("x", "a.jpg", 2, "A300B4", "0123")
 
 
 def line(**changes: Any) -> dict[str, Any]:
@@ -42,7 +35,7 @@ def line(**changes: Any) -> dict[str, Any]:
         "coarse-level-lbl": ["Boeing"],
         "fine-level-lbl": ["707-320", "Boeing 707"],
         "img_path": "a.jpg",
-        "metadata": {},
+        "metadata": OURS,
     }
     return {key: value for key, value in {**right, **changes}.items() if value is not ...}
 
@@ -62,16 +55,16 @@ LABELS = st.text(min_size=1).filter(lambda text: bool(text.strip()) and text.isp
 def test_unified_file_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
     path = tmp_path_factory.mktemp("unified") / "u.jsonl"
     samples = [
-        Sample(idx, above, coarse, ["A300B4"], f"{idx}.jpg", {"image_id": above, "label": 2})
+        Sample(idx, above, coarse, ["A300B4"], f"{idx}.jpg", OURS | {"image_id": above})
         for idx, (above, coarse) in enumerate(rows)
     ]
     write_unified(path, samples)
-    assert read_unified(path, "x", CLASS_NAMES) == samples
+    assert read_unified(path, "x") == samples
 
 
 def test_published_keys_and_multi_word_labels(tmp_path: Path) -> None:
     path = tmp_path / "u.jsonl"
-    metadata = {"dataset": "x", "image_id": "a.jpg", "label": 0}
+    metadata = OURS
     write_unified(path, [Sample(7, "ray-finned fish", ["moray eel", "eel\u2028s"], ["A300"], "r/a.jpg", metadata)])
     assert json.loads(path.read_text()) == {
         "idx": 7,
@@ -82,7 +75,7 @@ def test_published_keys_and_multi_word_labels(tmp_path: Path) -> None:
         "metadata": metadata,
     }
     # A line separator inside of a label is no end of the line.
-    assert read_unified(path, "x", CLASS_NAMES)[0].coarse == ["moray eel", "eel\u2028s"]
+    assert read_unified(path, "x")[0].coarse == ["moray eel", "eel\u2028s"]
 
 
 @pytest.mark.parametrize(
@@ -103,66 +96,32 @@ def test_published_keys_and_multi_word_labels(tmp_path: Path) -> None:
         ([line(metadata=[1])], "'metadata' must be an object"),
         ([line(idx=4), line(idx=5), line(idx=4)], "line 3: idx 4 is that of line 1 as well; fix"),
         ([line(), line(), line()], "line 2: idx 0 is that of line 1 as well; 2 lines repeat one; fix"),
-        (
-            [line(), line(idx=1, **{"fine-level-lbl": ["A300 B3"]})],
-            r"line 2: the fine label 'A300 B3' is no class of the data set \(did you mean 'A300B4'\?\); fix",
-        ),
-        (
-            [line(idx=i, **{"fine-level-lbl": ["DC-3"]}) for i in range(3)],
-            "line 1: the fine label 'DC-3' is no class of the data set; 3 lines have such labels; fix",
-        ),
-        (
-            [line(**{"fine-level-lbl": ["707-320", "A300B4"]})],
-            "could be the class '707-320' or 'A300B4'",
-        ),
-        # The family alone does not say which variant it is.
-        ([line(**{"fine-level-lbl": ["Boeing 707"]})], "could be the class '707-320' or '707-420'"),
+        # A published file in the place of one that `unify` wrote, and one of another data set.
+        ([line(), line(idx=1, metadata=...)], "line 2: `metadata` does not name the image and class in x; run `dvc"),
+        ([line(metadata=OURS | {"label": -1})], "line 1: `metadata` does not name"),
+        ([line(metadata=OURS | {"dataset": "y"})], "A published file belongs under finer.datasets.x.unified"),
     ],
 )
 def test_unified_file_refused(lines: list, match: str, tmp_path: Path) -> None:
     path = unified_file(tmp_path / "u.jsonl", *lines)
     with pytest.raises(UserError, match=match) as refused:
-        read_unified(path, "x", CLASS_NAMES)
+        read_unified(path, "x")
     assert "\n" not in str(refused.value)
 
 
 def test_unified_file_missing_or_in_another_encoding(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"u\.jsonl is missing; make it with `dvc repro stages/finer/dvc\.yaml`"):
-        read_unified(tmp_path / "u.jsonl", "x", CLASS_NAMES)
+        read_unified(tmp_path / "u.jsonl", "x")
     (tmp_path / "u.jsonl").write_bytes(b'{"idx": "\xe9"}')
     with pytest.raises(UserError, match="not in UTF-8"):
-        read_unified(tmp_path / "u.jsonl", "x", CLASS_NAMES)
+        read_unified(tmp_path / "u.jsonl", "x")
 
 
 def test_a_species_without_a_common_name_has_a_blank_label_that_is_left_out(tmp_path: Path) -> None:
     path = unified_file(tmp_path / "u.jsonl", line(**{"fine-level-lbl": ["A300B4", ""]}))
-    assert read_unified(path, "x", CLASS_NAMES)[0].fine == ["A300B4"]
+    assert read_unified(path, "x")[0].fine == ["A300B4"]
     with pytest.raises(UserError, match="'fine-level-lbl' must be a list of at least one label"):
-        read_unified(unified_file(path, line(**{"fine-level-lbl": [" "]})), "x", CLASS_NAMES)
-
-
-def test_labels_match_in_any_spelling(tmp_path: Path) -> None:
-    rows = [line(**{"fine-level-lbl": ["boeing_707", "707 320"]}), line(idx=1, metadata=...)]
-    read = read_unified(unified_file(tmp_path / "u.jsonl", *rows), "x", CLASS_NAMES)
-    assert [sample.label for sample in read] == [0, 0]
-
-
-CRJ = [["CRJ-700"], ["CRJ-900", "CRJ-700"], ["MD-87", "MD-80"], ["MD-80"]]
-
-
-def test_a_family_may_be_another_class_s_own_name(tmp_path: Path) -> None:
-    """Names decide by the whole set; a label that the project wrote itself decides before any name."""
-    fine = [["CRJ-700", "CRJ-900"], ["CRJ-700"], ["md 80"], ["MD-87"], ["who knows"]]
-    metadata = [{}, {}, {"dataset": "other", "label": 0}, {}, {"dataset": "x", "label": 3}]
-    rows = [
-        line(idx=idx, metadata=own, **{"fine-level-lbl": names})
-        for idx, (names, own) in enumerate(zip(fine, metadata, strict=True))
-    ]
-    path = unified_file(tmp_path / "u.jsonl", *rows)
-    assert [sample.label for sample in read_unified(path, "x", CRJ)] == [1, 0, 3, 2, 3]
-    path = unified_file(path, *rows[:4], line(idx=4, metadata={"dataset": "x", "label": 4}))
-    with pytest.raises(UserError, match="line 5: the data set has 4 classes and none of label 4; fix"):
-        read_unified(path, "x", CRJ)
+        read_unified(unified_file(path, line(**{"fine-level-lbl": [" "]})), "x")
 
 
 # The split
@@ -209,7 +168,7 @@ def test_classes_with_the_labels_of_the_published_files() -> None:
     (aircraft,) = as_published("x", [family], "aircraft", None)
     assert aircraft == ClassLabels("707-320", ["707-320", "Boeing 707"], ["Boeing"], "airplane")
     (sample,) = build_samples("x", "some/root", [("a/b.jpg", 0, "00ff")], [aircraft])
-    metadata = {"dataset": "x", "image_id": "a/b.jpg", "label": 0, "content": "00ff"}
+    metadata = {"dataset": "x", "image_id": "a/b.jpg", "label": 0, "class": "707-320", "content": "00ff"}
     assert sample == Sample(0, "airplane", ["Boeing"], ["707-320", "Boeing 707"], "some/root/a/b.jpg", metadata)
     drake = ClassLabels("Eider (male)", ["Eider (male)", "Eider"], ["Common Eider", "Ducks"], "bird")
     assert as_published("x", [drake], "nabirds", None) == [ClassLabels("Eider (male)", ["Eider"], ["Ducks"], "bird")]
@@ -262,7 +221,8 @@ def test_stage_writes_both_splits(labelled: Project, call: Call) -> None:
         assert [row["idx"] for row in rows] == sorted(row["idx"] for row in rows)
         for row in rows:
             found = images.row(row["idx"], named=True)
-            assert row["metadata"] == {"dataset": "toy"} | {key: found[key] for key in ("image_id", "label", "content")}
+            ours = {"dataset": "toy", "class": NAMES[found["label"]]}
+            assert row["metadata"] == ours | {key: found[key] for key in ("image_id", "label", "content")}
             assert row["fine-level-lbl"] == [NAMES[found["label"]]]
             assert row["basic-level-lbl"] == "bird"
             assert row["coarse-level-lbl"] == ["wader" if found["label"] == 0 else "finch"]
@@ -273,17 +233,6 @@ def test_stage_writes_both_splits(labelled: Project, call: Call) -> None:
     labelled.edit(lambda params: params.update(seed=5))
     call("finer.unify", "--dataset", "toy")
     assert TRAIN.read_bytes() != before[0]
-
-
-def test_table_of_classes_without_the_column_fine(labelled: Project) -> None:
-    path = Path("data/toy/classes.parquet")
-    table = pq.read_table(path)
-    assert [entry.fine for entry in read_classes("toy")] == [[name] for name in NAMES]
-    pq.write_table(table.drop_columns(["fine"]), path)
-    assert [entry.fine for entry in read_classes("toy")] == [[name] for name in NAMES]
-    fine = pa.array([["Grey_Heron", "Ardea cinerea"], None, None], pa.list_(pa.string()))
-    pq.write_table(table.set_column(4, "fine", fine), path)
-    assert read_classes("toy")[0].fine == ["Grey_Heron", "Ardea cinerea"]
 
 
 def test_published_file_in_place_of_one_built(labelled: Project, call: Call) -> None:
@@ -309,6 +258,7 @@ def test_published_file_in_place_of_one_built(labelled: Project, call: Call) -> 
         "dataset": "toy",
         "image_id": "blue tavo/1.jpg",
         "label": 1,
+        "class": "blue tavo",
         "content": content,
     }
     assert second["img_path"] == "toy-images/Grey_Heron/0.jpg"
@@ -494,7 +444,7 @@ def classes_of(*fine: list[str]) -> list[ClassLabels]:
 
 def test_concepts_match_by_any_name_the_class_s_own_first(capsys: pytest.CaptureFixture[str]) -> None:
     concepts = [concept(0, "boeing_707"), concept(1, "707 420"), concept(2, "A300B4")]
-    assert [one.id for one in match_concepts(Path("a.json"), concepts, classes_of(*CLASS_NAMES))] == [0, 1, 2]
+    assert [one.id for one in match_concepts(Path("a.json"), concepts, classes_of(*AIRCRAFT))] == [0, 1, 2]
     assert capsys.readouterr().err == ""
     birds = [concept(0, "Strix aluco"), concept(1, "Tyto alba", "Barn owl")]
     (matched,) = match_concepts(Path("a.json"), birds, classes_of(["barn owl"]))

@@ -17,34 +17,32 @@ from hypothesis import strategies as st
 
 from stages.common.errors import UserError
 from stages.common.seeding import generator
-from stages.finer import prompts
-from stages.finer.classes import ClassLabels
-from stages.finer.mixture.build import choose, dataset_conversations, groups_of, held_out_classes
+from stages.finer import artifacts, prompts
+from stages.finer.attributes import Attributes, Concept
 from stages.finer.mixture.conversations import (
-    CHAT,
     IMAGE,
     attribute_conversation,
     chat_row,
     direct_conversation,
     read_mix,
 )
-from stages.finer.phrasings import QUESTIONS
+from stages.finer.mixture.selection import Class, choose, classes_of, groups_of, held_out_classes
+from stages.finer.mixture.write import dataset_conversations
+from stages.finer.prompts import PHRASINGS
 from stages.finer.unified import Sample
 
 REQUIRED = ["red crown", "short tail"]
 
 
 def sample(idx: int, label: int = 0, coarse: tuple[str, ...] = ("finch",)) -> Sample:
-    metadata = {"image_id": f"{idx}.jpg", "label": label}
+    metadata = {"image_id": f"{idx}.jpg", "label": label, "class": f"class {label}"}
     return Sample(idx, "bird", list(coarse), [f"class {label}"], f"root/{idx}.jpg", metadata)
 
 
-def classes(count: int, *superordinates: str) -> list[ClassLabels]:
-    above = superordinates or ("bird",)
-    return [
-        ClassLabels(f"class {label}", [f"class {label}"], ["finch"], above[label % len(above)])
-        for label in range(count)
-    ]
+def classes(count: int, *superordinates: str, required: list[list[str]] | None = None) -> list[Class]:
+    above, names = superordinates or ("bird",), [f"class {label}" for label in range(count)]
+    attributes = required or [[f"crown of {label}"] for label in range(count)]
+    return [Class(name, name, above[n % len(above)], attributes[n]) for n, name in enumerate(names)]
 
 
 def values(entry: dict[str, Any]) -> list[str]:
@@ -55,15 +53,15 @@ def values(entry: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("slot", ["coarse", "attributes", "fine", "direct"])
-def test_every_slot_has_15_to_20_phrasings_that_name_what_was_told(slot: str) -> None:
-    assert 15 <= len(QUESTIONS[slot]) == len(set(QUESTIONS[slot])) <= 20
-    for text in QUESTIONS[slot]:
-        assert re.findall(r"\{.*?\}", text) == ["{told}"]
+def test_every_slot_has_15_to_20_phrasings_that_name_the_parent_label(slot: str) -> None:
+    assert 15 <= len(PHRASINGS[slot]) == len(set(PHRASINGS[slot])) <= 20
+    for text in PHRASINGS[slot]:
+        assert re.findall(r"\{.*?\}", text) == ["{parent}"]
         assert IMAGE not in text
 
 
 def test_the_first_phrasing_is_the_benchmark_s_own_question() -> None:
-    asked = {slot: options[0].replace("{told}", "finch") for slot, options in QUESTIONS.items()}
+    asked = {slot: options[0].replace("{parent}", "finch") for slot, options in PHRASINGS.items()}
     assert asked == {
         "coarse": prompts.question("coarse", "plain", "image", "finch"),
         "attributes": prompts.seek("finch"),
@@ -103,7 +101,7 @@ def test_conversations_have_their_turns_and_one_image_token_in_the_first(seed: i
 def test_conversation_by_hand() -> None:
     entry = attribute_conversation("demo-3", sample(3), REQUIRED, generator(0))
     question = values(entry)[0].replace(IMAGE, "").strip()
-    assert question in [option.replace("{told}", "bird") for option in QUESTIONS["coarse"]]
+    assert question in [option.replace("{parent}", "bird") for option in PHRASINGS["coarse"]]
     assert values(entry)[1] == "Answer: finch"
 
 
@@ -116,7 +114,7 @@ def test_the_image_stands_first_as_often_as_last_and_every_phrasing_and_coarse_l
         questions[values(entry)[4]] += 1
     assert 250 < first[True] < 350
     assert 250 < told["Answer: finch"] < 350
-    assert len(questions) == 2 * len(QUESTIONS["fine"])
+    assert len(questions) == 2 * len(PHRASINGS["fine"])
 
 
 @given(st.integers(0, 2**32))
@@ -199,8 +197,7 @@ def test_by_superordinate_where_those_differ() -> None:
 
 def conversations(seed: int = 0, held_out: tuple[str, ...] = (), per_dataset: int = 2500) -> dict[str, list[dict]]:
     samples = [sample(idx, idx % 5) for idx in range(40)]
-    required = [[f"crown of {label}"] for label in range(5)]
-    return dataset_conversations(seed, "x", classes(5), samples, required, held_out, per_dataset)[0]
+    return dataset_conversations(seed, "x", classes(5), samples, held_out, per_dataset)[0]
 
 
 def test_held_out_classes_appear_nowhere() -> None:
@@ -221,24 +218,35 @@ def test_both_kinds_are_of_the_same_images_and_depend_on_the_seed() -> None:
 
 
 def test_class_without_required_attributes_is_named() -> None:
-    required = [["crown"], []]
+    found = classes(2, required=[["crown"], []])
     with pytest.raises(UserError, match=r"attributes\.json has no required attributes of 1 classes: class 1; add them"):
-        dataset_conversations(0, "x", classes(2), [sample(0), sample(1, 1)], required, [], 10)
+        dataset_conversations(0, "x", found, [sample(0), sample(1, 1)], [], 10)
     samples = [sample(0), sample(1, 1)]
-    entries, seen = dataset_conversations(0, "x", classes(2), samples, required, ["class 1"], 10)
+    entries, seen = dataset_conversations(0, "x", found, samples, ["class 1"], 10)
     assert (len(entries["direct"]), seen) == (1, ["class 0"])
 
 
 def test_seen_are_the_classes_that_some_conversation_is_about() -> None:
-    required = [["crown"]] * 4
     samples = [sample(3, 2), sample(4, 0), sample(5, 2), sample(6, 3)]  # class 1 has no image, class 3 is held out
-    assert dataset_conversations(0, "x", classes(4), samples, required, ["class 3"], 40)[1] == ["class 0", "class 2"]
+    assert dataset_conversations(0, "x", classes(4), samples, ["class 3"], 40)[1] == ["class 0", "class 2"]
     # Of a superordinate's classes those alone whose images are chosen.
     above = classes(4, "bird", "plant")
-    entries, seen = dataset_conversations(0, "x", above, samples, required, [], 2)
+    entries, seen = dataset_conversations(0, "x", above, samples, [], 2)
     assert len(entries["attributes"]) == len(seen) == 2
     assert {entry["conversations"][-1]["value"] for entry in entries["direct"]} == {f"Answer: {name}" for name in seen}
-    assert dataset_conversations(0, "x", classes(4), [], required, ["class 3"], 40)[1] == []
+    assert dataset_conversations(0, "x", classes(4), [], ["class 3"], 40)[1] == []
+
+
+def test_a_class_goes_by_what_the_unified_files_say_of_its_images() -> None:
+    names = ["Common Eider (Adult male)", "Common Eider (Female)", "Smew"]
+    concepts = [Concept(n, name, Attributes(["crown"], [])) for n, name in enumerate(names)]
+    samples = [Sample(n, "bird", ["Ducks"], ["Common Eider"], f"{n}.jpg", {"label": n}) for n in range(2)]
+    assert [(one.name, one.answer, one.superordinate) for one in classes_of(concepts, samples)] == [
+        (names[0], "Common Eider", "bird"),
+        (names[1], "Common Eider", "bird"),
+        ("Smew", "Smew", None),  # without an image
+    ]
+    assert groups_of(classes_of(concepts, samples)) == ["Common Eider", "Common Eider", "Smew"]
 
 
 # A mix to add to
@@ -337,7 +345,7 @@ def test_stage_writes_both_forms_and_the_same_again(two: Project, call: Call) ->
         assert all(len(entry["conversations"]) == turns for entry in entries)
         assert all(Path(entry["image"]).is_file() for entry in entries)
         table = pq.read_table(MIXTURE / f"{kind}.parquet")
-        assert table.schema.equals(CHAT)
+        assert table.schema.equals(artifacts.MIXTURE.columns)
         assert table.to_pylist() == [chat_row(entry) for entry in entries]
         assert json.loads(table.schema.metadata[b"bifta"])["parameters"]["kind"] == kind
     ids = [entry["id"] for entry in read_mixture("attributes")]

@@ -16,9 +16,9 @@ from stages.demo.birds.species import SPECIES
 from stages.finer import matching, options, prompts
 from stages.finer.ask.questions import Question, build_questions
 from stages.finer.attributes import Attributes, Concept
-from stages.finer.options import shown_as
+from stages.finer.options import listed_form
 from stages.finer.params import load_finer_params
-from stages.finer.score.score_answers import score_row
+from stages.finer.score.scores import score_row
 from stages.finer.unified import Sample
 from stages.ingest.torchvision_readers import EUROSAT
 
@@ -70,7 +70,7 @@ def test_the_superordinate_question_has_one_right_option(
     for text in texts:
         found = options_of(text)
         assert [option for option in found if matching.exact_match(option, golds)] == [listed]
-        assert score_row(f"Answer: {listed}", golds, [shown_as(superordinate)])["strict_em"] == 1
+        assert score_row(f"Answer: {listed}", golds, [listed_form(superordinate)])["strict_em"] == 1
         assert len(found) >= 6 and not set(missing) & set(found)
 
 
@@ -100,7 +100,7 @@ def test_a_published_coarse_list_is_closed_where_it_has_every_label(
     superordinate: str, coarse: list[str], question: str, right: str | None, tmp_path: Path
 ) -> None:
     sample = sample_of(tmp_path, superordinate=superordinate, coarse=coarse, fine=["C-130"])
-    texts = {(q.prompting, q.given): q.text for q in questions_of(sample) if q.granularity == "coarse"}
+    texts = {(q.prompting, q.modality): q.text for q in questions_of(sample) if q.granularity == "coarse"}
     assert all(question in text for text in texts.values())
     found = options_of(texts["attrseek", "image"])
     right_ones = [option for option in found if matching.exact_match(option, [*coarse, "C-130"])]

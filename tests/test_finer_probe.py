@@ -15,6 +15,7 @@ from finer_models import make_tiny_llava
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
 from transformers.models.llava_next import LlavaNextImageProcessor
 
+from stages.common.artifacts import CLASSES, ClassesParameters
 from stages.common.errors import UserError
 from stages.common.paths import classes
 from stages.common.tables import make_meta, write_table
@@ -22,8 +23,8 @@ from stages.finer import paths
 from stages.finer.llava import Llava, load_llava
 from stages.finer.params import Probe
 from stages.finer.probe.features import extract
-from stages.finer.probe.measure import accuracy, difference, probe_features, standardised
-from stages.finer.unified import Sample, write_unified
+from stages.finer.probe.mlp import accuracy, difference, probe_features, standardised
+from stages.finer.unified import Sample, sample_metadata, write_unified
 
 PROBE = Probe(epochs=20, seeds=3, hidden=32, learning_rate=0.01, batch_size=16)
 NAMES = ("red", "green", "blue")
@@ -172,7 +173,7 @@ def project(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     from PIL import Image
 
     table = pa.table({"label": pa.array(range(3), pa.int32()), "name": list(NAMES)})
-    write_table(classes("demo"), table, make_meta("classes", "demo", parameters={}))
+    write_table(classes("demo"), table, make_meta(CLASSES, "demo", ClassesParameters()))
     shutil.copytree(tiny, paths.MODELS / "toy")
     rng = np.random.default_rng(0)
     samples: dict[str, list[Sample]] = {paths.TRAIN: [], paths.TEST: []}
@@ -185,7 +186,16 @@ def project(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         noise = rng.integers(-30, 30, (32, 32, 3))
         Image.fromarray((colour + noise).astype(np.uint8)).save(path)
         split = paths.TRAIN if index < 24 else paths.TEST
-        samples[split].append(Sample(index, "colour", [], [NAMES[label]], str(path), {}))
+        samples[split].append(
+            Sample(
+                index,
+                "colour",
+                [],
+                [NAMES[label]],
+                str(path),
+                sample_metadata("demo", str(index), label, NAMES[label], ""),
+            )
+        )
     for split, own in samples.items():
         write_unified(paths.unified("demo", split), own)
     return tmp_path

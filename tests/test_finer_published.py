@@ -31,8 +31,8 @@ from stages.common.errors import UserError
 from stages.common.names import spelling
 from stages.finer import options
 from stages.finer.paths import TEST, TRAIN, unified
-from stages.finer.probe import measure as probe
-from stages.finer.unify.published import Places
+from stages.finer.probe import lvlms as probe
+from stages.finer.unify.from_published import Labels, Places
 
 Row = tuple[str, list[str], list[str]]
 """Path as published, coarse labels, fine labels."""
@@ -210,7 +210,7 @@ def test_a_data_set_of_the_paper_with_its_published_files(
 ) -> None:
     data = set_up(project, key)
     monkeypatch.chdir(project.folder)
-    endpoint.answer = lambda prompt: f"Answer: {options.shown_as(data.superordinate)}"
+    endpoint.answer = lambda prompt: f"Answer: {options.listed_form(data.superordinate)}"
     done = call("ingest", "--dataset", "x")
     assert done.code == 0, done.err
     done = call("finer.concepts", "--dataset", "x")
@@ -361,3 +361,38 @@ def test_a_data_set_with_a_fault_does_not_keep_the_others_from_being_asked(
     assert done.code == 1 and len(done.err.splitlines()) == 1
     assert "data/finer/attributes/y.json is missing; run `dvc repro stages/finer/dvc.yaml:concepts@y`" in done.err
     assert len(pl.read_parquet("data/finer/answers/vlm/x.parquet"))
+
+
+# Names of classes
+
+VARIANTS = [["707-320", "Boeing 707"], ["707-420", "Boeing 707"], ["A300B4", "A300"]]
+CRJ = [["CRJ-700"], ["CRJ-900", "CRJ-700"], ["MD-87", "MD-80"], ["MD-80"]]
+
+
+@pytest.mark.parametrize(
+    ("names", "fine", "found"),
+    [
+        (VARIANTS, ["boeing_707", "707 320"], {0}),  # in any spelling
+        (VARIANTS, ["Boeing 707"], {0, 1}),
+        (VARIANTS, ["DC-3"], set()),
+        # A family may be another class's own name: the whole set decides.
+        (CRJ, ["CRJ-700", "CRJ-900"], {1}),
+        (CRJ, ["CRJ-700"], {0}),
+        (CRJ, ["md 80"], {3}),
+        (CRJ, ["MD-87"], {2}),
+    ],
+)
+def test_the_class_that_fine_labels_name(names: list[list[str]], fine: list[str], found: set[int]) -> None:
+    assert Labels(names).find(fine) == found
+
+
+@pytest.mark.parametrize(
+    ("fine", "why"),
+    [
+        ("A300 B3", "the fine label 'A300 B3' is no class of the data set (did you mean 'A300B4'?)"),
+        # The family alone does not say which variant it is.
+        ("Boeing 707", "the fine label 'Boeing 707' could be the class '707-320' or '707-420'"),
+    ],
+)
+def test_why_fine_labels_name_no_one_class(fine: str, why: str) -> None:
+    assert Labels(VARIANTS).puzzle([fine]) == why

@@ -13,17 +13,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from artifact_files import read_raw, write_raw
 from conftest import Call
 from dvc_render.vega import VegaRenderer  # type: ignore[import-untyped]
+from finer_project import answers_parameters
 from matplotlib.text import Text
 from PIL import Image
 
 from stages.common import paths as common_paths
+from stages.common.artifacts import CLASSES, ClassesParameters
 from stages.common.tables import make_meta, read_table, write_json, write_table
 from stages.finer import paths
-from stages.finer.answers import ANSWERS
+from stages.finer.artifacts import ANSWERS, SCORES
 from stages.finer.attributes import Attributes, Concept, write_attributes
 from stages.finer.figures import MEASURES
 from stages.finer.params import load_finer_params
@@ -59,10 +63,10 @@ def make_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = pa.array(range(len(NAMES)), pa.int32())
     coarse = [[name.split()[-1]] for name in NAMES]
     classes = pa.table({"label": labels, "name": NAMES, "superordinate": ["bird"] * len(NAMES), "coarse": coarse})
-    write_table(common_paths.classes("demo"), classes, make_meta("classes", "demo", parameters={}))
+    write_table(common_paths.classes("demo"), classes, make_meta(CLASSES, "demo", ClassesParameters()))
     concepts = [Concept(n, name, Attributes(["red crown", "long tail"], [])) for n, name in enumerate(NAMES)]
     write_attributes(paths.attributes_by_class("demo"), concepts)
-    monkeypatch.setattr("stages.finer.score.__main__._encoder", lambda params: unit_rows)
+    monkeypatch.setattr("stages.finer.score.lvlms.encoder", lambda params: unit_rows)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +99,7 @@ def answer_rows(right: Callable[[Row], bool] = lambda row: True) -> list[Row]:
         label = idx % len(NAMES)
         golds = {"superordinate": "bird", "coarse": NAMES[label].split()[-1], "fine": NAMES[label]}
         for level, kind, given in FORMS:
-            row: Row = dict.fromkeys(ANSWERS.names)
+            row: Row = dict.fromkeys(ANSWERS.columns.names)
             row |= {"idx": idx, "image_id": f"{idx}.png", "label": label, "superordinate": "bird"}
             row |= {"coarse": [golds["coarse"]], "fine": [golds["fine"]], "question": "What is it?"}
             row |= {"granularity": level, "prompting": kind, "input": given, "finish_reason": "stop"}
@@ -106,9 +110,8 @@ def answer_rows(right: Callable[[Row], bool] = lambda row: True) -> list[Row]:
 
 
 def write_answers(lvlm: str, rows: list[Row], dataset: str = "demo") -> None:
-    model = {"lvlm": lvlm, "name": lvlm, "weights": None}
-    meta = make_meta("answers", dataset, parameters={}, model=model)
-    write_table(paths.answers(lvlm, "demo"), pa.Table.from_pylist(rows, schema=ANSWERS), meta)
+    meta = make_meta(ANSWERS, dataset, answers_parameters(lvlm))
+    write_table(paths.answers(lvlm, "demo"), pa.Table.from_pylist(rows, schema=ANSWERS.columns), meta)
 
 
 def is_form(row: Row, level: str, kind: str, given: str = "image") -> bool:
@@ -119,7 +122,7 @@ def scored(call: Call) -> tuple[dict[str, Any], pl.DataFrame, str]:
     """Run the stage: metrics, scores and what it printed."""
     outcome = call("finer.score")
     assert outcome.code == 0, outcome.err
-    table, _ = read_table(paths.SCORES, "scores")
+    table, _ = read_table(paths.SCORES, SCORES)
     metrics: dict[str, Any] = json.loads(paths.METRICS.read_text(encoding="utf-8"))
     return metrics, pl.DataFrame(table), outcome.out + outcome.err
 
@@ -140,7 +143,7 @@ def test_scores_are_a_row_a_question(call: Call) -> None:
     assert (toy["fine/image/plain"]["em"], toy["fine/image/plain"]["asked"]) == (25.0, 8)
     assert toy["fine/image/plain"]["em_low"] <= 25 <= toy["fine/image/plain"]["em_high"]
     assert toy["fine/image/plain"]["strict_em"] == 25
-    assert "score toy demo: 56 questions, 0 without an answer, 0 answers with no answer in them" in printed
+    assert "score toy demo: 56 questions, 0 without an answer, 0 answers without words" in printed
 
 
 def test_a_missing_answer_is_null_and_never_zero(call: Call) -> None:
@@ -190,8 +193,8 @@ def test_empty_and_cut_answers_are_counted_and_scored_as_they_stand(call: Call) 
     assert (cell["empty"], cell["missing"], cell["cut"], cell["em"]) == (3, 0, 1, 62.5)
     assert cell["unmarked"] == sum("Answer:" not in row["answer"] for row in mine)
     assert scores.filter("empty")["em"].to_list() == [0, 0, 0]
-    assert "3 answers with no answer in them, " in printed
-    assert 'without "Answer:" and so scored whole, 1 cut at max_tokens' in printed
+    assert "3 answers without words, " in printed
+    assert 'without "Answer:" (the whole text is scored), 1 cut at max_tokens' in printed
 
 
 def test_an_empty_gold_counts_as_published_is_refused_strictly_and_said(call: Call) -> None:
@@ -204,7 +207,7 @@ def test_an_empty_gold_counts_as_published_is_refused_strictly_and_said(call: Ca
     cell = metrics["toy-tuned"]["demo"]["fine/image/plain"]
     assert (cell["em"], cell["strict_em"]) == (100, 0)
     assert scores.filter(pl.col("strict_em").is_null())["idx"].to_list() == [0]
-    assert "8 questions have a gold label without a word in it (idx 0 (fine), 1 (fine), 2 (fine))" in printed
+    assert "8 questions have a gold label without words (idx 0 (fine), 1 (fine), 2 (fine))" in printed
 
 
 def test_the_gap_and_the_gain_are_paired(call: Call) -> None:
@@ -243,10 +246,22 @@ def test_figures_depend_on_no_order() -> None:
     assert cell_figures(rows, draws) != cell_figures(rows, Draws(4, 100, "toy", "demo"))
 
 
+def test_an_older_table_of_answers_is_read_and_not_asked_again(call: Call) -> None:
+    """A file of format 1: its column `parent_label` has the name `told`."""
+    both()
+    expected, _, _ = scored(call)
+    path = paths.answers("toy", "demo")
+    table, meta = read_raw(path)
+    model = meta["parameters"].pop("lvlm")
+    write_raw(path, table.rename_columns({"parent_label": "told"}), {**meta, "format": 1, "model": model})
+    assert "told" in pq.read_schema(path).names
+    assert scored(call)[0] == expected
+
+
 def test_seen_and_held_out_classes_apart(call: Call) -> None:
     both()
     # Of `grey heron` the mixture has no conversation, and nobody drew it.
-    parts = {"seen": NAMES[:2], "held_out": ["$4 Finch", "no such bird"]}
+    parts = {"seen": NAMES[:2], "held_out": ["$4 finch", "no such bird"]}
     write_json(paths.MIXTURE / "classes.json", {"demo": parts})
     metrics, _, printed = scored(call)
     tuned = metrics["toy-tuned"]["demo"]
@@ -376,7 +391,7 @@ def test_tables_have_every_figure_and_the_note(results: Results) -> None:
     text = (paths.REPORT / "table.md").read_text(encoding="utf-8")
     assert text == markdown(results)
     assert DEMO_NOTE in text
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    rows = [re.split(r" *\| *", line.strip("| ")) for line in text.splitlines() if line.startswith("| ")]
     assert next(row for row in rows if row[0] == "plain")[1] == "toy"
     assert ["prompting", LVLM, "EM", "F1", "strict EM", "asked", "missing", "empty", "unmarked", "cut"] in rows
     # Before and after under one another.

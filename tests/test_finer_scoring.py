@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.common.errors import UserError
-from stages.common.optional import need
+from stages.common.optional import import_optional
 from stages.common.thoughts import END_MARKS
 from stages.finer import matching
 from stages.finer.matching import (
@@ -345,8 +345,8 @@ def test_generated_lists_are_compared_by_known_figures() -> None:
 
 def test_a_package_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"^tune needs no-such-thing; pip install -r requirements-finer\.txt$"):
-        need("no_such_thing.part", "tune")
-    assert need("json", "tests").dumps([]) == "[]"
+        import_optional("no_such_thing.part", "tune")
+    assert import_optional("json", "tests").dumps([]) == "[]"
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
     with pytest.raises(UserError, match="rouge-score; pip install"):
         generation.rouge_l(["x"], ["x"])

@@ -18,6 +18,7 @@ from finer_models import TINY
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from stages.common.artifacts import CLASSES, ClassesParameters
 from stages.common.paths import classes
 from stages.common.tables import make_meta, write_table
 from stages.demo.toy import train as toy_train
@@ -27,7 +28,7 @@ from stages.demo.toy.sight import Targets, inside, shaken, sight_loss
 from stages.demo.toy.talk import NAME_WEIGHT, Packer, talk_loss
 from stages.finer import paths, prompts
 from stages.finer.attributes import Attributes, Concept, write_attributes
-from stages.finer.phrasings import QUESTIONS
+from stages.finer.prompts import PHRASINGS
 
 TARGET = paths.MODELS / "toy"
 COLOURS = ("red", "white", "black")
@@ -76,8 +77,8 @@ def many(lessons: Lessons, count: int = 300) -> list[tuple[Drawing, Dialogue]]:
 def test_lessons_are_worded_as_the_questions_of_the_benchmark(lessons: Lessons) -> None:
     """Every question of a lesson is one that `prompts` or the mixture makes, of a family or a species that is known."""
     families = [prompts.NOTHING, "bird", "finch", "wader"]
-    known = {prompts.seek(told) for told in families}
-    known |= {question.format(told=told) for told in families for question in QUESTIONS["attributes"]}
+    known = {prompts.seek(parent) for parent in families}
+    known |= {question.format(parent=parent) for parent in families for question in PHRASINGS["attributes"]}
     for way in ("plain", "cot", "few-shot-cot"):
         known.add(prompts.question("superordinate", way, "image", None, lessons.options))
         known.add(prompts.question("coarse", way, "image", "bird"))
@@ -264,7 +265,7 @@ def write_classes(families: list[str | None]) -> None:
             "coarse": [[family] if family else [] for family in families],
         }
     )
-    write_table(classes("demo"), table, make_meta("classes", "demo", parameters={}))
+    write_table(classes("demo"), table, make_meta(CLASSES, "demo", ClassesParameters()))
 
 
 def weights() -> bytes:
@@ -272,7 +273,7 @@ def weights() -> bytes:
 
 
 def test_the_model_is_a_checkpoint_that_sees_as_many_patches_as_its_text_has_tokens(project: Path, call: Call) -> None:
-    outcome = call("finer.toy")
+    outcome = call("demo.toy")
     assert outcome.code == 0, outcome.err
     model: Any = AutoModelForImageTextToText.from_pretrained(TARGET)
     processor = AutoProcessor.from_pretrained(TARGET)
@@ -293,12 +294,12 @@ def part(text: str) -> list[dict[str, str]]:
 
 
 def test_a_finished_run_is_not_run_again_until_something_changes(project: Path, call: Call) -> None:
-    call("finer.toy")
+    call("demo.toy")
     before = weights()
-    assert "already" in call("finer.toy").out
+    assert "already" in call("demo.toy").out
     path = paths.DRAWINGS / "drawings.jsonl"
     path.write_text(path.read_text().replace("red crown", "white crown", 1))
-    assert "already" not in call("finer.toy").out
+    assert "already" not in call("demo.toy").out
     assert weights() != before
 
 
@@ -306,7 +307,7 @@ def test_a_finished_run_is_not_run_again_until_something_changes(project: Path, 
 def test_a_run_that_is_broken_off_goes_on_and_ends_with_the_same_weights(
     project: Path, call: Call, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:
-    assert call("finer.toy").code == 0
+    assert call("demo.toy").code == 0
     expected, curve = weights(), (TARGET / "training.json").read_bytes()
     shutil.rmtree(TARGET)
     steps: list[int] = []
@@ -322,12 +323,12 @@ def test_a_run_that_is_broken_off_goes_on_and_ends_with_the_same_weights(
 
     fit = toy_train.fit
     monkeypatch.setattr(toy_train, "fit", broken)
-    assert call("finer.toy").code == 130
+    assert call("demo.toy").code == 130
     assert not TARGET.exists()
     monkeypatch.setattr(toy_train, "fit", fit)
     again: list[int] = []
     monkeypatch.setattr(toy_train, "generator", noting(again, toy_train.generator))
-    assert call("finer.toy").code == 0
+    assert call("demo.toy").code == 0
     assert again[0] == 2  # saved after two steps, broken off in the fourth
     assert weights() == expected
     assert (TARGET / "training.json").read_bytes() == curve
@@ -344,19 +345,19 @@ def noting(steps: list[int], generator: Any) -> Any:
 
 def test_missing_drawings_are_one_line(project: Path, call: Call) -> None:
     (paths.DRAWINGS / "drawings.jsonl").unlink()
-    outcome = call("finer.toy")
+    outcome = call("demo.toy")
     assert outcome.code == 1 and "error: data/finer/drawings/drawings.jsonl is missing" in outcome.err
 
 
 def test_a_damaged_drawing_is_named(project: Path, call: Call) -> None:
     (paths.DRAWINGS / "3.png").write_bytes(b"")
-    outcome = call("finer.toy")
+    outcome = call("demo.toy")
     assert outcome.code == 1 and "drawings/3.png: not an image (empty file)" in outcome.err
 
 
 def test_a_class_without_a_family_is_named(project: Path, call: Call) -> None:
     write_classes(["finch", None, "wader"])
-    outcome = call("finer.toy")
+    outcome = call("demo.toy")
     assert outcome.code == 1 and "class 'black tavo' of demo has no coarse" in outcome.err
 
 
@@ -368,5 +369,5 @@ def test_a_list_that_is_no_list_of_drawings_is_named(project: Path) -> None:
 
 def test_a_missing_package_is_one_line(project: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    outcome = call("finer.toy")
+    outcome = call("demo.toy")
     assert outcome.code == 1 and "error: toy needs transformers; pip install -r requirements-finer.txt" in outcome.err

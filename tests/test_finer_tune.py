@@ -33,12 +33,12 @@ from stages.finer.params import load_finer_params
 from stages.finer.tune.lora import IGNORED, collate, encode, image_tokens, merged, with_adapters
 from stages.finer.tune.train import (
     Conversations,
+    drop_too_long,
     is_whole,
     last_checkpoint,
     mark_whole,
     messages_of,
     read_mixture,
-    that_fit,
     tune_model,
 )
 
@@ -256,14 +256,14 @@ def test_image_tokens_are_never_cut_and_long_conversations_are_named(
     rows = [conversation(index) for index in range(3)]
     long = conversation(7)
     long["messages"][2] = turn("user", "white belly " * 2000)
-    kept = that_fit(llava, [*rows, long])
+    kept = drop_too_long(llava, [*rows, long])
     assert [row["id"] for row in kept] == [row["id"] for row in rows]
     assert "1 of 4 conversations are longer than the model's 1024 tokens, left out: demo-7" in capsys.readouterr().err
     encoded = Conversations(llava, [long])[0]
     assert int((encoded.input_ids == llava.config.image_token_id).sum()) == 4 == image_tokens(llava, (40, 36))
     assert len(encoded.input_ids) > 1024
     with pytest.raises(UserError, match="each of the 1 conversations is longer"):
-        that_fit(llava, [long])
+        drop_too_long(llava, [long])
 
 
 # Interruption.

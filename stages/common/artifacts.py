@@ -5,7 +5,8 @@ The metadata is a JSON object under the schema key `bifta`. `data/README.md` des
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
@@ -135,13 +136,10 @@ class ShardNote(Record):
 Parameters = TypeVar("Parameters", bound=BaseModel)
 
 
-def in_this_format(raw: dict[str, Any]) -> dict[str, Any]:
-    """The JSON of a file's metadata, of format 1 in the terms of the present format."""
-    if raw.get("format") == 1 and isinstance(raw.get("shard"), dict):
-        shard = dict(raw["shard"])
-        shard["crops_digests"] = shard.pop("drawings", None)
-        return {**raw, "shard": shard}
-    return raw
+def _crops_digests(raw: dict[str, Any]) -> dict[str, Any]:
+    """Metadata of views of format 1, which called the digests drawings."""
+    shard = dict(raw.get("shard") or {})
+    return {**raw, "shard": {"crops_digests": shard.pop("drawings", None), **shard}}
 
 
 class Metadata(Record, Generic[Parameters]):
@@ -151,7 +149,7 @@ class Metadata(Record, Generic[Parameters]):
     artifact: str
     dataset: str
     parameters: Parameters
-    model: EncoderMeta | dict[str, Any] | None = None
+    model: EncoderMeta | None = None
     shard: ShardNote | None = None
     digests: dict[str, str] | None = None
     """By column; reserved, nothing writes them yet."""
@@ -162,7 +160,7 @@ class Metadata(Record, Generic[Parameters]):
 
     def encoder(self) -> EncoderMeta:
         """The encoder of an artifact that one made."""
-        assert isinstance(self.model, EncoderMeta)
+        assert self.model is not None
         return self.model
 
 
@@ -173,18 +171,22 @@ class Artifact(Generic[Parameters]):
     name: str
     columns: pa.Schema
     parameters: type[Parameters]
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Columns of format 1 -> their present names."""
+    upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    """From the metadata of format 1, as JSON, to that of the present format."""
 
     def mismatch(self, schema: pa.Schema, meta: Metadata[Parameters]) -> str:
         """What a file's schema lacks of the declared columns, in words; empty where it has them all."""
-        for field in self.columns or ():
-            place = schema.get_field_index(field.name)
+        for column in self.columns:
+            place = schema.get_field_index(column.name)
             if place < 0:
-                return f"it has no column '{field.name}'"
-            there, wanted = schema.field(place).type, field.type
+                return f"it has no column '{column.name}'"
+            there, wanted = schema.field(place).type, column.type
             if pa.types.is_fixed_size_list(wanted):
                 wanted = pa.list_(wanted.value_type, meta.encoder().embedding_dim)
             if there != wanted:
-                return f"its column '{field.name}' is {there}, not {wanted}"
+                return f"its column '{column.name}' is {there}, not {wanted}"
         return ""
 
 
@@ -259,6 +261,7 @@ VIEWS = Artifact(
         }
     ),
     ViewsParameters,
+    upgrade=_crops_digests,
 )
 PREDICTIONS = Artifact(
     "predictions",

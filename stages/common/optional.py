@@ -8,8 +8,8 @@ from types import ModuleType
 from stages.common.errors import UserError
 
 
-def need(module: str, for_what: str) -> ModuleType:
-    """Import `module` by name, as `need("rouge_score.rouge_scorer", "the score of generated attributes")`.
+def import_optional(module: str, for_what: str) -> ModuleType:
+    """Import `module` by name, as `import_optional("rouge_score.rouge_scorer", "the score of generated attributes")`.
 
     Raises:
         UserError: it, or a package that it needs, is not installed.

@@ -183,8 +183,11 @@ def _checked_meta(
             f"{path} has format version {raw.get('format')}, this version reads {FORMAT}; run `dvc repro`, which "
             "writes it again (texts and views without encoding anything)"
         )
+    if raw["format"] != FORMAT:
+        raw = artifact.upgrade(raw) if artifact.upgrade else raw
+        schema = pa.schema([column.with_name(artifact.renamed.get(column.name, column.name)) for column in schema])
     try:
-        meta = Metadata[artifact.parameters].model_validate(artifacts.in_this_format(raw))  # type: ignore[name-defined]
+        meta = Metadata[artifact.parameters].model_validate(raw)  # type: ignore[name-defined]
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise UserError(f"{path}: its '{key}' metadata has no valid '{where}'; {REMEDY}") from None
@@ -206,7 +209,11 @@ def read_table(
         UserError: as `read_meta`.
     """
     file = open_parquet(path)
-    meta = _checked_meta(path, _kind(artifact), file, formats)
+    kind = _kind(artifact)
+    meta = _checked_meta(path, kind, file, formats)
+    if meta.format != FORMAT and kind.renamed:
+        table = file.read().rename_columns([kind.renamed.get(name, name) for name in file.schema_arrow.names])
+        return table.select(columns or table.column_names), meta
     return file.read(columns=list(columns) if columns is not None else None), meta
 
 

@@ -1,4 +1,4 @@
-"""Print the tables of the FINER benchmark: what was asked of every LVLM and what came of it."""
+"""Print the tables of the FINER benchmark for every LVLM that was asked."""
 
 from __future__ import annotations
 

@@ -1,29 +1,26 @@
-"""Concept-attribute files in the published format: what must and what may be visible of each concept."""
+"""Concept-attribute files in the published format: required and likely visible attributes of each concept."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from stages.common.errors import UserError, nearest, warn
+from stages.common.errors import UserError
 from stages.common.jsons import read_json
 from stages.common.names import spelling
 from stages.common.tables import write_text
-from stages.finer.classes import ClassLabels
 
 SHAPE = "[{id, name, attr_binomial: {required: [...], likely: [...]}}, ...]"
 PRUNED = ("fine", "required")
 """Keys of an entry of the published pruned files, which name a class by its fine labels."""
-SHOWN = 10
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """Visible, physical attributes: those that the concept must have, and those that it is likely to have."""
+    """Visible, physical attributes that a concept always has, and those that it often has."""
 
     required: list[str]
     likely: list[str]
@@ -31,9 +28,9 @@ class Attributes:
 
 @dataclass(frozen=True)
 class Concept:
-    """One entry: `id`, `name`, `attr_binomial`; of iNaturalist also `common_name` and `attr_common`.
+    """One entry: `id`, `name`, `attr_binomial`; for iNaturalist also `common_name` and `attr_common`.
 
-    An entry of a pruned file has `fine`, all of its labels, the first of which is the name.
+    An entry of a pruned file has `fine`: all of its labels, of which the first is the name.
     """
 
     id: int
@@ -45,7 +42,7 @@ class Concept:
 
     @property
     def attributes(self) -> Attributes:
-        """Those asked for by the binomial, or where these have none that is required, by the common name."""
+        """The attributes for the binomial, or those for the common name if the former require nothing."""
         return self.common if self.common and self.common.required and not self.binomial.required else self.binomial
 
 
@@ -70,7 +67,7 @@ def _entry(concept: Concept) -> dict[str, Any]:
 
 
 def read_attributes(path: Path) -> list[Concept]:
-    """The entries of a concept-attribute file; one without `id` has its place in the file.
+    """The entries of a concept-attribute file. An entry without `id` gets its place in the file as its id.
 
     Raises:
         UserError: no such file, one that is not of the format, or two entries of one name.
@@ -84,7 +81,7 @@ def read_attributes(path: Path) -> list[Concept]:
     concepts = _concepts(path, found)
     first: dict[frozenset[str], int] = {}
     for place, concept in enumerate(concepts):
-        other = first.setdefault(_forms(concept.fine or (concept.name,)), place)
+        other = first.setdefault(spellings(concept.fine or (concept.name,)), place)
         if other != place:
             raise UserError(
                 f"{path}: entries {other + 1} and {place + 1} are of one concept, '{concepts[other].name}' and "
@@ -93,22 +90,26 @@ def read_attributes(path: Path) -> list[Concept]:
     return concepts
 
 
-def _forms(names: Iterable[str]) -> frozenset[str]:
+def spellings(names: Iterable[str]) -> frozenset[str]:
+    """Names in the one spelling in which they are compared."""
     return frozenset(map(spelling, names))
 
 
-def read_by_class(path: Path, names: Sequence[str]) -> list[Concept]:
-    """The concepts by label in a file that `concepts` has made: one each class under its name.
+def read_by_class(path: Path, names: Mapping[int, str]) -> list[Concept]:
+    """The concepts by label in a file that `concepts` made: one for each class, under the class's name.
+
+    Args:
+        names: label -> name of the classes that will be looked up (`unified.class_names`).
 
     Raises:
-        UserError: no such file, one that is not of the format, or one of other classes.
+        UserError: no such file, one that is not of the format, or one that has other names for these classes.
     """
     make = f"run `dvc repro stages/finer/dvc.yaml:concepts@{path.stem}`"
     try:
         concepts = _concepts(path, read_json(path, make))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; {make}") from None
-    if [concept.name for concept in concepts] != list(names):
+    if any(label >= len(concepts) or concepts[label].name != name for label, name in names.items()):
         raise UserError(f"{path} is not of the present classes; {make}")
     return concepts
 
@@ -160,7 +161,7 @@ def _is_name(value: Any) -> TypeGuard[str]:
 
 
 def _attributes(where: str, value: Any) -> Attributes:
-    """Lists of texts; "none", which published files have in place of an empty list, is dropped."""
+    """Lists of texts. "none" is dropped: published files have it instead of an empty list."""
     if not isinstance(value, dict):
         raise UserError(f"{where} must be {{required: [...], likely: [...]}}, not {value!r}")
     lists = []
@@ -170,106 +171,3 @@ def _attributes(where: str, value: Any) -> Attributes:
             raise UserError(f"{where}.{key} must be a list of texts, not {texts!r}")
         lists.append([text for text in texts if spelling(text) != "none"])
     return Attributes(*lists)
-
-
-def class_concepts(path: Path, classes: Sequence[ClassLabels]) -> list[Concept]:
-    """The concept of each class, in order of labels, from a concept-attribute file.
-
-    Raises:
-        UserError: as `read_attributes`; classes without a concept, or whose concepts have no required attributes.
-    """
-    concepts = match_concepts(path, read_attributes(path), classes)
-    bare = [
-        f"'{found.name}'" for found, concept in zip(classes, concepts, strict=True) if not concept.binomial.required
-    ]
-    if bare:
-        raise UserError(
-            f"{path} has no required attributes of {len(bare)} of {len(classes)} classes: {_some(bare, len(bare))}; "
-            "add them, or move the file away to have it made anew"
-        )
-    return concepts
-
-
-def match_concepts(path: Path, concepts: Sequence[Concept], classes: Sequence[ClassLabels]) -> list[Concept]:
-    """The concept of each class, in order of labels; one may be that of several classes.
-
-    A class's own name is looked for first, then its other names: an aircraft variant without required attributes has
-    those of its family. Then come the forms to which published files cut names. `binomial` of what is returned holds
-    the attributes to use.
-
-    Args:
-        path: of the file, for messages.
-
-    Raises:
-        UserError: classes without a concept.
-    """
-    index = _Index(concepts, classes)
-    matched, missing = [], []
-    for found in classes:
-        candidates = index.of(found)
-        if not candidates:
-            missing.append(found.name)
-            continue
-        chosen = next((concept for concept in candidates if concept.attributes.required), candidates[0])
-        matched.append(replace(chosen, binomial=chosen.attributes))
-    if missing:
-        known = [concept.name for concept in concepts]
-        some = [f"'{name}'{nearest(name, known)}" for name in missing[:SHOWN]]  # the nearest takes its time
-        raise UserError(
-            f"{path} has no concept of {len(missing)} of {len(classes)} classes: {_some(some, len(missing))}; add "
-            "them, or remove the file to have all asked for"
-        )
-    unknown = [f"'{concept.name}'" for concept in concepts if not index.knows(concept)]
-    if unknown:
-        them = _some(unknown, len(unknown))
-        warn(f"{path}: {len(unknown)} concepts are no class of the data set and are left out: {them}")
-    return matched
-
-
-class _Index:
-    """Concepts by the names that they go by."""
-
-    def __init__(self, concepts: Sequence[Concept], classes: Sequence[ClassLabels]) -> None:
-        self._by_name: dict[str, list[Concept]] = {}
-        for concept in concepts:
-            for name in concept.fine or (concept.name,):
-                self._by_name.setdefault(spelling(name), []).append(concept)
-        self._by_common: dict[str, list[Concept]] = {}
-        for concept in concepts:
-            if concept.common_name:
-                self._by_common.setdefault(spelling(concept.common_name), []).append(concept)
-        self._known = {spelling(form) for found in classes for form in found.fine}
-        self._cut = {form for found in classes for form in _cut(found.name)}
-        self._cut -= {spelling(found.name) for found in classes}  # a class's own name is not cut from another's
-
-    def of(self, found: ClassLabels) -> list[Concept]:
-        """The concepts that may be a class's, the likeliest first."""
-        own, *others = map(spelling, found.fine)
-        named = self._with(own, found) or self._by_name.get(own, [])
-        named = [*named, *(concept for form in others for concept in self._with(form, found))]
-        if named:
-            return named
-        common = [concept for form in (own, *others) for concept in self._by_common.get(form, [])]
-        return common or [c for form in _cut(found.name) if form in self._cut for c in self._by_name.get(form, [])]
-
-    def _with(self, form: str, found: ClassLabels) -> list[Concept]:
-        """The concepts of a name, but not those of a pruned file that are also of a name that the class has not."""
-        names = _forms(found.fine)
-        same = [c for c in self._by_name.get(form, []) if not c.fine or _forms(c.fine) <= names]
-        return sorted(same, key=lambda concept: -len(concept.fine))
-
-    def knows(self, concept: Concept) -> bool:
-        names = _forms([*(concept.fine or (concept.name,)), *filter(None, [concept.common_name])])
-        return bool(names & (self._known | self._cut))
-
-
-def _cut(name: str) -> list[str]:
-    """The forms to which published files cut a name: NABirds' without its parenthesis, Stanford Dogs' behind the last
-    hyphen ("coated retriever" of two breeds)."""
-    return [spelling(re.sub(r"\s*\([^)]*\)", "", name)), spelling(name.rpartition("-")[2])]
-
-
-def _some(items: Sequence[str], count: int) -> str:
-    """The first of `count` items."""
-    more = f" and {count - SHOWN} more" if count > SHOWN else ""
-    return ", ".join(items[:SHOWN]) + more

@@ -12,7 +12,7 @@ from stages.finer.params import Finer, FinerParams, load_finer_params
 
 @dataclass(frozen=True)
 class FinerJob:
-    """What a stage was asked to do; `dataset` and `lvlm` are empty where the stage has none."""
+    """The parsed command line of a stage; `dataset` and `lvlm` are empty if the stage has no such option."""
 
     params: FinerParams
     dataset: str
@@ -31,7 +31,7 @@ def parse_finer_job(
     *wanted: str,
     extend: Callable[[argparse.ArgumentParser], None] | None = None,
 ) -> FinerJob:
-    """Parse the command line of `stage` ("finer.unify"); `wanted` are those of "dataset", "lvlm" that it needs.
+    """Parse the command line of `stage` ("finer.unify"); `wanted` is what it needs of "dataset" and "lvlm".
 
     Raises:
         UserError: a key that `params.yaml` does not have, or keys of its section `finer` that do not fit the others.

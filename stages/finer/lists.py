@@ -1,11 +1,12 @@
-"""Lists that a language model wrote: their items without bullets, Markdown and repetitions."""
+"""Lists that a language model wrote -> items without bullets, Markdown and repetitions."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 
-# A dash, star or number without a space after it is a bullet before a word only: "-red crown", but "-5" and "3.5 cm".
+# A dash, star or number without a space after it is a bullet only before a word: in "-red crown", not in "-5" or "3.5
+# cm".
 _DASH = r"[-*+>\u2010\u2011\u2013\u2014\u2212]"
 _SYMBOL = r"[^\w\s\x00-\x7f\u2010-\u201f\u2026\u2039\u203a\u2212\u2248«»°±]"
 _WORD = r"""(?=[^\W\d_]|[(\["'“‘])"""
@@ -24,13 +25,13 @@ _NONE = re.compile(
 )
 _NUMBER = r"\d[\d.,–-]*\s*"
 _UNIT = r"(?:mm|[ck]?m|inch(?:es)?|ft|foot|k?g|lbs?|pounds?|oz|ounces?|tons?|tonnes?|\w*met(?:re|er)s?)"
-# Animals have feet: "4 feet" is a measure only where it is said of what.
+# Animals have feet, so "4 feet" is a measure only with a word such as "long" after it.
 _FEET = rf"(?:\d+[.,]{_NUMBER}feet|{_NUMBER}feet[\s-]+(?:long|tall|high|wide|deep|across|in (?:length|height|width)))"
 _MEASURE = re.compile(rf"\b(?:{_NUMBER}{_UNIT}|{_FEET}|weigh(?:s|ing|t)|wingspan|body mass)\b", re.IGNORECASE)
 
 
 def clean_attributes(items: list[str]) -> list[str]:
-    """Items of a list without bullets, Markdown, "none" and repetitions."""
+    """Items of a list without bullets, Markdown, "none", repetitions, sizes and weights."""
     return clean_items(items, set(), Counter())
 
 
@@ -47,6 +48,12 @@ def says_none(item: str) -> bool:
 
 
 def clean_items(items: list[str], seen: set[str], dropped: Counter[str]) -> list[str]:
+    """As `clean_attributes`, with counts of what was dropped.
+
+    Args:
+        seen: items that count as repetitions, in lower case; kept items are added.
+        dropped: counts dropped items by reason.
+    """
     kept = []
     for item in items:
         text = " ".join(plain_item(item)[0].split()).strip(" .;,\"'“”_")

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from stages.common.errors import UserError
-from stages.common.optional import need
-from stages.finer.made import folder_hash
+from stages.common.made_from import folder_digest
+from stages.common.optional import import_optional
 
 ARCHITECTURES = ("llava", "llava_next")
-"""`model_type` of what is known to have one tower, one projector and one language model under these names."""
+"""Each `model_type` that is known to have one tower, one projector and one language model under these names."""
 
 TOWER, PROJECTOR, LANGUAGE_MODEL = "vision_tower", "multi_modal_projector", "language_model"
 
@@ -40,7 +40,7 @@ def load_llava(name: str, device: torch.device, dtype: torch.dtype, for_what: st
         UserError: `transformers` is missing, or there is no such checkpoint, it is not whole, or not of the
             LLaVA architecture.
     """
-    transformers = need("transformers", for_what)
+    transformers = import_optional("transformers", for_what)
     folder = Path(name)
     on_the_hub = len(folder.parts) == 2 and folder.parts[0] not in ("/", "..", "data")
     if not folder.is_dir() and not on_the_hub:
@@ -64,7 +64,7 @@ def load_llava(name: str, device: torch.device, dtype: torch.dtype, for_what: st
 
 
 def _quiet(transformers: Any) -> Callable[[], None]:
-    """Turn off the library's bars where there is no terminal; returns what turns them on again."""
+    """Turn off the library's progress bars if there is no terminal; returns a function that turns them on again."""
     bars = transformers.utils.logging
     if os.isatty(2) or not bars.is_progress_bar_enabled():
         return lambda: None
@@ -73,7 +73,7 @@ def _quiet(transformers: Any) -> Callable[[], None]:
 
 
 def save_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder aside by `write` and rename it, so that a folder that exists is whole; an old one is replaced."""
+    """Let `write` fill a temporary folder, then rename it: an existing folder is whole. An old one is replaced."""
     aside, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
     for left in (aside, old):
         shutil.rmtree(left, ignore_errors=True)
@@ -88,10 +88,10 @@ def save_whole(folder: Path, write: Callable[[Path], None]) -> None:
 def save_checkpoint(folder: Path, model: Any, processor: Any) -> None:
     """Model, generation settings, processor and chat template, in the layout that `transformers` loads and serves.
 
-    Sampling is on in the generation settings: a server obeys a request's temperature only then, and at temperature 0
-    it turns sampling off by itself.
+    Sampling is on in the generation settings, because a server obeys a request's temperature only then. At temperature
+    0 it turns sampling off.
     """
-    quietly = _quiet(need("transformers", "saving a checkpoint"))
+    quietly = _quiet(import_optional("transformers", "saving a checkpoint"))
     model.generation_config.do_sample = True
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -99,6 +99,6 @@ def save_checkpoint(folder: Path, model: Any, processor: Any) -> None:
 
 
 def weights_digest(name: str) -> str:
-    """Hash of a checkpoint folder's files; of a hub name, the name."""
+    """Hash of a checkpoint folder's files; for a hub name, the name itself."""
     folder = Path(name)
-    return folder_hash(folder) if folder.is_dir() else name
+    return folder_digest(folder) if folder.is_dir() else name

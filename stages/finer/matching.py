@@ -1,9 +1,9 @@
-"""How an answer is scored (FINER, arXiv 2402.16315): the published rules, and a stricter variant of ours beside them.
+"""How an answer is scored (FINER, arXiv 2402.16315): the published rules, and our stricter ones beside them.
 
 The published exact match asks whether the normalised gold is a part of the first words of the answer, letter by
-letter: "cat" counts in "catalog", and an empty gold counts in everything. It also joins what a hyphen parts, so that
-"Black footed Albatross" is no "Black-footed Albatross". It is kept so that numbers compare. The strict variant compares
-whole words, the whole gold, takes a hyphen for a space, and refuses an empty gold.
+letter: "cat" matches "catalog", and an empty gold matches everything. It also removes hyphens without a space, so that
+"Black footed Albatross" does not match "Black-footed Albatross". It is kept so that numbers compare. The strict variant
+compares whole words and the whole gold, takes a hyphen for a space, and refuses an empty gold.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _APOSTROPHES = re.compile("[\u2018\u2019\u02bc]")
 def extract_answer(text: str) -> str:
     """What follows the first "Answer:", or the whole text; without end-of-sequence markers and white space around.
 
-    The text is an answer without thoughts (`without_thoughts`), in which a model may say "Answer:" as well. Boxes are
-    removed as end-of-sequence markers are, of which the published code knows "</s>" alone.
+    The text must be without thoughts (`without_thoughts`), because a model may say "Answer:" in them as well. Boxes and
+    all end-of-sequence markers are removed; the published code removes only "</s>".
     """
     _, found, after = text.partition(PREFIX)
     return without_marks(after if found else text).strip()
@@ -43,23 +43,20 @@ def normalise(text: str) -> str:
 
 
 def strict_words(text: str) -> list[str]:
-    """The words of a text for the strict rules: normalised, what a hyphen joins being two words.
-
-    Apostrophes go, also those that are not ASCII.
-    """
+    """The normalised words of a text for the strict rules: a hyphen separates words, apostrophes of any kind go."""
     return normalise(_HYPHENS.sub(" ", _APOSTROPHES.sub("", text))).split()
 
 
 def is_empty(answer: str) -> bool:
-    """Whether an extracted answer has no answer in it: nothing, or nothing but punctuation and articles."""
+    """Whether an extracted answer is empty, or has only punctuation and articles."""
     return not normalise(answer)
 
 
 def exact_match(prediction: str, golds: Sequence[str]) -> float:
     """The published exact match, 1 or 0: the best over golds.
 
-    A gold matches where its normalised letters occur in the first 20 normalised words of the prediction, joined by
-    spaces, or where it equals the whole normalised prediction.
+    A gold matches if its normalised text occurs in the first 20 normalised words of the prediction, joined by spaces,
+    or if it equals the whole normalised prediction.
 
     Args:
         prediction: an extracted answer.
@@ -77,7 +74,7 @@ def exact_match(prediction: str, golds: Sequence[str]) -> float:
 def f1(prediction: str, golds: Sequence[str]) -> float:
     """The published F1 of two bags of words, 0 to 1: the best over golds, each cut to its first 10 words.
 
-    Without a common word it is 0, also where both are empty: so have it SQuAD 1.1 and the published code.
+    Without a common word it is 0, even if both are empty, as in SQuAD 1.1 and the published code.
 
     Raises:
         ValueError: no golds.
@@ -88,10 +85,10 @@ def f1(prediction: str, golds: Sequence[str]) -> float:
 
 
 def strict_exact_match(prediction: str, golds: Sequence[str]) -> float:
-    """1 where a gold's words stand whole, in order and side by side in the first 20 words, or are the whole answer.
+    """1 if a gold's words occur in a row in the first 20 words, or are the whole answer; otherwise 0.
 
     Raises:
-        ValueError: every gold is empty; an empty one beside others is left out (`empty_golds` counts them).
+        ValueError: every gold is empty. An empty one beside others is left out (`empty_golds` counts them).
     """
     words = strict_words(prediction)
     start = words[:ANSWER_WORDS]
@@ -116,7 +113,7 @@ def empty_golds(golds: Sequence[str]) -> int:
 def accepted_golds(
     granularity: str, superordinate: str | None, coarse: Sequence[str], fine: Sequence[str]
 ) -> list[str]:
-    """The golds of a question: those of its level and of every finer one; None is no gold, "" is one.
+    """The golds of a question: the labels of its level and of every finer one. None is no gold; "" is one.
 
     Raises:
         ValueError: an unknown granularity.

@@ -1,7 +1,7 @@
-"""Closed lists of options: those of the published questions, and a rule for data sets of the user's own.
+"""Closed lists of options: the published ones, and a rule for other data sets.
 
-A list holds exactly one right option. An option is right where a gold label occurs in it by the published exact match,
-letter by letter, so "bird" is right in "Birds" and "ant" would be in "Plants".
+A list holds exactly one right option. An option is right if a gold label occurs in it by the published exact match,
+which compares letters: "bird" occurs in "Birds", and "ant" in "Plants".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DOGS_AND_OTHERS = (
     "Arachnids", "Dogs", "Reptiles", "Mollusks", "Plants", "Amphibians", "Ray-finned Fishes", "Birds", "Insects",
     "Fungi",
 )  # fmt: skip
-"""Published for Stanford Dogs: without mammals and animals, which dogs are."""
+"""Published for Stanford Dogs: without mammals and animals, because dogs are both."""
 
 OBJECTS = ("Airplane", "Car", "Train", "Bicycle", "Cell Phone", "Plants", "Dogs", "Birds", "Trucks")
 """Published for FGVC-Aircraft and Stanford Cars."""
@@ -63,8 +63,8 @@ OVERLAPS = {
     "Cell Phone": "phone smartphone telephone mobile device gadget electronic object thing item product machine",
     "Trucks": f"{_VEHICLES} lorry van pickup automobile auto motor bus",
 }
-"""Options for other data sets, and words of superordinates that may be said of the same thing. "Mammals" and
-"Animalia" are left out, as so much is one."""
+"""Options for other data sets, and words of superordinates that may describe the same thing. "Mammals" and "Animalia"
+are left out, because they describe too much."""
 
 _LIVING = frozenset(DOGS_AND_OTHERS)
 _NO_LIVING_THING = "texture pattern building furniture instrument food dish action place scene landscape land"
@@ -72,51 +72,51 @@ _NO_LIVING_THING = "texture pattern building furniture instrument food dish acti
 
 @dataclass(frozen=True)
 class Closed:
-    """A closed list of a coarse question, and what it asks for."""
+    """A closed list of a coarse question, and what the question asks for."""
 
     level: str
     options: tuple[str, ...]
 
 
 COARSE = {"airplane": Closed("manufacturer", MANUFACTURERS), "car": Closed("body style", BODIES)}
-"""Superordinate -> the published closed list of the coarse question; others are asked without one."""
+"""Superordinate -> the published closed list of its coarse question. Others have none."""
 
 
 def singular(label: str) -> str:
-    """In one spelling, without a plural's "s"."""
+    """A label in one spelling, without the "s" of a plural."""
     return spelling(label).removesuffix("s")
 
 
 _PUBLISHED = {singular(name): name for name in (*OBJECTS, *DOGS_AND_OTHERS, *ORGANISMS)}
 
 
-def shown_as(superordinate: str) -> str:
-    """How a superordinate label stands in a closed list: "Birds" for "bird", or as it is."""
+def listed_form(superordinate: str) -> str:
+    """A superordinate label as a closed list writes it: "Birds" for "bird", or the label itself."""
     form = _PUBLISHED.get(singular(superordinate), superordinate)
     return form if normalise(superordinate) in normalise(form) else superordinate
 
 
-def kinds(superordinates: Iterable[str]) -> list[str]:
+def superordinate_list(superordinates: Iterable[str]) -> list[str]:
     """The closed list of the superordinate question for a data set with these superordinate labels.
 
-    It is the published list that has them all; otherwise the labels themselves and those of `OVERLAPS` that cannot be
-    said of the same things.
+    It is the published list that has all of them. Otherwise it is the labels themselves and those of `OVERLAPS` that
+    cannot describe the same things.
     """
-    # Of "Bird" and "Birds" the longer, in which both occur.
+    # Of "Bird" and "Birds" the longer one, because both occur in it.
     own = list({singular(label): label for label in sorted(set(superordinates), key=len)}.values())
     wanted = {singular(label) for label in own}
     for published in (ORGANISMS, DOGS_AND_OTHERS, OBJECTS):
         if wanted <= {singular(name) for name in published}:
-            given = {singular(label): shown_as(label) for label in own}
-            return [given.get(singular(name), name) for name in published]
+            own_forms = {singular(label): listed_form(label) for label in own}
+            return [own_forms.get(singular(name), name) for name in published]
     others = [option for option in OVERLAPS if not any(_may_be(option, label) for label in own)]
-    return sorted([*map(shown_as, own), *others], key=str.casefold)
+    return sorted([*map(listed_form, own), *others], key=str.casefold)
 
 
 def coarse_list(dataset: str, superordinates: Iterable[str], coarse: Collection[str]) -> Closed | None:
     """The closed list of a data set's coarse question: a published one that has all of its coarse labels, or none.
 
-    A line says so where the list has some of the labels and not all.
+    A warning says so if the list has some of the labels but not all.
     """
     above = {singular(label) for label in superordinates}
     closed = COARSE.get(min(above)) if len(above) == 1 else None
@@ -135,13 +135,13 @@ def coarse_list(dataset: str, superordinates: Iterable[str], coarse: Collection[
 
 
 def one_right(options: Sequence[str], right: Sequence[str], golds: Sequence[str]) -> list[str]:
-    """The options without those that would be right beside the right one.
+    """The options without the wrong ones that would count as right.
 
     Args:
         right: labels of the question's level.
-        golds: all labels that count as right; an option in which one of them occurs would score.
+        golds: all labels that count as right. An option in which one of them occurs would score.
     """
-    forms = {spelling(shown_as(label)) for label in right} | {spelling(label) for label in right}
+    forms = {spelling(listed_form(label)) for label in right} | {spelling(label) for label in right}
     first = next((option for option in options if spelling(option) in forms), None)
     wanted = [gold for gold in map(normalise, golds) if gold]
     return [option for option in options if option == first or not any(gold in normalise(option) for gold in wanted)]
@@ -149,14 +149,14 @@ def one_right(options: Sequence[str], right: Sequence[str], golds: Sequence[str]
 
 @lru_cache(maxsize=1 << 12)
 def _may_be(option: str, label: str) -> bool:
-    """Whether an option could be said of what has this superordinate label."""
+    """Whether an option could describe a thing with this superordinate label."""
     words = {singular(word) for word in spelling(label).split()}
     if words & {singular(word) for word in f"{spelling(option)} {OVERLAPS[option]}".split()}:
         return True
     if option in _LIVING and not words & _known_words():
-        return True  # nothing is known of the label: it may well be alive
-    said, told = normalise(option), normalise(label)
-    return said in told or told in said
+        return True  # the label is unknown, so it may be a living thing
+    one, other = normalise(option), normalise(label)
+    return one in other or other in one
 
 
 @lru_cache(maxsize=1)

@@ -10,10 +10,8 @@ from pydantic import AfterValidator, Field, model_validator
 from stages.common.errors import UserError, nearest
 from stages.common.params import PARAMS_FILE, Params, load_model
 from stages.common.section import Count, Key, Section, Unit
+from stages.finer.promptings import Granularity, Modality, known_prompting
 
-Granularity = Literal["superordinate", "coarse", "fine"]
-Prompting = Literal["plain", "cot", "few-shot-cot", "attrseek"]
-Input = Literal["image", "text", "image+attributes"]
 Rank = Literal["genus", "family", "order", "class"]
 
 Positive = Annotated[float, Field(gt=0.0)]
@@ -27,9 +25,11 @@ def _each_once(values: list) -> list:
 
 
 class Benchmark(Section):
-    """A data set that takes part: the share of each class's images that is for tuning and the probe; or, where its
-    unified files are published rather than built, these: `unified` to be asked about, `unified_train` to train on.
-    `rank` is that of iNaturalist's coarse label, the family where it is left out."""
+    """A data set that takes part.
+
+    `train_share` is the share of each class's images for tuning and the probe. `unified` and `unified_train` are
+    published files to be asked about and to train on, in place of built ones. `rank` is that of iNaturalist's coarse
+    label; the default is the family."""
 
     train_share: Share = 0.5
     unified: str | None = None
@@ -56,18 +56,18 @@ def _own_keys_only(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 Settings = Annotated[dict[str, Any], AfterValidator(_own_keys_only)]
-"""What is sent with a request beside what is sent anyway, or in its place; null takes a key out."""
+"""What is sent with a request in addition to the usual settings, or in their place; null takes a key out."""
 
 
-def sent(usual: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """What is sent in the end."""
+def merge_settings(usual: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are sent with a request."""
     return {key: value for key, value in {**usual, **own}.items() if value is not None}
 
 
 class Endpoint(Section):
     """An OpenAI-compatible chat endpoint that takes images; the key is read from the environment.
 
-    `vision: true` says that the model sees images, and spares the check of it by token counts.
+    `vision: true` says that the model sees images, so that token counts are not checked.
     """
 
     model: str
@@ -91,8 +91,10 @@ class Ask(Section):
     """Which questions are put to the LVLMs, and how."""
 
     granularities: Annotated[list[Granularity], Field(min_length=1), AfterValidator(_each_once)]
-    prompting: Annotated[list[Prompting], Field(min_length=1), AfterValidator(_each_once)]
-    inputs: Annotated[list[Input], Field(min_length=1), AfterValidator(_each_once)]
+    prompting: Annotated[
+        list[Annotated[str, AfterValidator(known_prompting)]], Field(min_length=1), AfterValidator(_each_once)
+    ]
+    inputs: Annotated[list[Modality], Field(min_length=1), AfterValidator(_each_once)]
     images_per_class: Count | None
     temperature: Annotated[float, Field(ge=0.0)]
     max_tokens: Count
@@ -125,7 +127,7 @@ class Mixture(Section):
 
 
 class Tune(Section):
-    """LoRA on the language model of a LLaVA-architecture model; defaults are the paper's (FINER, section 5)."""
+    """LoRA on the language model of a LLaVA-architecture model. Defaults are the paper's (FINER, section 5)."""
 
     model: str
     mixture: Literal["attributes", "direct"]
@@ -176,7 +178,7 @@ def load_finer_params(path: Path = PARAMS_FILE) -> FinerParams:
     """Read and check `params.yaml`.
 
     Raises:
-        UserError: as `load_params`; a section `finer` that names what is not there, or one key for two LVLMs.
+        UserError: as `load_params`; a name in `finer` that does not exist elsewhere, or one key for two LVLMs.
     """
     params = load_model(FinerParams, path)
     _check_names(params)
@@ -184,10 +186,10 @@ def load_finer_params(path: Path = PARAMS_FILE) -> FinerParams:
 
 
 def _check_names(params: FinerParams) -> None:
-    """Refuse a section `finer` that names what is not there, or one key for two LVLMs.
+    """Check the names in the section `finer`.
 
     Raises:
-        UserError: as above.
+        UserError: a name that does not exist elsewhere in params.yaml, or one key for two LVLMs.
     """
     finer = params.finer
     named = [("finer.datasets", key, "datasets", list(params.datasets)) for key in finer.datasets]

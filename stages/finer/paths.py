@@ -9,7 +9,7 @@ from stages.common.paths import DATA, DESCRIPTIONS
 FINER = DATA / "finer"
 
 TRAIN, TEST = "train", "test"
-"""Splits of a data set's images: for tuning and the probe, and to be asked about."""
+"""Splits of a data set's images: to train on (tuning, probe), and to be asked about."""
 
 
 def unified(dataset: str, split: str) -> Path:
@@ -22,12 +22,12 @@ def attributes(dataset: str) -> Path:
 
 
 def attributes_by_class(dataset: str) -> Path:
-    """What the stages behind `concepts` read: a concept each class, in order."""
+    """One concept for each class, in order of labels: what later stages read."""
     return FINER / "attributes" / f"{dataset}.json"
 
 
 def texts(dataset: str) -> Path:
-    """What the user gives of each concept: JSON Lines of `name` and `text`."""
+    """The user's texts about classes: JSON Lines of `name` and `text`."""
     return DESCRIPTIONS / dataset / "concepts.jsonl"
 
 
@@ -45,14 +45,14 @@ def answers(lvlm: str, dataset: str) -> Path:
 
 
 SCORES = FINER / "scores.parquet"
-"""One row a question: its answer's exact match and F1, as published and strict."""
+"""One row for each question: exact match and F1 of its answer, as published and strict."""
 
 METRICS = FINER / "metrics.json"
 REPORT = FINER / "report"
 """Folder of tables, plot data and pictures."""
 
 MIXTURE = FINER / "mixture"
-"""Folder of `attributes` and `direct`, each as `.json` (LLaVA) and `.parquet` (chat messages), and `classes.json`."""
+"""Folder of `attributes` and `direct`, both as `.json` (LLaVA) and `.parquet` (chat messages), and `classes.json`."""
 
 MODELS = FINER / "models"
 """Folder of checkpoints in the layout of `transformers`: `toy`, and `tuned`, which `tune` writes."""

@@ -1,16 +1,15 @@
-"""The published format of the benchmark's data: `unified-<data set>-<split>-combined.jsonl`, one image a line."""
+"""The published format of the benchmark's data, `unified-<data set>-<split>-combined.jsonl`: a line per image."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import UserError, nearest
+from stages.common.errors import UserError
 from stages.common.jsons import parse_json
-from stages.common.names import spelling
 from stages.common.tables import write_text
 
 KEYS = ("idx", "basic-level-lbl", "coarse-level-lbl", "fine-level-lbl", "img_path")
@@ -25,19 +24,35 @@ class Sample:
     superordinate: str
     """`basic-level-lbl`."""
     coarse: list[str]
-    """`coarse-level-lbl`, may be empty where the data set knows none."""
+    """`coarse-level-lbl`; may be empty."""
     fine: list[str]
-    """`fine-level-lbl`, the class's name and other names that are right as well."""
+    """`fine-level-lbl`: the class's name, and other names that are also right."""
     img_path: str
     """Relative to the project's root, or absolute."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """Ours: `dataset`, `image_id`, `label`, `content` (digest of the file)."""
+    """Ours, written by `unify`: `dataset`, `image_id`, `label` and `class` (of `classes.parquet`), `content` (digest of
+    the image file)."""
 
     @property
     def label(self) -> int:
-        """The class; every sample that `read_unified` returns has one."""
+        """The class. Every sample that `read_unified` returns has one."""
         label: int = self.metadata["label"]
         return label
+
+    @property
+    def image_id(self) -> str:
+        """The image's id in `images.parquet`. Every sample that `read_unified` returns has one."""
+        return str(self.metadata["image_id"])
+
+
+def sample_metadata(dataset: str, image_id: str, label: int, name: str, content: str) -> dict[str, Any]:
+    """What `unify` adds to a line.
+
+    Args:
+        name: of the class.
+        content: digest of the image file, by which later stages notice that an image was replaced.
+    """
+    return {"dataset": dataset, "image_id": image_id, "label": label, "class": name, "content": content}
 
 
 def write_unified(path: Path, samples: Iterable[Sample]) -> None:
@@ -57,103 +72,40 @@ def write_unified(path: Path, samples: Iterable[Sample]) -> None:
 
 
 def parse_unified(path: Path) -> list[tuple[int, Sample]]:
-    """The lines of a unified file with their numbers, checked for their form alone.
+    """The lines of a unified file with their numbers; only their form is checked.
 
     Raises:
-        UserError: no such file, a line that is not of the format, an `idx` that is there twice. Names file and line.
+        UserError: no such file, a line that is not of the format, a repeated `idx`. Names file and line.
     """
     numbered = [(number, _sample(path, number, line)) for number, line in _lines(path)]
     _refuse_duplicates(path, numbered)
     return numbered
 
 
-def read_unified(path: Path, dataset: str, names: Sequence[Sequence[str]]) -> list[Sample]:
-    """The lines of a unified file, checked; `metadata` of each holds the label of its class.
-
-    A line that `unify` wrote has the label itself. Names are looked up only for a line without one, because several
-    classes may have one name: an aircraft's family can be another class's variant, and published names leave out what
-    tells two classes apart.
-
-    Args:
-        names: of each class of the data set, every name by which it is right (`ClassLabels.fine`).
+def read_unified(path: Path, dataset: str) -> list[Sample]:
+    """The lines of a unified file that `unify` wrote: each names its image and its class.
 
     Raises:
-        UserError: as `parse_unified`; a label that no class has; fine labels that are no class's or could be several's.
+        UserError: as `parse_unified`; a line without the metadata that `unify` writes, or of another data set.
     """
-    labels = Labels(names)
-    samples, odd = [], []
+    samples = []
     for number, sample in parse_unified(path):
-        label = known_label(sample, dataset)
-        if label is None:
-            found = labels.find(sample.fine)
-            if len(found) != 1:
-                odd.append((number, sample.fine))
-                continue
-            (label,) = found
-        elif label >= len(names):
+        found = sample.metadata
+        label, named = found.get("label"), (found.get("image_id"), found.get("class"))
+        is_label = type(label) is int and label >= 0
+        if found.get("dataset") != dataset or not is_label or not all(isinstance(name, str) for name in named):
             raise UserError(
-                f"{path}, line {number}: the data set has {len(names)} classes and none of label {label}; {REMEDY}"
+                f"{path}, line {number}: `metadata` does not name the image and class in {dataset}; run "
+                f"`dvc repro -f stages/finer/dvc.yaml:unify@{dataset}`. A published file belongs under "
+                f"finer.datasets.{dataset}.unified in params.yaml"
             )
-        samples.append(replace(sample, metadata={**sample.metadata, "label": label}))
-    if odd:
-        raise UserError(f"{path}, line {odd[0][0]}: {labels.puzzle(odd[0][1])}{_of_many(odd)}; {REMEDY}")
+        samples.append(sample)
     return samples
 
 
-def known_label(sample: Sample, dataset: str) -> int | None:
-    """The label that `unify` wrote into a line of this data set, or None."""
-    label = sample.metadata.get("label")
-    return label if sample.metadata.get("dataset") == dataset and type(label) is int and label >= 0 else None
-
-
-class Labels:
-    """Finds the class that fine labels mean: by the classes' own names, or where those say nothing, by others."""
-
-    def __init__(self, names: Sequence[Sequence[str]]) -> None:
-        self._names = names
-        self._own: dict[str, set[int]] = {}
-        self._other: dict[str, set[int]] = {}
-        self._sets = [{spelling(form) for form in forms} for forms in names]
-        self._found: dict[tuple[str, ...], set[int]] = {}
-        for label, forms in enumerate(names):
-            self._own.setdefault(spelling(forms[0]), set()).add(label)
-            for form in forms:
-                self._other.setdefault(spelling(form), set()).add(label)
-
-    def find(self, fine: Sequence[str]) -> set[int]:
-        """The classes that the labels can mean: none, one, or several where they contradict or do not decide.
-
-        Aircraft's family is right of several variants, of which the label beside it names one. Where both labels are
-        a class's own name, the class that has exactly these names is meant: variant CRJ-900 of the family CRJ-700.
-        """
-        key = tuple(fine)  # many images have the same labels
-        if key not in self._found:
-            forms = {spelling(form) for form in fine}
-            own = {label for form in forms for label in self._own.get(form, ())}
-            exact = {label for label in own if self._sets[label] == forms}
-            self._found[key] = exact or own or self.named(fine)
-        return self._found[key]
-
-    def named(self, fine: Sequence[str]) -> set[int]:
-        """Every class of which one of the labels is a name."""
-        return {label for form in map(spelling, fine) for label in self._other.get(form, ())}
-
-    def knows(self, form: str) -> bool:
-        return spelling(form) in self._other
-
-    def puzzle(self, fine: Sequence[str]) -> str:
-        """Why labels do not mean one class."""
-        quoted = ", ".join(f"'{form}'" for form in fine)
-        found = sorted(self.find(fine))
-        if found:
-            first, second = (self._names[label][0] for label in found[:2])
-            return f"the fine label {quoted} could be the class '{first}' or '{second}'"
-        known = [form for forms in self._names for form in forms]
-        return f"the fine label {quoted} is no class of the data set{nearest(fine[0], known)}"
-
-
-def _of_many(odd: Sequence[Any]) -> str:
-    return f"; {len(odd)} lines have such labels" if len(odd) > 1 else ""
+def class_names(samples: Iterable[Sample]) -> dict[int, str]:
+    """Label -> name of the classes of samples that `read_unified` returned."""
+    return {sample.label: sample.metadata["class"] for sample in samples}
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -163,7 +115,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise UserError(f"{path} is missing; make it with `dvc repro stages/finer/dvc.yaml`") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not in UTF-8 ({error.reason} at byte {error.start}); save it as such") from None
-    # Not `splitlines`, which cuts at characters that JSON allows in a string.
+    # `splitlines` would also cut at characters that JSON allows in a string.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, line
@@ -198,7 +150,7 @@ def _sample(path: Path, number: int, text: str) -> Sample:
     if wrong:
         raise UserError(f"{where}: {wrong[0]}; {REMEDY}")
     above, coarse, fine = (line[f"{level}-level-lbl"] for level in ("basic", "coarse", "fine"))
-    # The published exact match finds a blank label in every answer.
+    # Blank labels go, because the published exact match finds them in every answer.
     return Sample(line["idx"], above, coarse, [*filter(_is_label, fine)], line["img_path"], metadata)
 
 
@@ -211,7 +163,7 @@ def _are_labels(value: Any) -> bool:
 
 
 def _has_label(value: Any) -> bool:
-    """Whether a list has a label; blank ones may stand beside it, for iNaturalist's species without a common name."""
+    """Whether a list has a label. There may be blank ones too, for iNaturalist's species without a common name."""
     return isinstance(value, list) and any(map(_is_label, value)) and all(isinstance(label, str) for label in value)
 
 

@@ -1,7 +1,7 @@
 """toy: drawings of birds, and the demo's species in words -> `data/finer/models/toy`, a tiny LLaVA-architecture model.
 
-First the vision tower learns to see, then, the tower frozen as LLaVA's is, the projector and the language model learn
-to answer. An interrupted run goes on where it last saved.
+First the vision tower learns to see. Then the tower is frozen, as in LLaVA, and the projector and the language model
+learn to answer. An interrupted run continues where it last saved.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from stages.common.errors import run
-from stages.common.optional import need
+from stages.common.optional import import_optional
 from stages.finer import paths
 from stages.finer.params import load_finer_params
 
@@ -17,7 +17,7 @@ from stages.finer.params import load_finer_params
 def main() -> None:
     argparse.ArgumentParser(prog="python -m stages.demo.toy", description=__doc__).parse_args()
     params = load_finer_params()
-    need("transformers", "toy")
+    import_optional("transformers", "toy")
     from stages.demo.toy.train import build_toy
 
     print(build_toy(params, paths.MODELS / "toy"))

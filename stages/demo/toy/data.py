@@ -1,8 +1,7 @@
-"""What the toy model is taught: to read attributes off drawings of birds of no species, and the species by their words.
+"""The toy model's lessons: to see attributes in drawings of birds of no species, and to know the species in words.
 
-No image of a species is among it. What the model then knows of a species it knows in words, and what it sees it sees as
-attributes: the two must be joined when it is asked for a species by an image (the modality gap of FINER,
-arXiv 2402.16315, section 5).
+No image of a species is among the drawings. The model sees attributes and knows species in words, and it has to join
+the two when it is asked for the species in an image (the modality gap of FINER, arXiv 2402.16315, section 5).
 """
 
 from __future__ import annotations
@@ -16,26 +15,22 @@ import numpy as np
 
 from stages.common.errors import UserError
 from stages.finer import prompts
-from stages.finer.options import kinds
-from stages.finer.params import Prompting
-from stages.finer.phrasings import QUESTIONS
+from stages.finer.options import superordinate_list
+from stages.finer.promptings import PROMPTINGS, Granularity
+from stages.finer.prompts import PHRASINGS
 
 INDEX = "drawings.jsonl"
-ATTRIBUTES = QUESTIONS["attributes"]
-ASKED: tuple[Prompting, ...] = ("plain", "cot", "few-shot-cot")
-SHARES = (0.5, 0.3, 0.2)
-"""How often each; the examples of the last make long questions."""
-
+ATTRIBUTES = PHRASINGS["attributes"]
 SPOILT = (0.4, 0.25, 0.2, 0.15)
-"""Shares of the lists of attributes in which 0, 1, ... are wrong: eyes err, and the nearest species is meant."""
+"""Shares of attribute lists with 0, 1, ... wrong attributes: the model must find the nearest species."""
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """An image and what it shows; `boxes` are where, as shares of the sides, for each attribute: left, top, right,
-    bottom."""
+    """An image and what it shows. `boxes` has the place of each attribute: left, top, right, bottom, as shares of the
+    sides."""
 
     image: Path
     superordinate: str
@@ -46,7 +41,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Species:
-    """What is known of a species in words."""
+    """A species in words."""
 
     name: str
     superordinate: str
@@ -56,7 +51,7 @@ class Species:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Turns of question and answer, and whether the loss is taken on the answer."""
+    """Turns: question, answer, and whether the answer is learnt."""
 
     turns: tuple[tuple[str, str, bool], ...]
     image: bool
@@ -77,9 +72,9 @@ def read_drawings(folder: Path) -> list[Drawing]:
     try:
         drawings = [_drawing(folder, json.loads(line)) for line in lines]
     except (ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{path} is not a list of drawings ({type(error).__name__}: {error}); make it anew") from None
+        raise UserError(f"{path} is not a list of drawings ({type(error).__name__}: {error}); make it again") from None
     if not drawings or len({len(drawing.attributes) for drawing in drawings}) != 1:
-        raise UserError(f"{path}: each drawing must have as many attributes as the others; make it anew")
+        raise UserError(f"{path}: each drawing must have as many attributes as the others; make it again")
     return drawings
 
 
@@ -89,20 +84,20 @@ def _drawing(folder: Path, line: dict) -> Drawing:
 
 
 class Lessons:
-    """Dialogues in the exact wording of the questions that the benchmark asks."""
+    """Dialogues in the exact wording of the benchmark's questions."""
 
     def __init__(self, drawings: Sequence[Drawing], species: Sequence[Species]) -> None:
         self.species = species
-        self.options = kinds(one.superordinate for one in species)
+        self.options = superordinate_list(one.superordinate for one in species)
         count = len(drawings[0].attributes)
         self.values = [sorted({drawing.attributes[place] for drawing in drawings}) for place in range(count)]
 
     def about(self, drawing: Drawing, rng: np.random.Generator) -> list[Dialogue]:
-        """What is said about one image: its attributes, and beside them what it is, or a species in words."""
-        told = str(rng.choice([prompts.NOTHING, drawing.superordinate, drawing.family], p=[0.2, 0.3, 0.5]))
-        # In the mixture's words as well: a model that learns only there to stop after a list of attributes stops after
-        # it in chains of thought, too.
-        asked = prompts.seek(told) if rng.random() < 0.5 else str(rng.choice(ATTRIBUTES)).format(told=told)
+        """The dialogues about one image: its attributes, and its labels or a species in words."""
+        parent = str(rng.choice([prompts.NOTHING, drawing.superordinate, drawing.family], p=[0.2, 0.3, 0.5]))
+        # The mixture's wording occurs as well. A model that meets it only in the mixture, where the answer ends after
+        # the attributes, also stops after them in chains of thought.
+        asked = prompts.seek(parent) if rng.random() < 0.5 else str(rng.choice(ATTRIBUTES)).format(parent=parent)
         sought = Dialogue(((asked, "; ".join(drawing.attributes), True),), image=True)
         kin = [one for one in self.species if one.family == drawing.family]
         lot = rng.random()
@@ -113,61 +108,70 @@ class Lessons:
         return [sought, self.sought(kin[int(rng.integers(len(kin)))], rng)]
 
     def _above(self, drawing: Drawing, rng: np.random.Generator) -> Dialogue:
-        """The superordinate or the family, in one of the ways of prompting."""
+        """The superordinate or the family, in one of the prompting styles."""
         coarse = rng.random() < 0.85
-        granularity: prompts.Granularity = "coarse" if coarse else "superordinate"
-        told = drawing.superordinate if coarse else None
+        granularity: Granularity = "coarse" if coarse else "superordinate"
+        parent = drawing.superordinate if coarse else None
         options = [] if coarse else self.options
         name = f"Answer: {drawing.family if coarse else drawing.superordinate}"
         listed = "; ".join(drawing.attributes)
         if rng.random() < 0.25:
-            decide = prompts.decide(granularity, told, options)
-            return Dialogue(((prompts.seek(told), listed, False), (decide, name, True)), image=True)
-        way = _way(rng)
-        question = prompts.question(granularity, way, "image", told, options)
-        return Dialogue(((question, name if way == "plain" else f"{listed}. {name}", True),), image=True)
+            decide = prompts.decide(granularity, parent, options)
+            return Dialogue(((prompts.seek(parent), listed, False), (decide, name, True)), image=True)
+        style = _draw_style(rng)
+        question = prompts.question(granularity, style, "image", parent, options)
+        return Dialogue(((question, name if not PROMPTINGS[style].reasons else f"{listed}. {name}", True),), image=True)
 
     def in_words(self, one: Species, rng: np.random.Generator) -> Dialogue:
-        """The name of a species whose attributes are told, no image."""
-        way = _way(rng)
-        told = self.spoilt(one, rng)
-        question = prompts.question("fine", way, "text", one.family, (), one.superordinate, told)
+        """The name of a species whose attributes the question lists, without an image."""
+        style = _draw_style(rng)
+        attributes = self.spoilt(one, rng)
+        question = prompts.question("fine", style, "text", one.family, (), one.superordinate, attributes)
         name = f"Answer: {one.name}"
-        return Dialogue(((question, name if way == "plain" else f"{'; '.join(told)}. {name}", True),), image=False)
+        return Dialogue(
+            ((question, name if not PROMPTINGS[style].reasons else f"{'; '.join(attributes)}. {name}", True),),
+            image=False,
+        )
 
     def sought(self, one: Species, rng: np.random.Generator) -> Dialogue:
-        """ATTRSEEK's second turn over some image: the name follows from the attributes that the first turn gave."""
-        told = "; ".join(self.spoilt(one, rng))
+        """ATTRSEEK's second turn about any image: the name follows from the attributes in the first turn."""
+        listed = "; ".join(self.spoilt(one, rng))
         decide = prompts.decide("fine", one.family)
-        return Dialogue(((prompts.seek(one.family), told, False), (decide, f"Answer: {one.name}", True)), image=True)
+        return Dialogue(((prompts.seek(one.family), listed, False), (decide, f"Answer: {one.name}", True)), image=True)
 
     def spoilt(self, one: Species, rng: np.random.Generator) -> list[str]:
-        """The attributes of a species, some of them wrong, but no other species of its family as near."""
+        """The attributes of a species, some of them wrong, but still nearest to this species in its family."""
         kin = [other for other in self.species if other.family == one.family and other.name != one.name]
         for wrong in range(int(rng.choice(len(SPOILT), p=SPOILT)), 0, -1):
-            told = list(one.attributes)
-            for place in rng.permutation(len(told))[:wrong].tolist():
-                told[place] = str(rng.choice(self.values[place]))
-            if all(_shared(told, other.attributes) < _shared(told, one.attributes) for other in kin):
-                return told
+            listed = list(one.attributes)
+            for place in rng.permutation(len(listed))[:wrong].tolist():
+                listed[place] = str(rng.choice(self.values[place]))
+            if all(_shared(listed, other.attributes) < _shared(listed, one.attributes) for other in kin):
+                return listed
         return list(one.attributes)
 
     def texts(self) -> Iterator[str]:
-        """What the tokenizer is trained on beside the mixture: every question and every value."""
+        """Texts for the tokenizer besides the mixture: every question and every value."""
         for one in self.species:
-            for way in ASKED:
-                yield prompts.question("fine", way, "text", one.family, (), one.superordinate, one.attributes)
-                yield prompts.question("coarse", way, "image", one.superordinate)
-                yield prompts.question("superordinate", way, "image", None, self.options)
+            for style in one_turn_styles():
+                yield prompts.question("fine", style, "text", one.family, (), one.superordinate, one.attributes)
+                yield prompts.question("coarse", style, "image", one.superordinate)
+                yield prompts.question("superordinate", style, "image", None, self.options)
             yield prompts.seek(one.family)
             yield prompts.decide("fine", one.family)
             yield f"Answer: {one.name}"
         yield from ("; ".join(values) for values in self.values)
 
 
-def _way(rng: np.random.Generator) -> Prompting:
-    return ASKED[int(rng.choice(len(ASKED), p=SHARES))]
+def one_turn_styles() -> list[str]:
+    """The prompting styles of the lessons in one turn."""
+    return [name for name, style in PROMPTINGS.items() if style.toy_share]
 
 
-def _shared(told: Sequence[str], attributes: Sequence[str]) -> int:
-    return sum(a == b for a, b in zip(told, attributes, strict=True))
+def _draw_style(rng: np.random.Generator) -> str:
+    styles = one_turn_styles()
+    return styles[int(rng.choice(len(styles), p=[PROMPTINGS[name].toy_share for name in styles]))]
+
+
+def _shared(listed: Sequence[str], attributes: Sequence[str]) -> int:
+    return sum(a == b for a, b in zip(listed, attributes, strict=True))

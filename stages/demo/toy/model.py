@@ -1,6 +1,6 @@
 """A LLaVA-architecture checkpoint from configuration: CLIP's vision tower, a projector, Llama, a byte-level BPE.
 
-Everything is what `transformers` loads and serves by the folder's path; nothing is downloaded.
+`transformers` loads and serves it by the folder's path; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% endif %}{{ '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-"""Turns of typed content parts, in the order given; an answer ends with the end-of-sequence token."""
+"""Turns of typed content parts in their order. An answer ends with the end-of-sequence token."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a model is built from; sides in pixels."""
+    """Sizes of a model; sides in pixels."""
 
     image: int = 96
     patch: int = 12
     vision_width: int = 96
     vision_layers: int = 4
-    """Of which the projector sees all but the last, as LLaVA's does."""
+    """The projector sees all but the last, as in LLaVA."""
     text_width: int = 96
     text_layers: int = 3
     vision_head: int = 32
     text_head: int = 16
-    """Widths of the attention's heads: the language model looks for an attribute with each."""
+    """Widths of the attention heads. The language model looks for one attribute with each of its heads."""
     vocabulary: int = 1200
-    """At most: byte symbols, special tokens and merges."""
+    """Upper limit: byte symbols, special tokens and merges."""
     context: int = 1024
 
 
@@ -90,14 +90,14 @@ def build_processor(tokenizer: PreTrainedTokenizerFast, size: Size) -> LlavaProc
         tokenizer=tokenizer,
         patch_size=size.patch,
         vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,  # the class token, which "default" takes away again
+        num_additional_image_tokens=1,  # the class token, which "default" removes again
         chat_template=CHAT_TEMPLATE,
         image_token=IMAGE,
     )
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, size: Size, seed: int) -> LlavaForConditionalGeneration:
-    """Random weights, drawn from `seed` and not from the global generator."""
+    """Random weights from `seed`; the global generator is left as it is."""
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=size.vision_width,

@@ -1,4 +1,4 @@
-"""The toy's vision tower learns to see: attributes of drawings, by heads that are thrown away."""
+"""How the toy's vision tower learns to see the attributes of drawings. The heads of this training are not kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stages.demo.toy.data import Drawing
 from stages.demo.toy.model import Size
 
 SHIFT = 6
-"""Pixels by which a batch is moved at most, against learning positions by heart."""
+"""Largest shift of a batch in pixels, so that positions are not learnt by heart."""
 
 WHITENED = 600
 """Drawings whose patches the first layer is fitted to."""
@@ -35,19 +35,19 @@ def load_pixels(drawings: Sequence[Drawing], side: int) -> np.ndarray:
         try:
             image = open_rgb(drawing.image)
         except UNREADABLE as error:
-            raise UserError(f"toy: drawing {drawing.image}: {reason(error)}; make the drawings anew") from None
+            raise UserError(f"toy: drawing {drawing.image}: {reason(error)}; make the drawings again") from None
         pixels[row] = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
     return pixels
 
 
 def normalised(pixels: np.ndarray) -> Tensor:
-    """[n, side, side, 3] uint8 -> [n, 3, side, side] float32 as the processor has it."""
+    """[n, side, side, 3] uint8 -> [n, 3, side, side] float32, as the processor gives it."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
     return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 class Targets:
-    """What the heads are taught: of each drawing its family and attributes as codes, and where they are."""
+    """Targets of the heads: family and attributes of each drawing as codes, and where they are."""
 
     def __init__(self, drawings: Sequence[Drawing]) -> None:
         facts = [(drawing.family, *drawing.attributes) for drawing in drawings]

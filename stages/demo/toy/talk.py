@@ -33,11 +33,11 @@ class Rows:
     positions: Tensor
     """[B, S] int64."""
     mask: Tensor
-    """[B, 1, S, S] bool: what attends to what. No dialogue sees another one, and one in words alone no image."""
+    """[B, 1, S, S] bool: what attends to what. Dialogues do not see each other, and text-only ones see no image."""
 
 
 class Packer:
-    """Tokenizes dialogues as the chat template would have them, and packs those about one image into one row."""
+    """Tokenizes dialogues as the chat template does, and packs those about one image into one row."""
 
     def __init__(self, tokenizer: Any, image_tokens: int) -> None:
         self.tokenizer = tokenizer
@@ -52,7 +52,7 @@ class Packer:
         return self.known[text]
 
     def tokens(self, dialogue: Dialogue) -> tuple[list[int], list[float]]:
-        """Without what precedes the first question where an image does: tokens, and their weights in the loss."""
+        """Tokens and their weights in the loss; with an image, without what precedes the first question."""
         ids: list[int] = []
         weights: list[float] = []
         for turn, (question, answer, learn) in enumerate(dialogue.turns):
@@ -67,7 +67,7 @@ class Packer:
         return ids, weights
 
     def pack(self, batch: Sequence[Sequence[Dialogue]]) -> Rows:
-        """Each image's dialogues, one behind the other behind the image."""
+        """One row for each image: the image, then its dialogues one after another."""
         rows = [self._row(dialogues) for dialogues in batch]
         length = max(len(row[0]) for row in rows)
         ids, weights, positions, parts, sees = (

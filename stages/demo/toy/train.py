@@ -17,9 +17,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stages.common.errors import UserError
+from stages.common.made_from import (
+    Record,
+    code_digest,
+    file_digest,
+    images_digest,
+    made_from,
+    read_result,
+    write_result,
+)
 from stages.common.seeding import generator
-from stages.common.tables import digest, replacing, write_json
-from stages.demo.toy.data import Drawing, Lessons, Species, read_drawings
+from stages.common.tables import replacing, write_json
+from stages.demo.toy.data import INDEX, Drawing, Lessons, Species, read_drawings
 from stages.demo.toy.model import Size, build_model, build_processor, build_tokenizer
 from stages.demo.toy.sight import (
     WHITENED,
@@ -37,23 +46,27 @@ from stages.finer import paths
 from stages.finer.attributes import read_by_class
 from stages.finer.classes import read_classes
 from stages.finer.llava import save_checkpoint, save_whole
-from stages.finer.made import code_digest, images_digest
 from stages.finer.params import FinerParams, Toy
 
 LOSSES = "training.json"
 MADE_FROM = "toy.json"
+CODE = (
+    *("finer.llava", "finer.options", "finer.promptings", "finer.prompts"),
+    *("demo.toy.data", "demo.toy.model", "demo.toy.sight", "demo.toy.talk", "demo.toy.train"),
+)
+"""Modules that decide what the model becomes."""
 UNFINISHED = paths.TUNE / "toy"
-"""Folder of what a killed run goes on from."""
+"""Folder from which a killed run continues."""
 
 SAVE_EVERY = 200
 LOGGED = 50
-"""Steps of which the mean loss is noted."""
+"""Number of steps over which the loss is averaged and logged."""
 
 SEEING = 2
-"""Times the images in a batch of the tower's."""
+"""Factor for the batch size when the tower learns to see."""
 
 ANSWERING = 1.5
-"""Times the learning rate in the language model's steps."""
+"""Factor for the learning rate when the model learns to answer."""
 
 WARM_UP = 0.1
 
@@ -65,34 +78,34 @@ def read_species(dataset: str) -> list[Species]:
         UserError: a class without family or superordinate; files that are missing or not of their format.
     """
     classes = read_classes(dataset)
-    concepts = read_by_class(paths.attributes_by_class(dataset), [known.name for known in classes])
+    concepts = read_by_class(paths.attributes_by_class(dataset), {n: known.name for n, known in enumerate(classes)})
     found = []
     for known, concept in zip(classes, concepts, strict=True):
         if not known.coarse or not known.superordinate:
             raise UserError(
-                f"toy: class '{known.name}' of {dataset} has no coarse or superordinate label to be told by"
+                f"toy: class '{known.name}' of {dataset} has no coarse or superordinate label, which its questions name"
             )
         found.append(Species(known.name, known.superordinate, known.coarse[0], tuple(concept.binomial.required)))
     return found
 
 
 def mixture_texts(folder: Path) -> Iterator[str]:
-    """What is said in the mixture, for the tokenizer."""
+    """The texts of the mixture, for the tokenizer."""
     for path in sorted(folder.glob("*.parquet")):
         for messages in pq.read_table(path, columns=["messages"])["messages"].to_pylist():
             yield from (part["text"] for message in messages for part in message["content"] if part["text"])
 
 
 def rate(step: int, steps: int) -> float:
-    """Share of the learning rate: up to 1 in a line, down to 0 along a cosine."""
+    """Factor of the learning rate: linearly up to 1, then down to 0 along a cosine."""
     done = (step + 1) / steps
     return done / WARM_UP if done < WARM_UP else 0.5 + 0.5 * math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))
 
 
 def fit(name: str, module: nn.Module, loss_at: Callable[[int], Tensor], steps: int, peak: float, folder: Path) -> None:
-    """Train the parameters of `module` that want a gradient, by the loss of each step.
+    """Train the parameters of `module` that require a gradient.
 
-    `folder` keeps what a killed run goes on from, and once finished, `<name>.json`: the mean losses.
+    `folder` holds the state from which a killed run continues and, at the end, the mean losses in `<name>.json`.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=0.05)
@@ -126,7 +139,7 @@ def fit(name: str, module: nn.Module, loss_at: Callable[[int], Tensor], steps: i
 
 @contextmanager
 def as_the_projector_sees(tower: Any) -> Iterator[None]:
-    """The tower without its last layer, so that its output is that of the second-to-last."""
+    """The tower without its last layer, so that its output is that of the second-to-last layer."""
     layers = tower.encoder.layers
     tower.encoder.layers = layers[:-1]
     try:
@@ -138,7 +151,7 @@ def as_the_projector_sees(tower: Any) -> Iterator[None]:
 def learn_to_see(
     model: Any, pixels: np.ndarray, drawings: Sequence[Drawing], toy: Toy, seed: int, folder: Path
 ) -> None:
-    """Train the vision tower; its last layer, which a LLaVA never looks at, stays as it was drawn."""
+    """Train the vision tower. Its last layer, which a LLaVA does not use, keeps its random weights."""
     targets = Targets(drawings)
     tower = model.model.vision_tower
     with torch.random.fork_rng(devices=[]):
@@ -158,7 +171,7 @@ def learn_to_see(
 
 
 def tower_features(model: Any, pixels: np.ndarray) -> Tensor:
-    """[2, N, P, D] float16: of each drawing, and of each in a mirror."""
+    """[2, N, P, D] float16: features of each drawing, and of each mirrored drawing."""
     tower = model.model.vision_tower
     with torch.no_grad(), as_the_projector_sees(tower):
         both = [
@@ -192,32 +205,24 @@ def learn_to_answer(
     model.model.vision_tower.requires_grad_(True)
 
 
-def made_from(toy: Toy, seed: int, species: Sequence[Species], texts: Sequence[str]) -> dict[str, Any]:
-    """What the model depends on."""
-    drawings = (paths.DRAWINGS / "drawings.jsonl").read_text(encoding="utf-8")
-    known = [[one.name, one.superordinate, one.family, *one.attributes] for one in species]
-    inputs = {"parameters": toy.model_dump(), "seed": seed, "species": digest(known), "texts": digest(list(texts))}
-    images = [str(path) for path in paths.DRAWINGS.glob("*.jpg")]
-    inputs["images"] = images_digest(images, "toy")
-    inputs["code"] = code_digest(
-        *("finer.llava", "finer.options", "finer.phrasings", "finer.prompts"),
-        *("demo.toy.data", "demo.toy.model", "demo.toy.sight", "demo.toy.talk", "demo.toy.train"),
+def inputs_of(toy: Toy, seed: int, species: Sequence[Species], texts: Sequence[str]) -> Record:
+    """What the model depends on: the drawings, the species and texts that it is taught, parameters, code."""
+    return made_from(
+        drawings=file_digest(paths.DRAWINGS / INDEX),
+        images=images_digest((str(path) for path in paths.DRAWINGS.glob("*.jpg")), "toy"),
+        species=[[one.name, one.superordinate, one.family, *one.attributes] for one in species],
+        texts=list(texts),
+        parameters=toy.model_dump(),
+        seed=seed,
+        code=code_digest(*CODE),
     )
-    return {**inputs, "drawings": digest(drawings)}
-
-
-def holds(path: Path, value: Any) -> bool:
-    try:
-        return bool(json.loads(path.read_text(encoding="utf-8")) == value)
-    except (OSError, ValueError):
-        return False
 
 
 def build_toy(params: FinerParams, target: Path) -> str:
-    """Build and train the model, and write it to `target`; a line about what was done.
+    """Build and train the model, and write it to `target`; the line to print.
 
     Raises:
-        UserError: no data set of `finer.datasets` is the demo; input that is missing or not of its format.
+        UserError: the demo is not under `finer.datasets`; input that is missing or not of its format.
     """
     toy, seed = params.finer.toy, params.seed
     demo = [key for key in params.finer.datasets if params.datasets[key].reader == "demo"]
@@ -226,12 +231,12 @@ def build_toy(params: FinerParams, target: Path) -> str:
     drawings, species = read_drawings(paths.DRAWINGS)[: toy.drawings], read_species(demo[0])
     lessons = Lessons(drawings, species)
     texts = [*lessons.texts(), *mixture_texts(paths.MIXTURE)]
-    inputs = made_from(toy, seed, species, texts)
-    if holds(target / MADE_FROM, inputs):
+    inputs = inputs_of(toy, seed, species, texts)
+    if read_result(target / MADE_FROM, inputs):
         return f"toy: {target} is made from these drawings, species and parameters already"
-    if not holds(UNFINISHED / MADE_FROM, inputs):
+    if not read_result(UNFINISHED / MADE_FROM, inputs):
         shutil.rmtree(UNFINISHED, ignore_errors=True)
-        write_json(UNFINISHED / MADE_FROM, inputs)
+        write_result(UNFINISHED / MADE_FROM, {}, inputs)
     size = Size()
     tokenizer = build_tokenizer(texts, size.vocabulary, size.context)
     processor = build_processor(tokenizer, size)
@@ -247,7 +252,7 @@ def build_toy(params: FinerParams, target: Path) -> str:
     def write(folder: Path) -> None:
         save_checkpoint(folder, model.eval(), processor)
         write_json(folder / LOSSES, [*losses[0], *losses[1]])
-        write_json(folder / MADE_FROM, inputs)
+        write_result(folder / MADE_FROM, {}, inputs)
 
     save_whole(target, write)
     shutil.rmtree(UNFINISHED)

@@ -1,10 +1,4 @@
-"""align: the method `attrseek`, a row beside `bifta`: the attributes that an LVLM sees in an image, embedded and
-aligned with the descriptions of the classes as crops are.
-
-An image's attributes are its views: weighted by their cosine to the whole image, summed, and compared with the weighted
-sum of each class's refined descriptions (arXiv 2406.02915, 2601.20419). They are those of ATTRSEEK's first turn at the
-superordinate level (arXiv 2402.16315), where the question tells nothing of the class.
-"""
+"""align: the method `attrseek`, a row beside `bifta`: images classified by the attributes that an LVLM sees in them."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""align: the method `attrseek`, a row beside `bifta`: the attributes that an LVLM sees in an image, embedded and
-aligned with the descriptions of the classes as crops are.
+"""align: the method `attrseek`, a row beside `bifta`: images classified by the attributes that an LVLM sees in them.
 
-An image's attributes are its views: weighted by their cosine to the whole image, summed, and compared with the weighted
-sum of each class's refined descriptions (arXiv 2406.02915, 2601.20419). They are those of ATTRSEEK's first turn at the
-superordinate level (arXiv 2402.16315), where the question tells nothing of the class.
+An image's attributes take the place of its crops. They are weighted by their cosine to the whole image, summed, and
+compared with the weighted sum of each class's refined descriptions (arXiv 2406.02915, 2601.20419). They come from
+ATTRSEEK's first turn at the superordinate level (arXiv 2402.16315), whose question says nothing about the class.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +20,27 @@ import torch
 
 from stages.common import alignment, tables
 from stages.common import paths as common_paths
+from stages.common.artifacts import CLASSES, PREDICTIONS, TEXTS, Metadata, PredictionsParameters
 from stages.common.encoders import load_encoder
 from stages.common.errors import UserError
 from stages.common.params import Score
 from stages.common.ranking import rank
+from stages.common.thoughts import without_thoughts
 from stages.common.views import find_shards
 from stages.finer import paths
-from stages.finer.align.seen import split_attributes
+from stages.finer.answers import read_answers
 from stages.finer.cli import FinerJob
+from stages.finer.lists import clean_attributes, says_none
+from stages.finer.matching import extract_answer
+from stages.finer.promptings import ATTRSEEK
 
 BATCH = 64
+_HEADING = re.compile(r":\s*$")
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The images of which an LVLM named attributes, and the number of those of which it did not."""
+    """The images for which an LVLM named attributes, and the number of the others."""
 
     lvlm: str
     image_ids: list[str]
@@ -51,21 +57,21 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
         UserError: artifacts that are missing or of another model.
     """
     texts_path = common_paths.texts(job.dataset, model)
-    texts, meta = tables.read_table(texts_path, "texts")
-    classes = tables.read_table(common_paths.classes(job.dataset), "classes", ["label"])[0].num_rows
+    texts, meta = tables.read_table(texts_path, TEXTS)
+    classes = tables.read_table(common_paths.classes(job.dataset), CLASSES, ["label"])[0].num_rows
     encoder = load_encoder(model, job.params)
     asked = (Path(f"models.{model}"), encoder.meta)
     tables.require_same_model((texts_path, meta.encoder()), asked, "run `dvc repro`")
     vectors = description_vectors(texts_path, texts, classes, job.params.score)
     wholes = whole_images(job.dataset, model, (texts_path, meta))
     predictions = common_paths.predictions(job.dataset, model)
-    tables.read_meta(predictions, "predictions")
+    tables.read_meta(predictions, PREDICTIONS)
     rows, metrics, lines = [], {}, []
     for lvlm in (*job.finer.endpoints, *job.finer.served):
         seen = read_seen(job, lvlm)
         method = f"attrseek ({lvlm})"
         if not seen.image_ids:
-            lines.append(f"no row for {method}: it wants ATTRSEEK's answers at the superordinate level (finer.ask)")
+            lines.append(f"no row for {method}: it needs ATTRSEEK's answers at the superordinate level (finer.ask)")
             continue
         phrases = list(dict.fromkeys(text for own in seen.attributes for text in own))
         embedded = encoder.encode_texts(phrases, job.params.refine.batch_size, "attributes").numpy()
@@ -87,19 +93,20 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
             f"({seen.without} without attributes are not scored); of the same images {others}"
         )
     folder = common_paths.attrseek(job.dataset, model)
-    table = pa.concat_tables(rows) if rows else tables.PREDICTIONS.empty_table()
-    made = tables.make_meta("predictions", job.dataset, parameters=job.params.score.model_dump(), model=encoder.meta)
+    table = pa.concat_tables(rows) if rows else PREDICTIONS.columns.empty_table()
+    score = job.params.score.model_dump()
+    made = tables.make_meta(PREDICTIONS, job.dataset, PredictionsParameters(**score), encoder.meta)
     tables.write_table(folder / "predictions.parquet", table, made)
     tables.write_json(folder / "metrics.json", metrics)
     return lines
 
 
 def read_seen(job: FinerJob, lvlm: str) -> Seen:
-    """The attributes that an LVLM named of each image, asked about an unnamed thing."""
+    """The attributes that an LVLM named for each image, without knowing what it shows."""
     path = paths.answers(lvlm, job.dataset)
-    table, _ = tables.read_table(path, "answers")
+    table, _ = read_answers(path, lvlm, job.dataset)
     rows = pl.DataFrame(pl.from_arrow(table)).filter(
-        (pl.col("granularity") == "superordinate") & (pl.col("prompting") == "attrseek") & (pl.col("input") == "image")
+        (pl.col("granularity") == "superordinate") & (pl.col("prompting") == ATTRSEEK) & (pl.col("input") == "image")
     )
     lists = [split_attributes(text) if text is not None else [] for text in rows["attributes"]]
     named = [place for place, own in enumerate(lists) if own]
@@ -110,6 +117,19 @@ def read_seen(job: FinerJob, lvlm: str) -> Seen:
         [lists[place] for place in named],
         len(lists) - len(named),
     )
+
+
+def split_attributes(text: str) -> list[str]:
+    """The attributes in an answer: separated by semicolons or lines, or by commas where there are neither.
+
+    Bullets, numbers, Markdown, "none" and repetitions are dropped, as are headings.
+    """
+    body = extract_answer(without_thoughts(text))
+    lines = [line for line in body.splitlines() if not _HEADING.search(line)]
+    pieces = [piece for line in lines for piece in line.split(";") if piece.strip()]
+    if len(pieces) == 1 and not says_none(pieces[0]):
+        pieces = re.split(r",\s*(?:and\s+)?", pieces[0])
+    return clean_attributes(pieces)
 
 
 def description_vectors(path: Path, texts: pa.Table, classes: int, score: Score) -> np.ndarray:
@@ -124,7 +144,7 @@ def description_vectors(path: Path, texts: pa.Table, classes: int, score: Score)
     return (alignment.normalized(vectors) if score.normalize else vectors).astype(np.float32)
 
 
-def whole_images(dataset: str, model: str, texts: tuple[Path, tables.Meta]) -> dict[str, np.ndarray]:
+def whole_images(dataset: str, model: str, texts: tuple[Path, Metadata]) -> dict[str, np.ndarray]:
     """image_id -> embedding of the whole image, [D] float32.
 
     Args:
@@ -141,7 +161,7 @@ def whole_images(dataset: str, model: str, texts: tuple[Path, tables.Meta]) -> d
 
 
 def others_on(predictions: Path, image_ids: Sequence[str]) -> list[tuple[str, float]]:
-    """Top-1 in percent of every method of the other pipeline, of these images alone, mean over runs."""
+    """Top-1 in percent of every method of the other pipeline on these images, mean over runs."""
     right = (
         pl.scan_parquet(predictions)
         .filter(pl.col("image_id").is_in(list(image_ids)))
@@ -156,7 +176,7 @@ def align(views: Sequence[np.ndarray], whole: np.ndarray, classes: np.ndarray, s
     """score(x, y) = <sum_i w_i A_i, sum_j v_j T_j> with w = softmax(exp(image_scale) * cos(A_i, whole image)).
 
     Args:
-        views: of each of B images, its attributes' embeddings, [P_b, D] float32 of unit norm.
+        views: for each of B images the embeddings of its attributes, [P_b, D] float32 of unit norm.
         whole: [B, D] float32, of the images.
         classes: [C, D] float32.
 
@@ -200,4 +220,4 @@ def outcome(method: str, seen: Seen, scores: np.ndarray) -> tuple[pa.Table, dict
         "images": len(scores),
         "runs": 1,
     }
-    return pa.table(columns, schema=tables.PREDICTIONS), metrics
+    return pa.table(columns, schema=PREDICTIONS.columns), metrics

@@ -1,4 +1,4 @@
-"""An image on its way to an endpoint: a base64 data URL."""
+"""Images as they are sent to an endpoint: base64 data URLs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 """Formats that every endpoint takes; others are sent as PNG."""
 
 UPRIGHT = (None, 0, 1)
-"""Values of the EXIF orientation under which an image is shown as it is stored."""
+"""Values of the EXIF orientation for images that are shown as they are stored."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Picture:
     content: str
 
     def part(self) -> dict[str, Any]:
-        """The content part of a message: the file's own bytes, or a PNG of what the other pipeline reads of it."""
+        """The content part of a message: the file's own bytes, or a PNG of the image as the other pipeline reads it."""
         kind, data = data_of(self.path)
         return {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{base64.b64encode(data).decode()}"}}
 
 
 def data_of(path: Path) -> tuple[str, bytes]:
-    """Media type and bytes of an image as it is sent: upright whether or not the server reads EXIF."""
+    """Media type and bytes of an image as it is sent: upright even for servers that ignore EXIF."""
     data = path.read_bytes()
     with Image.open(io.BytesIO(data), formats=images.FORMATS) as image:
         kind = TYPES.get(image.format or "")
@@ -51,7 +51,7 @@ def find_picture(sample: Sample) -> Picture:
     """The sample's image file.
 
     Raises:
-        UserError: it is missing or no image.
+        UserError: it is missing or not an image.
     """
     path = Path(sample.img_path)
     ensure_there(path)

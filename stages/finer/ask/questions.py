@@ -1,4 +1,4 @@
-"""From the benchmark's images to the questions that an LVLM is asked (FINER, arXiv 2402.16315, sections 3 and 4)."""
+"""The benchmark's images -> questions to an LVLM (FINER, arXiv 2402.16315, sections 3 and 4)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from stages.common.seeding import generator
 from stages.finer import matching, prompts
 from stages.finer.ask.picture import Picture, find_picture
 from stages.finer.attributes import Concept
-from stages.finer.options import coarse_list, kinds, one_right
-from stages.finer.params import Ask, Granularity, Input, Prompting
+from stages.finer.options import coarse_list, one_right, superordinate_list
+from stages.finer.params import Ask
+from stages.finer.promptings import PROMPTINGS, Granularity, Modality, combinations
 from stages.finer.unified import Sample
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What is said in one turn; a user's first may show the picture."""
+    """The text of one turn. The user's first turn may show the picture."""
 
     role: str
     text: str
     picture: Picture | None = None
 
     def message(self) -> dict[str, Any]:
-        """As it is sent: text alone as a string, because many servers take nothing else from an assistant."""
+        """As it is sent. Text alone is a string, because many servers take nothing else from an assistant."""
         if self.picture is None:
             return {"role": self.role, "content": self.text}
         return {"role": self.role, "content": [self.picture.part(), {"type": "text", "text": self.text}]}
@@ -39,14 +40,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A conversation to be continued. Images are read when it is sent, and are in its digest by their content."""
+    """A conversation to be continued. Images are read when it is sent; its digest contains their content digests."""
 
     name: str
     model: str
     turns: tuple[Turn, ...]
     settings: Mapping[str, Any] = field(hash=False)
     weights: str | None = None
-    """Of a checkpoint that is served here: another one under the same name is another model."""
+    """Hash of a checkpoint that is served here, because other weights under the same name are another model."""
     api: Api = "chat"
 
     @property
@@ -66,7 +67,7 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Lvlm:
-    """Whom to ask: its key in params.yaml, what the endpoint calls it, and what is sent with every question."""
+    """An LVLM: its key in params.yaml, its name at the endpoint, and the settings sent with every question."""
 
     key: str
     model: str
@@ -79,27 +80,24 @@ class Lvlm:
 
 @dataclass(frozen=True)
 class Question:
-    """One row of the table of answers: an image, a granularity, a way of prompting, what is given."""
+    """One row of the table of answers: an image, a granularity, a prompting style, a modality."""
 
     sample: Sample
     picture: Picture
     granularity: Granularity
-    prompting: Prompting
-    given: Input
-    told: str | None
+    prompting: str
+    modality: Modality
+    parent_label: str | None
+    """The label above the one asked for, which the question names."""
     text: str
-    """Of the last turn."""
+    """The last turn's text."""
     seek: str | None = None
-    """ATTRSEEK's first turn."""
-
-    @property
-    def image_id(self) -> str:
-        return image_key(self.sample)
+    """The first turn of a style that seeks attributes."""
 
     def first(self, lvlm: Lvlm) -> ChatRequest:
-        """The request that can be sent at once. Text-only questions about images of a class are one request."""
-        shown = None if self.given == "text" else self.picture
-        name = self.sample.fine[0] if self.given == "text" else self.image_id
+        """The first request. Text-only questions about all images of a class are one request."""
+        shown = None if self.modality == "text" else self.picture
+        name = self.sample.fine[0] if self.modality == "text" else self.sample.image_id
         return lvlm.request(name, [Turn("user", self.seek or self.text, shown)])
 
     def second(self, lvlm: Lvlm, attributes: str) -> ChatRequest:
@@ -109,24 +107,19 @@ class Question:
             Turn("assistant", attributes),
             Turn("user", self.text),
         ]
-        return lvlm.request(self.image_id, turns)
-
-
-def image_key(sample: Sample) -> str:
-    """What an image is known by: its id, which does not tell where the data lies; where there is none, its path."""
-    return str(sample.metadata.get("image_id", sample.img_path))
+        return lvlm.request(self.sample.image_id, turns)
 
 
 def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> list[int]:
-    """Rows of at most `limit` samples a class: those that come first in a seeded order, listed as in the file.
+    """Rows of at most `limit` samples for each class: the first ones in a seeded order, in the order of the file.
 
-    The order is of the images by themselves: neither where they lie nor what else is there decides.
+    The seeded order depends on the image ids alone, not on folders or other images.
     """
     if limit is None:
         return list(range(len(samples)))
     by_class: defaultdict[int, list[tuple[str, int]]] = defaultdict(list)
     for row, sample in enumerate(samples):
-        by_class[sample.label].append((tables.digest([seed, image_key(sample)]), row))
+        by_class[sample.label].append((tables.digest([seed, sample.image_id]), row))
     return sorted(row for ranked in by_class.values() for _, row in sorted(ranked)[:limit])
 
 
@@ -146,41 +139,41 @@ def build_questions(
     for row in choose(samples, ask.images_per_class, seed):
         sample = samples[row]
         picture = find_picture(sample)
-        for granularity, prompting, given in prompts.combinations(ask):
+        for granularity, prompting, modality in combinations(ask.granularities, ask.prompting, ask.inputs):
             if granularity == "coarse" and not sample.coarse:
-                continue  # nothing to be right about; `unify` has said so
-            told = _told(sample, granularity, seed, dataset)
+                continue  # no answer would be right; `unify` has warned about it
+            parent = _parent_label(sample, granularity, seed, dataset)
             options = lists.options(sample, granularity)
-            seek = prompts.seek(told) if prompting == "attrseek" else None
+            seek = prompts.seek(parent) if PROMPTINGS[prompting].seeks else None
             if seek:
-                text = prompts.decide(granularity, told, options, lists.level)
+                text = prompts.decide(granularity, parent, options, lists.level)
             else:
                 known = sample.superordinate, concepts[sample.label].binomial.required
-                text = prompts.question(granularity, prompting, given, told, options, *known, lists.level)
-            questions.append(Question(sample, picture, granularity, prompting, given, told, text, seek))
+                text = prompts.question(granularity, prompting, modality, parent, options, *known, lists.level)
+            questions.append(Question(sample, picture, granularity, prompting, modality, parent, text, seek))
     return questions
 
 
 class Lists:
-    """The closed lists of a data set's questions, each with one right option for the image that it is about."""
+    """The closed lists of a data set's questions, each with one right option for the image in question."""
 
     def __init__(self, dataset: str, samples: Sequence[Sample]) -> None:
         superordinates = {sample.superordinate for sample in samples}
-        self._kinds = kinds(superordinates)
+        self._superordinates = superordinate_list(superordinates)
         closed = coarse_list(dataset, superordinates, {label for sample in samples for label in sample.coarse})
         self.level = closed.level if closed else prompts.LEVEL
         self._coarse = closed.options if closed else ()
 
     def options(self, sample: Sample, granularity: Granularity) -> list[str]:
-        """The options of a question; empty where it is open."""
+        """The options of a question; empty if the question is open."""
         golds = matching.accepted_golds(granularity, sample.superordinate, sample.coarse, sample.fine)
         if granularity == "superordinate":
-            return one_right(self._kinds, [sample.superordinate], golds)
+            return one_right(self._superordinates, [sample.superordinate], golds)
         return one_right(self._coarse, sample.coarse, golds) if granularity == "coarse" else []
 
 
-def _told(sample: Sample, granularity: Granularity, seed: int, dataset: str) -> str | None:
-    """The label above; of several coarse ones a seeded choice."""
+def _parent_label(sample: Sample, granularity: Granularity, seed: int, dataset: str) -> str | None:
+    """The label above the one asked for; a seeded choice where the image has several coarse labels."""
     if granularity == "superordinate":
         return None
     if granularity == "coarse" or not sample.coarse:

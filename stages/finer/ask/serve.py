@@ -1,4 +1,4 @@
-"""A checkpoint on this machine, served by `transformers serve` on loopback while it is asked."""
+"""Serves a checkpoint on this machine with `transformers serve`, on loopback, while it is asked."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from stages.common.errors import UserError
-from stages.common.optional import need
-from stages.finer.made import folder_hash
+from stages.common.made_from import folder_digest
+from stages.common.optional import import_optional
 
 START_SECONDS = 600
 """How long a model may take to load."""
 
 TINY_BYTES = 200_000_000
-"""Of weights below this, threads of the arithmetic wait for each other longer than they compute."""
+"""Models with fewer bytes of weights run on one thread, because more would wait for each other longer than compute."""
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 def checkpoint_hash(folder: Path) -> str:
-    """`folder_hash` of a checkpoint.
+    """`folder_digest` of a checkpoint.
 
     Raises:
         UserError: no such folder, or no checkpoint in it.
@@ -40,21 +40,21 @@ def checkpoint_hash(folder: Path) -> str:
             f"'{folder}' holds no checkpoint (config.json and *.safetensors); correct finer.served in params.yaml, or "
             "make it with `dvc repro stages/finer/dvc.yaml`"
         )
-    return folder_hash(folder)
+    return folder_digest(folder)
 
 
 @contextmanager
 def serving(folder: Path, log: Path) -> Iterator[str]:
-    """Serve a checkpoint for the length of the context; gives the endpoint's base URL.
+    """Serve a checkpoint inside the context; yields the endpoint's base URL.
 
     Args:
-        log: file that takes what the server prints.
+        log: file for the server's output.
 
     Raises:
         UserError: `transformers` with its server is not installed, or the server does not start.
     """
-    need("transformers", "asking a checkpoint under finer.served")
-    need("uvicorn", "asking a checkpoint under finer.served")
+    import_optional("transformers", "asking a checkpoint under finer.served")
+    import_optional("uvicorn", "asking a checkpoint under finer.served")
     port = _free_port()
     command = [transformers_command(), "serve", str(folder.resolve())]
     command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
@@ -95,7 +95,7 @@ def transformers_command() -> str:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """The environment without keys, which a server of one's own has no use for, and without the network."""
+    """The environment without API keys, which a local server does not need, and with the hub offline."""
     kept = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
     kept |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     if sum(path.stat().st_size for path in folder.glob("*.safetensors")) < TINY_BYTES:
@@ -110,7 +110,7 @@ def _free_port() -> int:
 
 
 def _die_with_parent() -> None:
-    """In the server: end when the stage does, however that ends."""
+    """Runs in the server process: makes it end together with the stage, even if that is killed."""
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
 
 

@@ -1,16 +1,15 @@
-"""concepts: what is visible of each class, `descriptions/<dataset>/attributes.json` and, as a source for `refine`,
-`descriptions/<dataset>/finer.json`.
+"""concepts: what is visible of each class -> `descriptions/<dataset>/attributes.json` and `finer.json`, for `refine`.
 
-A file of attributes that is there and that this stage did not write is used as it is. Otherwise a language model is
-asked (FINER, arXiv 2402.16315, section 3), with the concept's text where `descriptions/<dataset>/concepts.jsonl` has
-one; every answer is logged, so that none is paid twice.
+An attribute file that this stage did not write is used as it is. Otherwise a language model is asked (FINER, arXiv
+2402.16315, section 3), with the text of the class in `descriptions/<dataset>/concepts.jsonl` if there is one. Every
+answer is logged, so that none is paid for twice.
 """
 
 from __future__ import annotations
 
 from stages.common.errors import run
 from stages.finer.cli import parse_finer_job
-from stages.finer.concepts.collect import make_concepts
+from stages.finer.concepts.attribute_files import make_concepts
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a language model is asked about a concept, and its answer -> required and likely attributes."""
+"""The request about a concept, and a language model's answer -> required and likely attributes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stages.common.requests import Request
 from stages.common.thoughts import without_marks, without_thoughts
 from stages.finer.attributes import Attributes
 from stages.finer.lists import clean_items, plain_item, says_none
-from stages.finer.params import Concepts, sent
+from stages.finer.params import Concepts, merge_settings
 
 SYSTEM = (
     "You sort what can be seen of a concept. Required attributes are visible, physical features that every typical "
@@ -51,16 +51,16 @@ class _Sorted(BaseModel):
 
 
 class NoAttributes(ValueError):
-    """An answer in which no sorted attributes can be found; its text is the reason."""
+    """An answer without sorted attributes; the exception's text is the reason."""
 
 
 def concept_request(name: str, kind: str | None, text: str, settings: Concepts) -> Request:
     """The request for one concept (FINER, section 3).
 
     Args:
-        name: as it is asked for.
-        kind: what it is a kind of, where known.
-        text: the excerpt of its encyclopedic text, or empty: then the model says what it knows.
+        name: as the request names it.
+        kind: what it is a kind of, if known.
+        text: the excerpt of its encyclopedic text; if empty, the model is asked for what it knows.
     """
     about = f'Concept: "{name}"' + (f", a kind of {kind}." if kind else ".")
     prompt = f"{about}\nText: {text}" if text else f"{about}\nThere is no text about it; say what you know."
@@ -70,7 +70,7 @@ def concept_request(name: str, kind: str | None, text: str, settings: Concepts) 
             {"role": "system", "content": SYSTEM + (AS_JSON if settings.structured else AS_LISTS)},
             {"role": "user", "content": prompt},
         ],
-        **sent({"temperature": 0.0, "max_tokens": MAX_TOKENS}, settings.settings),
+        **merge_settings({"temperature": 0.0, "max_tokens": MAX_TOKENS}, settings.settings),
     }
     if settings.structured:
         body["response_format"] = RESPONSE_FORMAT
@@ -90,11 +90,11 @@ _BOLD = re.compile(r"(\*\*|__)(?:(?!\1).)+(?:\1\s*:?|:\1.*)$")
 
 
 def parse_attributes(answer: str) -> tuple[Attributes, Counter[str]]:
-    """The attributes of an answer, JSON or lists, and how many were dropped for which reason.
+    """The attributes of an answer (JSON or lists), and how many were dropped for each reason.
 
-    Lists may be numbered, have any bullet or none. Headings are "Required" and "Likely" in any case, alone on their
-    line or before a colon, or lines that Markdown marks as such and that begin with these words, so that an attribute
-    in which such a word occurs is none. A paragraph after the items of a list is no attribute.
+    Lists may have numbers, any bullets or none. A heading is "Required" or "Likely" in any case, alone on its line or
+    before a colon, or a line that Markdown marks as a heading and that begins with such a word. So an attribute that
+    only contains the word is not a heading. A paragraph after the items of a list is not an attribute.
 
     Raises:
         NoAttributes: neither JSON of the schema, nor a heading with a required attribute under it.
@@ -122,7 +122,7 @@ def _from_json(text: str) -> _Sorted | None:
 def _from_lists(text: str) -> _Sorted:
     lists: dict[str, list[str]] = {"required": [], "likely": []}
     under: list[str] | None = None
-    blank = itemised = False  # of the list so far: whether its last line is blank, and whether its items are marked
+    blank = itemised = False  # of the current list: whether its last line is blank, and whether its items have bullets
     for raw in text.splitlines():
         line, bulleted = plain_item(raw)
         heading = _heading(raw, line, bulleted=bulleted)
@@ -141,11 +141,11 @@ def _from_lists(text: str) -> _Sorted:
 
 
 def _heading(raw: str, line: str, *, bulleted: bool) -> re.Match[str] | None:
-    """The match of a list's heading: its name, and what follows on its line."""
+    """The match of a list's heading: its name, and the rest of its line."""
     marked = line.endswith(":") or raw.lstrip().startswith("#") or (not bulleted and _BOLD.match(raw.strip()))
     return _HEADING.match(line) or (_MARKED_HEADING.match(line) if marked else None)
 
 
 def _pieces(text: str, separators: str) -> list[str]:
-    """The items of a line; one that says "none" is not taken apart, as its reason is no attribute."""
+    """The items of a line. A line that says "none" is not split, because the reason after it is not an attribute."""
     return [text] if says_none(text) else [part for part in re.split(separators, text) if part.strip()]

@@ -1,4 +1,4 @@
-"""Encyclopedic texts of concepts, as the user gives them: JSON Lines of `name` and `text`."""
+"""The user's encyclopedic texts about classes: JSON Lines of `name` and `text`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stages.common.jsons import parse_json
 from stages.common.names import spelling
 
 WANTED = ("description", "design")
-"""Headings of the section that says what a concept looks like (FINER, section 3), in the words of Wikipedia."""
+"""Wikipedia's headings of the section that says what a concept looks like (FINER, section 3)."""
 
 _WIKI = re.compile(r"^(={2,6})\s*(.+?)\s*\1$")
 _MARKDOWN = re.compile(r"^(#{1,6})\s+(.+?)\s*#*$")
@@ -20,7 +20,7 @@ _BARE_LEVEL = 7
 
 
 def read_texts(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """Class name -> text, of the classes that the file has; without a file, none.
+    """Class name -> text, for the classes in the file; empty without a file.
 
     Raises:
         UserError: a line that is not `{"name": ..., "text": ...}`, two of one class, or a file that is not UTF-8.
@@ -34,7 +34,7 @@ def read_texts(path: Path, names: Sequence[str]) -> dict[str, str]:
     class_of = {spelling(name): name for name in names}
     texts: dict[str, str] = {}
     unknown = []
-    # Not `splitlines`, which cuts at characters that JSON allows in a string.
+    # `splitlines` would also cut at characters that JSON allows in a string.
     for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
             continue
@@ -65,7 +65,7 @@ def excerpt(text: str, words: int) -> str:
 
 
 def _section(text: str) -> str:
-    """The text under the first wanted heading, with its subsections; empty where there is none."""
+    """The text under the first wanted heading, with its subsections; empty if there is no such heading."""
     level, kept = 0, []
     before = ""
     for line in text.splitlines():
@@ -81,7 +81,7 @@ def _section(text: str) -> str:
 
 
 def _heading(line: str, *, first_of_paragraph: bool) -> tuple[int, str] | None:
-    """Level and title of a heading: wiki's, Markdown's, or a line of a few words that begins a paragraph."""
+    """Level and title of a heading: a wiki's, Markdown's, or a line of a few words that begins a paragraph."""
     if match := _WIKI.match(line) or _MARKDOWN.match(line):
         return len(match[1]), match[2]
     if first_of_paragraph and _BARE.match(line):

@@ -1,6 +1,6 @@
 """Conversations of the mixture (FINER, arXiv 2402.16315, section 5), and their two forms: LLaVA's JSON, chat messages.
 
-LLaVA's form is the one from which the other is made, so that the image stands in both where it was put.
+Chat messages are made from LLaVA's form, so that the image is at the same place in both.
 """
 
 from __future__ import annotations
@@ -10,65 +10,53 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from stages.common.errors import UserError
 from stages.common.jsons import parse_json
-from stages.finer.phrasings import QUESTIONS
+from stages.finer.prompts import PHRASINGS
 from stages.finer.unified import Sample
 
 IMAGE = "<image>"
 ROLES = {"human": "user", "gpt": "assistant"}
 SHAPE = '[{"id", "image", "conversations": [{"from": "human" or "gpt", "value"}, ...]}, ...]'
 
-PART = pa.struct({"type": pa.string(), "text": pa.string()})
-"""{"type": "image", "text": null} or {"type": "text", "text": ...}."""
-
-CHAT = pa.schema(
-    {
-        "id": pa.string(),
-        "images": pa.list_(pa.string()),  # paths, in the order of the parts that they stand for
-        "messages": pa.list_(pa.struct({"role": pa.string(), "content": pa.list_(PART)})),
-    }
-)
-
 Entry = dict[str, Any]
 """One conversation in LLaVA's form."""
 
 
 def attribute_conversation(name: str, sample: Sample, required: Sequence[str], rng: np.random.Generator) -> Entry:
-    """Three turns: what kind it is, its visible attributes, and given these its name.
+    """Three turns: the coarse label, the visible attributes, and the name that follows from them.
 
-    Without a coarse label the first turn is left out, and the superordinate is told instead. Where there are several,
-    one is drawn and kept through the conversation.
+    Without a coarse label the first turn is left out, and the other questions name the superordinate label. If there
+    are several coarse labels, one is drawn for the whole conversation.
 
     Args:
         name: the conversation's id.
         required: the concept's required attributes.
     """
     turns = []
-    told = _above(sample, rng)
+    parent = _above(sample, rng)
     if sample.coarse:
-        turns.append((_question("coarse", sample.superordinate, rng), _answer(told)))
-    turns.append((_question("attributes", told, rng), "; ".join(required)))
-    turns.append((_question("fine", told, rng), _answer(sample.fine[0])))
+        turns.append((_question("coarse", sample.superordinate, rng), _answer(parent)))
+    turns.append((_question("attributes", parent, rng), "; ".join(required)))
+    turns.append((_question("fine", parent, rng), _answer(sample.fine[0])))
     return _entry(name, sample.img_path, turns, rng)
 
 
 def direct_conversation(name: str, sample: Sample, rng: np.random.Generator) -> Entry:
-    """The baseline's single turn: the name at once."""
-    told = _above(sample, rng)
-    return _entry(name, sample.img_path, [(_question("direct", told, rng), _answer(sample.fine[0]))], rng)
+    """The baseline's single turn, which asks for the name."""
+    parent = _above(sample, rng)
+    return _entry(name, sample.img_path, [(_question("direct", parent, rng), _answer(sample.fine[0]))], rng)
 
 
 def _above(sample: Sample, rng: np.random.Generator) -> str:
-    """The label above the fine one, as the benchmark's questions tell it."""
+    """The label above the fine one: a coarse label, or the superordinate one if there is none."""
     return sample.coarse[int(rng.integers(len(sample.coarse)))] if sample.coarse else sample.superordinate
 
 
-def _question(slot: str, told: str, rng: np.random.Generator) -> str:
-    options = QUESTIONS[slot]
-    return options[int(rng.integers(len(options)))].replace("{told}", told)
+def _question(slot: str, parent: str, rng: np.random.Generator) -> str:
+    options = PHRASINGS[slot]
+    return options[int(rng.integers(len(options)))].replace("{parent}", parent)
 
 
 def _answer(label: str) -> str:
@@ -76,7 +64,7 @@ def _answer(label: str) -> str:
 
 
 def _entry(name: str, image: str, turns: Sequence[tuple[str, str]], rng: np.random.Generator) -> Entry:
-    """In LLaVA's form, the image first or last in the first question with equal chance."""
+    """In LLaVA's form. The image comes before or after the first question with equal chance."""
     (question, answer), *rest = turns
     question = f"{IMAGE}\n{question}" if rng.random() < 0.5 else f"{question}\n{IMAGE}"
     said = [text for turn in ((question, answer), *rest) for text in turn]
@@ -86,7 +74,7 @@ def _entry(name: str, image: str, turns: Sequence[tuple[str, str]], rng: np.rand
 
 
 def chat_row(entry: Entry) -> dict[str, Any]:
-    """A row of CHAT: image tokens become parts of their own, where they stand."""
+    """A row of the mixture's table: each image token becomes a part of its own."""
     messages = [{"role": ROLES[turn["from"]], "content": _parts(turn["value"])} for turn in entry["conversations"]]
     return {"id": str(entry.get("id", "")), "images": images_of(entry), "messages": messages}
 
@@ -96,14 +84,14 @@ def _parts(value: str) -> list[dict[str, str | None]]:
     for place, text in enumerate(value.split(IMAGE)):
         if place:
             parts.append({"type": "image", "text": None})
-        # LLaVA puts a line break between token and text, which no part needs.
+        # LLaVA puts a line break between token and text, which parts do not need.
         if text.strip():
             parts.append({"type": "text", "text": text.strip()})
     return parts
 
 
 def images_of(entry: Entry) -> list[str]:
-    """The images of a conversation; some are of text alone."""
+    """The images of a conversation; empty if it is text alone."""
     image = entry.get("image")
     if image is None:
         return []
@@ -114,8 +102,8 @@ def read_mix(path: Path) -> list[Entry]:
     """A mix in LLaVA's form, checked; image paths are relative to the project's root.
 
     Raises:
-        UserError: no such file, an entry that is not of the form, or whose image tokens are not as many as its images,
-            or images that are not there.
+        UserError: no such file, an entry that is not of the form, an entry with another number of image tokens than
+            images, or missing images.
     """
     try:
         entries = parse_json(path.read_bytes(), f"finer.mixture.append '{path}'")

@@ -1,4 +1,4 @@
-"""What the language model of a LLaVA is shown of an image: features before and after the projector, mean-pooled."""
+"""Mean-pooled features of images before and after the projector of a LLaVA."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from stages.common.unpacked import ensure_there
 from stages.finer.llava import PROJECTOR, Llava
 
 AT_ONCE = 16
-"""Images encoded at once. Those of LLaVA-NeXT one by one: each has its own number of tiles."""
+"""Images encoded at once. LLaVA-NeXT's are encoded one by one, because each has its own number of tiles."""
 
 
 def extract(llava: Llava, images: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Features of N images before and after the projector: [N, D] and [N, H] float32.
 
-    What the projector is given is, by the model's own configuration, an earlier layer of the vision tower (LLaVA's
-    second-to-last), without the class token where the model drops it. The mean is over patches, and over tiles where
-    the model cuts images into tiles.
+    By the model's configuration, the projector's input is an earlier layer of the vision tower (LLaVA's
+    second-to-last), without the class token if the model drops it. The mean is over patches, and over tiles if the
+    model cuts images into tiles.
 
     Raises:
         UserError: an image that is missing or cannot be read; a feature that is not finite.
@@ -54,18 +54,18 @@ def _open(path: Path) -> Image.Image:
 
 
 def pooled(llava: Llava, images: Sequence[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
-    """As `extract`, of images that are encoded together: what goes into the projector and what comes out of it."""
+    """As `extract`, for images that are encoded together."""
     device, dtype = llava.model.device, llava.model.dtype
     batch = llava.processor.image_processor(list(images), return_tensors="pt")
-    given = {"pixel_values": batch["pixel_values"].to(device, dtype)}
+    inputs = {"pixel_values": batch["pixel_values"].to(device, dtype)}
     if "image_sizes" in batch:
-        given["image_sizes"] = batch["image_sizes"]
+        inputs["image_sizes"] = batch["image_sizes"]
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     projector = getattr(llava.model.model, PROJECTOR)
-    hook = projector.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    hook = projector.register_forward_hook(lambda _, args, output: seen.append((args[0], output)))
     try:
         with torch.no_grad():
-            llava.model.get_image_features(**given)
+            llava.model.get_image_features(**inputs)
     finally:
         hook.remove()
     (before, after) = seen[0]

@@ -1,4 +1,4 @@
-"""The headline plots as PNG: a point an LVLM with its 95 % interval, a panel a granularity or part of the classes."""
+"""The plots as PNG: a point with a 95 % interval for each LVLM, a panel for each granularity or part of the classes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ STYLES = (
     ("#56B4E9", "P"),
     ("#000000", "X"),
 )
-"""Colours that colour-blind readers can tell apart (Okabe and Ito), and a shape each for those who print in grey."""
+"""Colours that colour-blind readers can tell apart (Okabe and Ito), and shapes for print in grey."""
 LANE, BETWEEN = 0.17, 0.16
-"""Inches that an LVLM takes in a row, and those between two rows."""
+"""Height of an LVLM's lane in a row, and space between two rows, in inches."""
 PANEL, APART = 2.5, 0.25
 """Width of a panel and the space beside it, in inches."""
 
@@ -38,22 +38,22 @@ def save(figure: Figure, path: Path, dpi: int = 150) -> None:
     FigureCanvasAgg(figure)
     with replacing(path) as temporary:
         options: dict[str, Any] = {"facecolor": "white", "bbox_inches": "tight", "pad_inches": 0.12}
-        # Without matplotlib's version in it, the file says nothing about the machine that made it.
+        # Without matplotlib's version, the file is the same on every machine.
         figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None}, **options)
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Which fields of the rows are drawn, and what is written around them."""
+    """The fields of the rows that are drawn, and the words around them."""
 
     title: str
     axis: str
-    """What is measured."""
+    """Name of the measure."""
     value: str
     kind: str
-    """A row of the plot each."""
+    """Field with one row of the plot for each value."""
     panel: str | None = None
-    """A panel each, side by side."""
+    """Field with one panel for each value, side by side."""
     below: str = "95 % intervals by resampled classes"
     """The second line of the title."""
 
@@ -64,11 +64,11 @@ class Plot:
 
 
 def intervals(rows: Sequence[Row], lvlms: Sequence[str], plot: Plot) -> Figure:
-    """Points with intervals of one data set: panels side by side, a row a kind, a lane in it an LVLM.
+    """Points with intervals of one data set: panels side by side, a row for each kind, in it a lane for each LVLM.
 
     Args:
         rows: at least one, as `stages.finer.report.plots` makes them.
-        lvlms: all there are: an LVLM has one colour and shape in every picture.
+        lvlms: all of them, so that an LVLM has the same colour and shape in every picture.
     """
     panels = list(dict.fromkeys(_panel(row, plot) for row in rows))
     kinds = list(dict.fromkeys(str(row[plot.kind]) for row in rows))
@@ -104,7 +104,7 @@ def _panel(row: Row, plot: Plot) -> str:
 
 
 def probe(rows: Sequence[Row], lvlms: Sequence[str], title: str) -> Figure:
-    """Accuracy of the probes of one data set before and after the projector: a line a model, faint points the runs."""
+    """Accuracy of a data set's probes before and after the projector: a line for each model, faint points for runs."""
     models = list(dict.fromkeys(str(row["model"]) for row in rows))
     known = list(dict.fromkeys([*lvlms, *models]))
     wide, height = 1.1 * PANEL, 1.9
@@ -135,7 +135,7 @@ def probe(rows: Sequence[Row], lvlms: Sequence[str], title: str) -> Figure:
 
 @dataclass(frozen=True)
 class _Lanes:
-    """Where points lie: a row a kind, in it a lane an LVLM; in inches from the top."""
+    """Positions in inches from the top: a row for each kind, in it a lane for each LVLM."""
 
     kinds: list[str]
     shown: list[str]
@@ -180,7 +180,7 @@ def _plain(axes: Axes, grid: Literal["x", "y"]) -> None:
 def _legend(
     axes: Axes, shown: Sequence[str], lvlms: Sequence[str], note: str, height: float, wide: float, under: float = 0.42
 ) -> None:
-    """Names of the LVLMs `under` inches below the axes, a column, and the note below them."""
+    """Names of the LVLMs in a column, `under` inches below the axes, and the note below them."""
     handles = []
     for name in shown:
         colour, marker = _style(name, lvlms)
@@ -204,14 +204,14 @@ def _legend(
 
 
 def _style(name: str, names: Sequence[str]) -> tuple[str, str]:
-    """Colour and shape of one of `names`: later ones repeat colours with other shapes."""
+    """Colour and shape of one of `names`. Later names repeat colours with other shapes."""
     place = list(names).index(name)
     turn = place // len(STYLES)
     return STYLES[place % len(STYLES)][0], STYLES[(place + turn) % len(STYLES)][1]
 
 
 def _around_zero(rows: Sequence[Row], value: str) -> tuple[float, float]:
-    """Limits that hold every interval and zero, with room at the ends."""
+    """Limits that contain every interval and zero, with room at the ends."""
     ends = [float(row.get(end, row[value])) for row in rows for end in ("low", "high")]
     low, high = min(*ends, 0.0), max(*ends, 0.0)
     room = max(0.08 * (high - low), 2.0)

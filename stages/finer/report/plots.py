@@ -1,22 +1,23 @@
-"""Rows of the plots: what the templates of `dvc plots` and the pictures draw, each a value with its interval."""
+"""Rows of the plots, drawn by the templates of `dvc plots` and by the pictures: a value with its interval each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from stages.finer.figures import ATTRSEEK_GAIN, GAP, GRANULARITIES, HELD_OUT, PROMPTINGS, SEEN, Figures
+from stages.finer.figures import ATTRSEEK_GAIN, GAP, HELD_OUT, SEEN, Figures
+from stages.finer.promptings import GRANULARITIES, PROMPTINGS
 from stages.finer.report.results import Results
 
 Row = dict[str, str | float | int]
 
 
 def granularity_rows(results: Results) -> list[Row]:
-    """EM by `granularity` and `prompting`, shown the image alone."""
+    """EM by `granularity` and `prompting`, with the image alone."""
     return _rows(results, "granularity", GRANULARITIES, "{part}/image/{prompting}")
 
 
 def tuning_rows(results: Results) -> list[Row]:
-    """EM at the fine level by `prompting`, apart for `classes` in the mixture and held out, shown the image alone."""
+    """EM at the fine level by `prompting`, with the image alone, for `classes` in the mixture and held out."""
     return _rows(results, "classes", (SEEN, HELD_OUT), "fine/image/{prompting}/{part}")
 
 
@@ -49,9 +50,10 @@ def probe_rows(results: Results) -> list[Row]:
 
 
 def _rows(results: Results, name: str, parts: Sequence[str], key: str) -> list[Row]:
-    """A row a data set, part (what `name` calls them), prompting and LVLM; without an answer there is none.
+    """A row for each data set, part, prompting and LVLM with answers.
 
     Args:
+        name: column of the parts.
         key: of the figures, with {part} and {prompting} in it.
     """
     return [
@@ -71,7 +73,7 @@ def _rows(results: Results, name: str, parts: Sequence[str], key: str) -> list[R
     ]
 
 
-def _difference_rows(results: Results, key: str, name: str, parts: Sequence[str]) -> list[Row]:
+def _difference_rows(results: Results, key: str, name: str, parts: Iterable[str]) -> list[Row]:
     return [
         {"dataset": dataset, "lvlm": lvlm, name: part, **_value(own, "difference"), **_note(results, dataset)}
         for dataset in results.datasets
@@ -82,7 +84,7 @@ def _difference_rows(results: Results, key: str, name: str, parts: Sequence[str]
 
 
 def _value(own: Figures, name: str) -> Row:
-    """EM as `name`, and the ends of its interval, which a single class has not."""
+    """EM as `name`, and the ends of its interval if there is one."""
     row: Row = {name: own["em"]}
     if own["em_low"] is not None:
         row |= {"low": own["em_low"], "high": own["em_high"]}

@@ -1,4 +1,4 @@
-"""What was scored, as the report reads it: `metrics.json`, the probe's figures, and which data sets are drawings."""
+"""What the report reads: `metrics.json`, the probe's figures, and which data sets are the demo."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Results:
     """`{lvlm: {dataset: figures}}`, as `stages.finer.score.metrics` makes them."""
     probes: list[dict[str, Any]]
     demo: frozenset[str]
-    """Data sets that are the embedded demo."""
+    """Data sets that are the demo."""
 
     @property
     def datasets(self) -> list[str]:
@@ -38,12 +38,12 @@ class Results:
         return ((lvlm, own[dataset]) for lvlm, own in self.metrics.items() if dataset in own)
 
     def note(self, dataset: str) -> str:
-        """What must stand beside every figure of `dataset`, or an empty string."""
+        """The note that every figure of `dataset` needs, or an empty string."""
         return DEMO_NOTE if dataset in self.demo else ""
 
 
 def read_results(params: Params) -> Results:
-    """Read what the score and probe stages wrote; no probe is no mistake.
+    """Read what the score and probe stages wrote. There may be no probe.
 
     Raises:
         UserError: no metrics, or files that are not what those stages write.
@@ -64,7 +64,7 @@ def read_results(params: Params) -> Results:
 
 
 def _is_nested(metrics: Any) -> bool:
-    """Whether this is `{lvlm: {dataset: {...}}}`, with nothing empty."""
+    """Whether this is `{lvlm: {dataset: {...}}}` without empty levels."""
     levels = [metrics]
     for _ in range(2):
         if not all(isinstance(level, dict) and level for level in levels):
@@ -79,4 +79,4 @@ def _read_json(path: Path, stage: str) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; make it with `dvc repro stages/finer/dvc.yaml`") from None
     except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}); run `python -m stages.finer.{stage}` again") from None
+        raise UserError(f"{path} is not JSON ({error}); run `python -m stages.finer.{stage}` again") from None

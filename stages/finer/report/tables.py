@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from textwrap import wrap
 
-from stages.finer.figures import (
-    ATTRSEEK_GAIN,
-    GAP,
-    GENERATION,
-    GRANULARITIES,
-    HELD_OUT,
-    INPUTS,
-    PROMPTINGS,
-    SEEN,
-    Figures,
-)
+from tabulate import tabulate
+
+from stages.finer.figures import ATTRSEEK_GAIN, GAP, GENERATION, HELD_OUT, SEEN, Figures
+from stages.finer.promptings import ATTRSEEK, GRANULARITIES, MODALITIES, PLAIN, PROMPTINGS
 from stages.finer.report.results import Results
 
 WIDTH = 116
 """Columns that plain text may take."""
 LVLM = "LVLM"
 NONE = "–"
-"""In place of a figure that nothing was there to make."""
-# What `interval` wants, and what the probe calls it.
+"""In place of a figure without data."""
+# The names that `interval` expects, and the probe's names.
 ENDS = (("", "mean"), ("_low", "low"), ("_high", "high"))
 LEFT = {"prompting", "granularity", "classes", LVLM, "data set", "model"}
-"""Headings of words; the others head numbers."""
+"""Headings of columns with words. The others have numbers."""
 
 COUNTS = ("asked", "missing", "empty", "unmarked", "cut")
-"""Of a cell's questions."""
+"""Counts of a cell's questions."""
 SCORES_KEY = (
-    "In percent, [low, high]: 95 % interval by resampled classes, too narrow where these are few. EM and F1: the "
-    "published rules, over the questions that have an answer; strict EM: whole words, a hyphen being a space. "
-    "missing: no answer, in no mean; empty: an answer with no answer in it, scored as it stands; unmarked: no "
-    '"Answer:" in it, so that the whole of it was scored; cut: reached max_tokens.'
+    "In percent, [low, high]: 95 % interval by resampled classes, too narrow if these are few. EM and F1: the "
+    "published rules, over the questions that have an answer; strict EM: whole words, a hyphen counts as a space. "
+    "missing: no answer, in no mean; empty: an answer without words; unmarked: no "
+    '"Answer:" in it, so the whole text is scored; cut: reached max_tokens.'
 )
 DIFFERENCE_KEY = (
     "Points of percent over the same images; both sides' EM are over these pairs. left out: an answer is missing on "
@@ -43,7 +36,7 @@ DIFFERENCE_KEY = (
 )
 GENERATION_KEY = (
     "ATTRSEEK's first answers against the concept's required attributes: ROUGE-L (F-measure, no stemming) and BLEU in "
-    "percent, cosine of text embeddings. unknown: of a concept without required attributes, left out."
+    "percent, cosine of text embeddings. unknown: the concept has no required attributes; left out."
 )
 PROBE_KEY = "Accuracy in percent of a probe on the vision tower's features, before and after the projector."
 
@@ -54,11 +47,11 @@ class Table:
     headings: tuple[str, ...]
     rows: list[list[str]]
     key: str = ""
-    """What the columns mean, a paragraph under the last of several tables alike."""
+    """What the columns mean: a paragraph under the last of several similar tables."""
 
 
 def all_tables(results: Results, digits: int) -> Iterator[tuple[str, list[Table]]]:
-    """Chapters, each a heading and its tables; those without a row are left out."""
+    """Chapters: headings with their tables. Tables without rows are left out."""
     for dataset in results.datasets:
         chapters = (
             ("exact match and F1", [*score_tables(results, dataset, digits)]),
@@ -70,38 +63,38 @@ def all_tables(results: Results, digits: int) -> Iterator[tuple[str, list[Table]
         for name, tables in chapters:
             filled = [table for table in tables if table.rows]
             if filled:
-                # Once, under the last of tables alike.
+                # The key is printed once, under the last table.
                 yield f"{dataset}: {name}", [*(replace(table, key="") for table in filled[:-1]), filled[-1]]
     if results.probes:
         yield "linear probe", [probe_table(results, digits)]
 
 
 def score_tables(results: Results, dataset: str, digits: int) -> Iterator[Table]:
-    """A table a granularity and input: rows by prompting, the LVLMs under one another."""
+    """One table for each granularity and modality, with rows by prompting style and LVLM."""
     headings = ("prompting", LVLM, "EM", "F1", "strict EM", *COUNTS)
     for granularity in GRANULARITIES:
-        for given in INPUTS:
+        for modality in MODALITIES:
             rows = [
                 [prompting, lvlm, *_scores(cell, digits), *_counts(cell, *COUNTS)]
                 for prompting in PROMPTINGS
                 for lvlm, figures in results.of(dataset)
-                if (cell := figures.get(f"{granularity}/{given}/{prompting}"))
+                if (cell := figures.get(f"{granularity}/{modality}/{prompting}"))
             ]
-            yield Table(f"{granularity}, {given}", headings, rows, SCORES_KEY)
+            yield Table(f"{granularity}, {modality}", headings, rows, SCORES_KEY)
 
 
 def class_tables(results: Results, dataset: str, digits: int) -> Iterator[Table]:
-    """The fine level apart for classes that the mixture has and those held out of it."""
+    """The fine level, separately for classes in the mixture and those held out of it."""
     headings = ("prompting", "classes", LVLM, "EM", "F1", "strict EM", "asked", "missing")
-    for given in INPUTS:
+    for modality in MODALITIES:
         rows = [
             [prompting, part, lvlm, *_scores(cell, digits), *_counts(cell, "asked", "missing")]
             for prompting in PROMPTINGS
             for part in (SEEN, HELD_OUT)
             for lvlm, figures in results.of(dataset)
-            if (cell := figures.get(f"fine/{given}/{prompting}/{part}"))
+            if (cell := figures.get(f"fine/{modality}/{prompting}/{part}"))
         ]
-        yield Table(f"fine, {given}, classes in the mixture and held out of it", headings, rows, SCORES_KEY)
+        yield Table(f"fine, {modality}, classes in the mixture and held out of it", headings, rows, SCORES_KEY)
 
 
 def gap_table(results: Results, dataset: str, digits: int) -> Table:
@@ -113,7 +106,7 @@ def gap_table(results: Results, dataset: str, digits: int) -> Table:
 
 def attrseek_table(results: Results, dataset: str, digits: int) -> Table:
     headings = ("granularity", LVLM, "plain EM", "ATTRSEEK EM", "gain in EM", "gain in F1", "images", "left out")
-    rows = _differences(results, dataset, ATTRSEEK_GAIN, GRANULARITIES, ("plain", "attrseek"), digits)
+    rows = _differences(results, dataset, ATTRSEEK_GAIN, GRANULARITIES, (PLAIN, ATTRSEEK), digits)
     return Table("", headings, rows, DIFFERENCE_KEY)
 
 
@@ -158,9 +151,8 @@ def markdown(results: Results) -> str:
         lines += ["", f"## {chapter}"]
         for table in tables:
             lines += ["", f"### {table.title}"] if table.title else []
-            lines += ["", _markdown_row(table.headings)]
-            lines.append("|" + "|".join("---" if heading in LEFT else "---:" for heading in table.headings) + "|")
-            lines += [_markdown_row(row) for row in table.rows]
+            escaped = [[cell.replace("|", "\\|") for cell in row] for row in table.rows]
+            lines += ["", *_tabulated(table, escaped, table.headings, "pipe")]
             lines += ["", table.key] if table.key else []
     return "\n".join(lines) + "\n"
 
@@ -178,7 +170,7 @@ def plain(results: Results) -> str:
 
 
 def interval(figures: Figures, measure: str, digits: int, sign: str = "") -> str:
-    """`66.7 [55.1, 77.2]`, without brackets where there is no interval; `sign` "+" shows plus and minus."""
+    """`66.7 [55.1, 77.2]`, without brackets if there is no interval; `sign` "+" shows plus and minus."""
     text = number(figures[measure], digits, sign)
     ends = [figures.get(f"{measure}_{end}") for end in ("low", "high")]
     if None in ends:
@@ -203,7 +195,7 @@ def _counts(figures: Figures, *names: str) -> list[str]:
 
 
 def _differences(
-    results: Results, dataset: str, name: str, kinds: Sequence[str], sides: tuple[str, str], digits: int
+    results: Results, dataset: str, name: str, kinds: Iterable[str], sides: tuple[str, str], digits: int
 ) -> list[list[str]]:
     """Rows of a table of differences: kind, LVLM, the EM of both sides, the differences, and how many images."""
     return [
@@ -222,7 +214,7 @@ def _differences(
 
 
 def _note(results: Results) -> str:
-    """The note of the data sets that need one, which are named where others do not."""
+    """The note about data sets that need one. It names them if there are others."""
     noted = [dataset for dataset in results.datasets if results.note(dataset)]
     if not noted:
         return ""
@@ -230,30 +222,28 @@ def _note(results: Results) -> str:
     return named + results.note(noted[0])
 
 
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
 def _aligned(table: Table) -> list[str]:
-    """The lines of a table; names of LVLMs and models are shortened where it would be too wide."""
+    """The lines of a table. Names of LVLMs and models are shortened if it would be too wide."""
     lines = [list(table.headings), *table.rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.headings))]
-    over = sum(widths) + 2 * (len(widths) - 1) - WIDTH
-    for column, heading in enumerate(table.headings):
-        if over > 0 and heading in (LVLM, "model"):
-            widths[column] = max(6, widths[column] - over)
-    aligned = []
-    for line in lines:
-        cells = (
-            _shortened(cell, width).ljust(width) if heading in LEFT else cell.rjust(width)
-            for heading, cell, width in zip(table.headings, line, widths, strict=True)
-        )
-        aligned.append("  ".join(cells).rstrip())
-    return aligned
+    over = max(0, sum(widths) + 2 * (len(widths) - 1) - WIDTH)
+    limits = [
+        max(6, width - over) if heading in (LVLM, "model") else width
+        for heading, width in zip(table.headings, widths, strict=True)
+    ]
+    fitting = [[_shortened(cell, limit) for cell, limit in zip(line, limits, strict=True)] for line in lines]
+    # As a first row, because tabulate makes columns wider for a heading.
+    return [line.rstrip() for line in _tabulated(table, fitting, (), "plain")]
+
+
+def _tabulated(table: Table, rows: list[list[str]], headings: Sequence[str], style: str) -> list[str]:
+    sides = ["left" if heading in LEFT else "right" for heading in table.headings]
+    text = tabulate(rows, headings, style, disable_numparse=True, colalign=sides)
+    return text.splitlines()
 
 
 def _shortened(text: str, width: int) -> str:
-    """The text, or where it is too wide its start and its end, by which models of a family differ."""
+    """The text. If it is too wide, its start and its end, because models of a family differ at the end."""
     if len(text) <= width:
         return text
     tail = (width - 1) // 2

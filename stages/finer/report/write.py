@@ -13,7 +13,7 @@ from stages.finer.report.results import Results
 def write_report(results: Results) -> None:
     """Write `table.md`, `granularity.json`, `tuning.json`, `gap.json`, `attrseek.json`, `probe.json` and `pictures/`.
 
-    Every file of plot data is written, empty where there is nothing to draw: DVC wants them to be there.
+    Every file of plot data is written, even if there is nothing to draw, because DVC requires its outputs.
     """
     write_text(paths.REPORT / "table.md", tables.markdown(results))
     write_json(paths.REPORT / "granularity.json", plots.granularity_rows(results))
@@ -25,8 +25,8 @@ def write_report(results: Results) -> None:
 
 
 def write_pictures(results: Results, folder: Path) -> None:
-    """Write `<dataset>-<plot>.png` for every plot that has something to show; earlier pictures go."""
-    # Drawing needs a library that takes seconds to load; the tables do without.
+    """Write `<dataset>-<plot>.png` for every plot with data. Earlier pictures are removed."""
+    # The library for drawing takes seconds to load, and the tables do not need it.
     from stages.finer.report import pictures
 
     folder.mkdir(parents=True, exist_ok=True)

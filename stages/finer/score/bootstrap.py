@@ -1,7 +1,7 @@
 """Percentile bootstrap: 95 % intervals of means, by resampling classes and with them their images.
 
-The images of a class are no independent witnesses: they share its name, its attributes and, where only text is shown,
-the very answer. So classes are drawn with replacement, each with all its images.
+The images of a class are not independent: they share its name, its attributes and, in questions without an image, the
+answer itself. So classes are drawn with replacement, each with all its images.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats  # type: ignore[import-untyped]
 
-LEVEL = 95.0
-"""Percent of the resampled means that lie within the interval."""
+LEVEL = 0.95
+"""Share of the resampled means that lie within the interval."""
 DRAWS_AT_ONCE = 1 << 22
+"""Classes drawn at once, over all resamples: bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,10 @@ class Estimate:
     mean: float | None
     """None without values."""
     low: float | None
-    """None where fewer than two classes have values: one class says nothing of how classes differ."""
+    """None where fewer than two classes have values, because one class does not show how classes differ."""
     high: float | None
     values: int
-    """How many there are, those missing left out."""
+    """How many values there are, without the missing ones."""
     left_out: int
     classes: int
 
@@ -36,7 +38,7 @@ def bootstrap(values: np.ndarray, classes: np.ndarray, resamples: int, rng: np.r
     Args:
         values: [N] float, NaN where missing: left out and counted.
         classes: [N] int, the class of each.
-        resamples: how often as many classes as there are are drawn with replacement.
+        resamples: how often C classes are drawn with replacement, C being the number of classes with values.
     """
     there = ~np.isnan(values)
     kept = values[there].astype(np.float64)
@@ -47,15 +49,24 @@ def bootstrap(values: np.ndarray, classes: np.ndarray, resamples: int, rng: np.r
     mean = float(kept.mean())
     if len(names) < 2:
         return Estimate(mean, None, None, len(kept), left_out, len(names))
-    sums, counts = np.bincount(groups, weights=kept), np.bincount(groups)
-    low, high = np.percentile(_means(sums, counts, resamples, rng), [50 - LEVEL / 2, 50 + LEVEL / 2])
+    low, high = stats.bootstrap(
+        (np.bincount(groups, weights=kept), np.bincount(groups)),
+        lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
+        n_resamples=resamples,
+        batch=max(1, DRAWS_AT_ONCE // len(names)),
+        vectorized=True,
+        paired=True,  # a class is drawn with its sum and its count
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=rng,
+    ).confidence_interval
     return Estimate(mean, float(low), float(high), len(kept), left_out, len(names))
 
 
 def bootstrap_difference(
     first: np.ndarray, second: np.ndarray, classes: np.ndarray, resamples: int, rng: np.random.Generator
 ) -> Estimate:
-    """The mean of `first` - `second` over the same images; a pair with either side missing is left out and counted.
+    """The mean of `first` - `second` over the same images. A pair with a missing side is left out and counted.
 
     Args:
         first: [N] float, NaN where missing.
@@ -63,15 +74,3 @@ def bootstrap_difference(
         classes: [N] int.
     """
     return bootstrap(first.astype(np.float64) - second.astype(np.float64), classes, resamples, rng)
-
-
-def _means(sums: np.ndarray, counts: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """[resamples] float64: means over images of resampled classes, given each class's sum and count of values: [C]."""
-    classes = len(sums)
-    means = np.empty(resamples)
-    rows = max(1, DRAWS_AT_ONCE // classes)
-    for start in range(0, resamples, rows):
-        part = means[start : start + rows]
-        drawn = rng.integers(classes, size=(len(part), classes))
-        part[:] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    return means

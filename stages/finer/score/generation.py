@@ -1,8 +1,8 @@
-"""Attribute generation (FINER, arXiv 2402.16315): what an LVLM says it sees, against what its concept must have.
+"""Attribute generation (FINER, arXiv 2402.16315): the attributes that an LVLM lists, against the required ones.
 
-Compared are ATTRSEEK's first answers, given the image alone, with the concept's required attributes joined by "; ".
-What is merely likely need not be in the picture and is no part of the reference. An answer without words is compared
-like any other and counted.
+ATTRSEEK's first answers to the image alone are compared with the concept's required attributes, joined by "; ". Likely
+attributes may be absent from the picture, so they are not in the reference. An answer without words is compared like
+any other, and counted.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import numpy as np
 import polars as pl
 
 from stages.common.errors import warn
-from stages.common.optional import need
+from stages.common.optional import import_optional
 from stages.finer.attributes import Concept
 from stages.finer.figures import Figures
 from stages.finer.matching import extract_answer, is_empty
+from stages.finer.promptings import ATTRSEEK
 from stages.finer.score.metrics import Draws, percent
 
 PURPOSE = "scoring of generated attributes"
@@ -27,27 +28,27 @@ Encode = Callable[[Sequence[str]], np.ndarray]
 
 @dataclass(frozen=True)
 class Lists:
-    """What is compared, N generated lists and their references, and what could not be."""
+    """N generated lists and their references, and counts of those that could not be compared."""
 
     generated: list[str]
     references: list[str]
     labels: list[int]
     asked: int
     missing: int
-    """Without a generated list."""
+    """Questions without a generated list."""
     unknown: int
-    """Of a concept without required attributes."""
+    """Lists about a concept without required attributes."""
 
 
 def asked_for_attributes(answers: pl.DataFrame) -> pl.DataFrame:
     """The rows whose `attributes` are evaluated: ATTRSEEK at the fine level, shown the image alone."""
     return answers.filter(
-        (pl.col("granularity") == "fine") & (pl.col("prompting") == "attrseek") & (pl.col("input") == "image")
+        (pl.col("granularity") == "fine") & (pl.col("prompting") == ATTRSEEK) & (pl.col("input") == "image")
     )
 
 
 def collect(answers: pl.DataFrame, concepts: Sequence[Concept], where: str) -> Lists:
-    """Each generated list with its concept's required attributes; concepts that have none are named.
+    """Each generated list with its concept's required attributes. A warning names concepts without any.
 
     Args:
         answers: rows of the table of answers, of one LVLM and data set.
@@ -55,14 +56,14 @@ def collect(answers: pl.DataFrame, concepts: Sequence[Concept], where: str) -> L
         where: the attribute file, for the warning.
     """
     rows = asked_for_attributes(answers)
-    given = rows.filter(pl.col("attributes").is_not_null())
-    lacking = sorted({concepts[label].name for label in given["label"] if not concepts[label].binomial.required})
+    answered = rows.filter(pl.col("attributes").is_not_null())
+    lacking = sorted({concepts[label].name for label in answered["label"] if not concepts[label].binomial.required})
     if lacking:
         shown = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
         warn(f"{where} has no required attributes of {len(lacking)} concepts, left out of generation: {shown}")
     kept = [
         (extract_answer(text), "; ".join(required), label)
-        for text, label in zip(given["attributes"], given["label"], strict=True)
+        for text, label in zip(answered["attributes"], answered["label"], strict=True)
         if (required := concepts[label].binomial.required)
     ]
     return Lists(
@@ -70,15 +71,15 @@ def collect(answers: pl.DataFrame, concepts: Sequence[Concept], where: str) -> L
         references=[reference for _, reference, _ in kept],
         labels=[label for _, _, label in kept],
         asked=len(rows),
-        missing=len(rows) - len(given),
-        unknown=len(given) - len(kept),
+        missing=len(rows) - len(answered),
+        unknown=len(answered) - len(kept),
     )
 
 
 def generation_figures(lists: Lists, encode: Encode, draws: Draws) -> Figures:
-    """ROUGE-L and its interval, BLEU of the corpus and its signature, the mean cosine of embeddings and its interval.
+    """ROUGE-L with interval, BLEU of the corpus with signature, and the mean cosine of embeddings with interval.
 
-    ROUGE-L is rouge-score's F-measure without stemming, BLEU sacrebleu's with its defaults, both in percent.
+    ROUGE-L is rouge-score's F-measure without stemming, BLEU is sacrebleu's with defaults; both in percent.
 
     Raises:
         UserError: rouge-score or sacrebleu is not installed.
@@ -114,7 +115,7 @@ def rouge_l(generated: Sequence[str], references: Sequence[str]) -> list[float]:
     Raises:
         UserError: rouge-score is not installed.
     """
-    scorer = need("rouge_score.rouge_scorer", PURPOSE).RougeScorer(["rougeL"], use_stemmer=False)
+    scorer = import_optional("rouge_score.rouge_scorer", PURPOSE).RougeScorer(["rougeL"], use_stemmer=False)
     return [
         float(scorer.score(reference, text)["rougeL"].fmeasure)
         for text, reference in zip(generated, references, strict=True)
@@ -122,18 +123,18 @@ def rouge_l(generated: Sequence[str], references: Sequence[str]) -> list[float]:
 
 
 def bleu(generated: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
-    """BLEU of the corpus in percent, one reference each, and sacrebleu's signature, without which it means little.
+    """BLEU of the corpus in percent, with one reference for each text, and sacrebleu's signature of its settings.
 
     Raises:
         UserError: sacrebleu is not installed.
     """
-    metric = need("sacrebleu", PURPOSE).BLEU()
+    metric = import_optional("sacrebleu", PURPOSE).BLEU()
     score = metric.corpus_score(list(generated), [list(references)]).score
     return float(score), str(metric.get_signature())
 
 
 def cosines(generated: Sequence[str], references: Sequence[str], encode: Encode) -> np.ndarray:
-    """Cosine of each list's embedding and its reference's: [N] float64. The encoder cuts what exceeds its context."""
+    """Cosine of each list's and its reference's embedding: [N] float64. The encoder cuts longer texts."""
     texts = list(dict.fromkeys([*generated, *references]))
     rows = encode(texts).astype(np.float64)
     place = {text: row for row, text in enumerate(texts)}

@@ -1,35 +1,27 @@
-"""Scores -> `metrics.json`: means and intervals by granularity, input and prompting; modality gap; ATTRSEEK's gain.
+"""Scores -> `metrics.json`: means and intervals by granularity, modality and prompting; modality gap; ATTRSEEK's gain.
 
 `{lvlm: {dataset: {"fine/image/plain": {...}, ..., "gap": {...}, "attrseek_gain": {...}, "generation": {...}}}}`,
-percent with two digits; a figure that nothing was there to make is null.
+percent with two digits; null where there was no data.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from stages.common.seeding import generator
-from stages.finer.figures import (
-    ATTRSEEK_GAIN,
-    GAP,
-    GRANULARITIES,
-    INPUTS,
-    MEASURES,
-    PROMPTINGS,
-    WITH_INTERVAL,
-    Figures,
-    Parts,
-)
+from stages.finer.figures import ATTRSEEK_GAIN, GAP, MEASURES, WITH_INTERVAL, Figures, Parts
+from stages.finer.promptings import ATTRSEEK, GRANULARITIES, MODALITIES, PLAIN, PROMPTINGS
 from stages.finer.score.bootstrap import Estimate, bootstrap, bootstrap_difference
 
 
 @dataclass(frozen=True)
 class Draws:
-    """How intervals are drawn: the same classes for every measure and cell of an LVLM and data set."""
+    """How intervals are drawn: from the same seed for every measure and cell of an LVLM and data set."""
 
     seed: int
     resamples: int
@@ -52,23 +44,21 @@ def metrics_of(scores: pl.DataFrame, draws: Draws, parts: Parts | None) -> Figur
 
     Args:
         scores: rows of `scores.parquet` of that LVLM and data set.
-        parts: the fine level is also given apart for each of these; None where there is no mixture, or the LVLM is
-            not one that it can have tuned.
+        parts: parts of the classes that also get figures of their own at the fine level; None if there is no mixture,
+            or if the LVLM cannot have been tuned on it.
     """
     figures: Figures = {}
-    for granularity in GRANULARITIES:
-        for given in INPUTS:
-            for prompting in PROMPTINGS:
-                rows = _cell(scores, granularity, given, prompting)
-                if rows.is_empty():
-                    continue
-                key = f"{granularity}/{given}/{prompting}"
-                figures[key] = cell_figures(rows, draws)
-                if granularity == "fine" and parts is not None:
-                    for name, labels in parts.items():
-                        part = rows.filter(pl.col("label").is_in(sorted(labels)))
-                        if len(part):
-                            figures[f"{key}/{name}"] = cell_figures(part, draws)
+    for granularity, modality, prompting in product(GRANULARITIES, MODALITIES, PROMPTINGS):
+        rows = _cell(scores, granularity, modality, prompting)
+        if rows.is_empty():
+            continue
+        key = f"{granularity}/{modality}/{prompting}"
+        figures[key] = cell_figures(rows, draws)
+        if granularity == "fine" and parts is not None:
+            for name, labels in parts.items():
+                part = rows.filter(pl.col("label").is_in(sorted(labels)))
+                if len(part):
+                    figures[f"{key}/{name}"] = cell_figures(part, draws)
     gap = {
         prompting: difference_figures(
             _cell(scores, "fine", "text", prompting),
@@ -80,10 +70,10 @@ def metrics_of(scores: pl.DataFrame, draws: Draws, parts: Parts | None) -> Figur
     }
     gain = {
         granularity: difference_figures(
-            _cell(scores, granularity, "image", "attrseek"),
-            _cell(scores, granularity, "image", "plain"),
+            _cell(scores, granularity, "image", ATTRSEEK),
+            _cell(scores, granularity, "image", PLAIN),
             draws,
-            ("attrseek", "plain"),
+            (ATTRSEEK, PLAIN),
         )
         for granularity in GRANULARITIES
     }
@@ -93,7 +83,7 @@ def metrics_of(scores: pl.DataFrame, draws: Draws, parts: Parts | None) -> Figur
 
 
 def cell_figures(rows: pl.DataFrame, draws: Draws) -> Figures:
-    """Means over the answered rows of one question's form, and what became of the rest."""
+    """Means over the answered rows of a cell, and counts of the others."""
     figures: Figures = {}
     for measure in MEASURES:
         if measure in WITH_INTERVAL:
@@ -111,10 +101,10 @@ def cell_figures(rows: pl.DataFrame, draws: Draws) -> Figures:
 
 
 def difference_figures(first: pl.DataFrame, second: pl.DataFrame, draws: Draws, names: tuple[str, str]) -> Figures:
-    """The mean of `first` - `second` over the images that were asked about both ways, in points of percent.
+    """The mean of `first` - `second` over the images that have both, in points of percent.
 
-    Both sides' means over the same pairs stand beside it, as `em_<name>`. `left_out` counts images with an answer
-    missing on either side, or asked about on one side alone. Empty where one side was not asked at all.
+    `em_<name>` is each side's mean over these pairs. `left_out` counts images with a missing answer or question on
+    either side. Empty if one side was not asked at all.
     """
     if first.is_empty() or second.is_empty():
         return {}
@@ -147,9 +137,9 @@ def _with_interval(measure: str, estimate: Estimate) -> Figures:
     }
 
 
-def _cell(scores: pl.DataFrame, granularity: str, given: str, prompting: str) -> pl.DataFrame:
+def _cell(scores: pl.DataFrame, granularity: str, modality: str, prompting: str) -> pl.DataFrame:
     return scores.filter(
-        (pl.col("granularity") == granularity) & (pl.col("input") == given) & (pl.col("prompting") == prompting)
+        (pl.col("granularity") == granularity) & (pl.col("input") == modality) & (pl.col("prompting") == prompting)
     )
 
 

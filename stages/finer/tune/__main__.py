@@ -1,4 +1,4 @@
-"""tune: LoRA on a LLaVA-architecture model, by a mixture -> `data/finer/models/tuned`, merged: a plain checkpoint.
+"""tune: LoRA on a LLaVA-architecture model with a mixture -> `data/finer/models/tuned`, a merged, plain checkpoint.
 
 The trainer is that of `transformers`. An interrupted run continues from its last whole checkpoint.
 """
@@ -15,7 +15,7 @@ from stages.finer.tune.train import tune_model
 
 
 def main() -> None:
-    # About the library's own code, not about the program.
+    # These warnings are about the library's own code.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
     argparse.ArgumentParser(prog="python -m stages.finer.tune", description=__doc__).parse_args()
     print(tune_model(load_finer_params(), paths.MODELS / "tuned"))

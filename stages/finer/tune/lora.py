@@ -1,4 +1,4 @@
-"""LoRA on a LLaVA-architecture model: which weights are trained, and on which tokens (FINER, arXiv 2402.16315)."""
+"""LoRA on a LLaVA-architecture model: the trained weights and the learnt tokens (FINER, arXiv 2402.16315)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from stages.common.errors import UserError
-from stages.common.optional import need
+from stages.common.optional import import_optional
 from stages.finer.llava import LANGUAGE_MODEL, PROJECTOR, Llava
 from stages.finer.params import Tune
 
 IGNORED = -100
-"""Label of a token that no loss is taken on."""
+"""Label of a token without loss."""
 
 Messages = list[dict[str, Any]]
 
@@ -37,12 +37,12 @@ def language_model_linears(model: nn.Module) -> str:
 
 
 def with_adapters(model: nn.Module, tune: Tune, seed: int) -> Any:
-    """A `PeftModel` of which the adapters, and by `tune.projector` the projector, are trained, in float32.
+    """A `PeftModel` whose adapters, and with `tune.projector` the projector, are trained, in float32.
 
-    The adapters' first weights are drawn from `seed`. The projector is trained in full, as a copy that merging puts in
-    the place of the original.
+    The adapters' first weights are drawn from `seed`. The projector is trained in full, as a copy that replaces the
+    original when the model is merged.
     """
-    peft = need("peft", "tune")
+    peft = import_optional("peft", "tune")
     config = peft.LoraConfig(
         r=tune.rank,
         lora_alpha=tune.alpha,
@@ -79,11 +79,11 @@ class Encoded:
 
 
 def encode(llava: Llava, messages: Messages, images: Sequence[Any]) -> Encoded:
-    """Tokenize a conversation by the model's chat template, nothing truncated.
+    """Tokenize a conversation by the model's chat template, without truncation.
 
-    The assistant's tokens are found by rendering the conversation up to each of its turns, so that any template will
-    do. A template that ends no answer (LLaVA-1.5's) would teach the model never to stop: there the end-of-sequence
-    token follows the last one.
+    The assistant's tokens are found by rendering the conversation up to each turn, which works with any template. Some
+    templates (LLaVA-1.5's) do not end answers, which would teach the model never to stop. With these, the
+    end-of-sequence token is added after the last answer.
 
     Raises:
         UserError: the template leaves out the assistant's turns.
@@ -93,8 +93,8 @@ def encode(llava: Llava, messages: Messages, images: Sequence[Any]) -> Encoded:
     if messages[-1]["role"] == "assistant" and tokenizer.eos_token and not text.rstrip().endswith(tokenizer.eos_token):
         text = text.rstrip() + tokenizer.eos_token
     special = not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
-    given = {"images": [list(images)]} if images else {}
-    batch = llava.processor(text=[text], add_special_tokens=special, return_tensors="pt", **given)
+    shown = {"images": [list(images)]} if images else {}
+    batch = llava.processor(text=[text], add_special_tokens=special, return_tensors="pt", **shown)
     ids = batch["input_ids"][0]
     short = tokenizer(text, add_special_tokens=special)["input_ids"]
     marks = [False] * len(short)
@@ -137,7 +137,7 @@ def _stretched(short: list[int], marks: list[bool], full: list[int], image_token
     """`marks` of tokens `short`, in which an image is one token, for `full`, in which it is as many as it has.
 
     Raises:
-        UserError: the two differ in more than that, so the processor does more than is known here.
+        UserError: the two differ in other ways too, so the processor does something that is not supported.
     """
     is_image = image_token.__eq__
     pieces, runs = [], [list(run) for _, run in groupby(full, key=is_image)]

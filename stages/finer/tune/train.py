@@ -1,11 +1,10 @@
-"""tune: LoRA on a LLaVA-architecture model, by a mixture -> `data/finer/models/tuned`, merged: a plain checkpoint.
+"""tune: LoRA on a LLaVA-architecture model with a mixture -> `data/finer/models/tuned`, a merged, plain checkpoint.
 
 The trainer is that of `transformers`. An interrupted run continues from its last whole checkpoint.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -22,20 +21,28 @@ from tqdm import tqdm
 from stages.common.device import pick_device
 from stages.common.errors import UserError, warn
 from stages.common.images import UNREADABLE, image_size, open_rgb, reason
-from stages.common.optional import need
-from stages.common.tables import digest, open_parquet, write_json
+from stages.common.made_from import (
+    Record,
+    code_digest,
+    file_digest,
+    images_digest,
+    made_from,
+    read_result,
+    write_result,
+)
+from stages.common.optional import import_optional
+from stages.common.tables import open_parquet, write_json
 from stages.common.unpacked import ensure_there
 from stages.finer import paths
 from stages.finer.llava import PROJECTOR, Llava, load_llava, save_checkpoint, save_whole, weights_digest
-from stages.finer.made import code_digest, images_digest
 from stages.finer.params import FinerParams, Tune
 from stages.finer.tune.lora import Encoded, collate, encode, image_tokens, merged, with_adapters
 
 MADE_FROM = "tune.json"
-"""In the tuned model's folder, and beside the checkpoints: what the run was made from."""
+"""File in the tuned model's folder and beside the checkpoints: what the run was made from."""
 
 WHOLE = "whole.json"
-"""In a checkpoint's folder, written last: its files and their digests."""
+"""File in a checkpoint's folder with the digests of its files; it is written last."""
 
 NAMED = 5
 """How many conversations a warning names."""
@@ -52,7 +59,7 @@ def read_mixture(path: Path) -> list[Row]:
     table = open_parquet(path)
     missing = sorted({"id", "images", "messages"} - set(table.schema_arrow.names))
     if missing:
-        raise UserError(f"{path} has no column {missing[0]}; it is no chat-messages mixture, make it with `dvc repro`")
+        raise UserError(f"{path} has no column {missing[0]}; it is no chat mixture, make it with `dvc repro`")
     rows: list[Row] = table.read(columns=["id", "images", "messages"]).to_pylist()
     if not rows:
         raise UserError(f"{path} holds no conversation; there is nothing to tune on")
@@ -67,13 +74,13 @@ def read_mixture(path: Path) -> list[Row]:
 
 
 def messages_of(row: Row) -> list[dict[str, Any]]:
-    """Typed content parts as chat templates want them."""
+    """Messages with typed content parts, as chat templates expect them."""
 
-    def part(given: dict[str, str]) -> dict[str, str]:
-        return {"type": "image"} if given["type"] == "image" else {"type": "text", "text": given["text"]}
+    def typed(part: dict[str, str]) -> dict[str, str]:
+        return {"type": "image"} if part["type"] == "image" else {"type": "text", "text": part["text"]}
 
     return [
-        {"role": message["role"], "content": [part(given) for given in message["content"]]}
+        {"role": message["role"], "content": [typed(part) for part in message["content"]]}
         for message in row["messages"]
     ]
 
@@ -100,8 +107,8 @@ def _open(row: Row, path: str) -> Image.Image:
         raise UserError(f"tune: image {path} of conversation {row['id']}: {reason(error)}") from None
 
 
-def that_fit(llava: Llava, rows: Sequence[Row]) -> list[Row]:
-    """Those that are not longer than the model's context; the others are counted and named, and none is cut.
+def drop_too_long(llava: Llava, rows: Sequence[Row]) -> list[Row]:
+    """The conversations that fit into the model's context. A warning counts and names the others; none is cut.
 
     Raises:
         UserError: an image is missing or cannot be read; no conversation fits.
@@ -133,10 +140,10 @@ def _tokens(llava: Llava, row: Row, path: str) -> int:
 
 
 def accumulation(tune: Tune) -> int:
-    """How many micro-batches make an effective batch.
+    """The number of micro-batches in an effective batch.
 
     Raises:
-        UserError: they do not make it exactly.
+        UserError: it is not a whole number.
     """
     if tune.batch_size % tune.micro_batch:
         raise UserError(
@@ -145,30 +152,24 @@ def accumulation(tune: Tune) -> int:
     return tune.batch_size // tune.micro_batch
 
 
-def made_from(tune: Tune, seed: int, mixture: Path, rows: Sequence[Row]) -> Row:
-    """What the tuned model depends on: the mixture with its images' bytes, weights, parameters, code.
+def inputs_of(tune: Tune, seed: int, mixture: Path, rows: Sequence[Row]) -> Record:
+    """What the tuned model depends on: weights, the mixture with its images, parameters, code.
 
     Raises:
         UserError: an image is missing.
     """
-    with mixture.open("rb") as file:
-        content = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
-    parameters = tune.model_dump(exclude={"save_steps"})
-    found = {"model": weights_digest(tune.model), "mixture": content, "parameters": parameters, "seed": seed}
-    found["images"] = images_digest((path for row in rows for path in row["images"]), "tune")
-    found["code"] = code_digest("finer.llava", "finer.tune.lora", "finer.tune.train")
-    return {**found, "digest": digest(found)}
-
-
-def is_made_from(folder: Path, inputs: Row) -> bool:
-    try:
-        return bool(json.loads((folder / MADE_FROM).read_text(encoding="utf-8")) == inputs)
-    except (OSError, ValueError):
-        return False
+    return made_from(
+        model=weights_digest(tune.model),
+        mixture=file_digest(mixture),
+        images=images_digest((path for row in rows for path in row["images"]), "tune"),
+        parameters=tune.model_dump(exclude={"save_steps"}),
+        seed=seed,
+        code=code_digest("finer.llava", "finer.tune.lora", "finer.tune.train"),
+    )
 
 
 def mark_whole(checkpoint: Path) -> None:
-    """Write down a checkpoint's files, by which it is known to be whole."""
+    """Write the digests of a checkpoint's files, which show later that it is whole."""
     write_json(checkpoint / WHOLE, _files(checkpoint))
 
 
@@ -180,16 +181,12 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def _files(folder: Path) -> dict[str, str]:
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != WHOLE:
-            with path.open("rb") as file:
-                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
-    return found
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != WHOLE)
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The last whole checkpoint of a run; torn ones, of a run that was killed as it wrote them, are removed."""
+    """The last whole checkpoint of a run. Incomplete ones, of a run that was killed, are removed."""
     found = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*") if path.is_dir()}
     for step in sorted(found, reverse=True):
         if is_whole(found[step]):
@@ -199,19 +196,19 @@ def last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def resumable(folder: Path, inputs: Row) -> Path | None:
-    """The checkpoint to go on from; what a run of other inputs left behind is removed."""
-    if not is_made_from(folder, inputs):
+def resumable(folder: Path, inputs: Record) -> Path | None:
+    """The checkpoint to continue from. What a run with other inputs left is removed."""
+    if read_result(folder / MADE_FROM, inputs) is None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        write_json(folder / MADE_FROM, inputs)
+        write_result(folder / MADE_FROM, {}, inputs)
     return last_checkpoint(folder)
 
 
 def make_trainer(llava: Llava, adapted: Any, rows: Sequence[Row], tune: Tune, seed: int, folder: Path) -> Any:
     """A `transformers.Trainer` that saves every `save_steps` to `folder` and logs each step's loss."""
-    transformers = need("transformers", "tune")
-    need("accelerate", "tune")
+    transformers = import_optional("transformers", "tune")
+    import_optional("accelerate", "tune")
     gpu = llava.model.device.type == "cuda"
     quiet = not sys.stderr.isatty()
     arguments = transformers.TrainingArguments(
@@ -249,7 +246,7 @@ def make_trainer(llava: Llava, adapted: Any, rows: Sequence[Row], tune: Tune, se
         data_collator=lambda batch: collate(batch, 0 if pad is None else pad),
         callbacks=[MarkWhole()],
     )
-    trainer.remove_callback(transformers.PrinterCallback)  # a line a step; the losses are in loss.json
+    trainer.remove_callback(transformers.PrinterCallback)  # it prints a line for each step; the losses are in loss.json
     return trainer
 
 
@@ -259,24 +256,24 @@ def _updates(conversations: int, tune: Tune) -> int:
 
 
 def tune_model(params: FinerParams, target: Path) -> str:
-    """Tune `finer.tune.model` and write the merged model to `target`; a line about what was done.
+    """Tune `finer.tune.model` and write the merged model to `target`; the line to print.
 
     Raises:
-        UserError: bad input, as `read_mixture`, `that_fit`, `accumulation` and `load_llava` say.
+        UserError: bad input, as `read_mixture`, `drop_too_long`, `accumulation` and `load_llava` say.
     """
     tune = params.finer.tune
     mixture = paths.MIXTURE / f"{tune.mixture}.parquet"
     accumulation(tune)
     rows = read_mixture(mixture)
-    inputs = made_from(tune, params.seed, mixture, rows)
+    inputs = inputs_of(tune, params.seed, mixture, rows)
     adapter, losses_path = paths.TUNE / "adapter", paths.TUNE / "loss.json"
-    if is_made_from(target, inputs) and adapter.is_dir() and losses_path.is_file():
+    if read_result(target / MADE_FROM, inputs) and adapter.is_dir() and losses_path.is_file():
         return f"tune: {target} is made from this model, mixture and these parameters already"
-    need("peft", "tune")
+    import_optional("peft", "tune")
     device = pick_device(params.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     llava = load_llava(tune.model, device, dtype, "tune")
-    rows = that_fit(llava, rows)
+    rows = drop_too_long(llava, rows)
     adapted = with_adapters(llava.model, tune, params.seed)
     work = paths.TUNE / "checkpoints"
     start = resumable(work, inputs)
@@ -289,7 +286,7 @@ def tune_model(params: FinerParams, target: Path) -> str:
 
     def write(folder: Path) -> None:
         save_checkpoint(folder, model, llava.processor)
-        write_json(folder / MADE_FROM, inputs)
+        write_result(folder / MADE_FROM, {}, inputs)
 
     save_whole(target, write)
     shutil.rmtree(work)

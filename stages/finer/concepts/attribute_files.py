@@ -1,10 +1,4 @@
-"""concepts: what is visible of each class, `descriptions/<dataset>/attributes.json` and, as a source for `refine`,
-`descriptions/<dataset>/finer.json`.
-
-A file of attributes that is there and that this stage did not write is used as it is. Otherwise a language model is
-asked (FINER, arXiv 2402.16315, section 3), with the concept's text where `descriptions/<dataset>/concepts.jsonl` has
-one; every answer is logged, so that none is paid twice.
-"""
+"""The attribute files of a data set: used as they are, or made from a language model's answers (FINER, section 3)."""
 
 from __future__ import annotations
 
@@ -22,21 +16,16 @@ from stages.common.experiments import check_asking
 from stages.common.requests import Request
 from stages.common.responses import LogWriter, Records, ensure_log, read_log, sha256
 from stages.finer import paths
-from stages.finer.attributes import (
-    Attributes,
-    Concept,
-    attributes_json,
-    class_concepts,
-    write_attributes,
-)
+from stages.finer.attributes import Attributes, Concept, attributes_json, write_attributes
 from stages.finer.classes import ClassLabels, read_classes
 from stages.finer.cli import FinerJob
 from stages.finer.concepts.answers import NoAttributes, concept_request, parse_attributes
+from stages.finer.concepts.matching import class_concepts
 from stages.finer.concepts.texts import excerpt, read_texts
 from stages.finer.params import Concepts
 
 COMMON_NAMES = "inaturalist"
-"""The reader whose classes have a common name beside the binomial: FINER asks about both."""
+"""The reader whose classes have a binomial and a common name. FINER asks about both."""
 
 
 OWN_SETTINGS = (
@@ -46,11 +35,11 @@ OWN_SETTINGS = (
 
 
 def make_concepts(job: FinerJob) -> str:
-    """Make, or check, the attributes of a data set's classes; the line to print.
+    """Make or check the attributes of a data set's classes; the line to print.
 
     Raises:
-        UserError: a file there that is not of its format or lacks a class, no API key, or answers that could not be
-            got or hold no attributes. Or this is an experiment's folder, and it would have to ask.
+        UserError: an existing file that is not of its format or lacks a class, no API key, answers that could not be
+            got or hold no attributes, or a need to ask in an experiment's folder.
     """
     target, log = paths.attributes(job.dataset), paths.concept_responses(job.dataset)
     classes = read_classes(job.dataset)
@@ -66,7 +55,7 @@ def make_concepts(job: FinerJob) -> str:
         entry.name: [*concept.binomial.required, *concept.binomial.likely]
         for entry, concept in zip(classes, concepts, strict=True)
     }
-    # Under the class's name, because several classes may share a concept (an aircraft's family).
+    # Several classes may share a concept (an aircraft's family), so each gets a copy under its own name.
     by_class = [replace(concept, id=label, name=classes[label].name, fine=()) for label, concept in enumerate(concepts)]
     write_attributes(paths.attributes_by_class(job.dataset), by_class)
     source = common_paths.descriptions(job.dataset, "finer")
@@ -78,14 +67,14 @@ def make_concepts(job: FinerJob) -> str:
 
 
 def _check_experiment(job: FinerJob, target: Path, records: Records, *, asks: bool) -> None:
-    told, key = job.finer.concepts.ask_in_experiments, "finer.concepts.ask_in_experiments"
-    check_asking(target, asks=asks, wrote=records.wrote, told=told, key=key)
+    allowed, key = job.finer.concepts.ask_in_experiments, "finer.concepts.ask_in_experiments"
+    check_asking(target, asks=asks, wrote=records.wrote, told=allowed, key=key)
 
 
 def _write_own(target: Path, described: dict[str, list[str]], log: Path) -> None:
-    """Write the source's descriptions; a file that this stage did not write is left as it is, with a line.
+    """Write the source's descriptions. A file that this stage did not write is left as it is, with a warning.
 
-    What the shipped demo has is what would be written, and so counts as the stage's own.
+    The demo's file is in git with the same content, so it counts as the stage's own.
     """
     content = (json.dumps(described, indent=2, ensure_ascii=False) + "\n").encode()
     there = target.read_bytes() if target.exists() else None
@@ -93,7 +82,7 @@ def _write_own(target: Path, described: dict[str, list[str]], log: Path) -> None
         return
     with LogWriter(log) as writer:
         if there is not None and sha256(there) not in writer.records.wrote:
-            warn(f"{target} is not of this stage's making and is left as it is; move it away to have it made anew")
+            warn(f"{target} was not written by this stage and is left as it is; move it away to have it made again")
             return
         writer.add_wrote(target, content)
     with tables.replacing(target) as temporary:
@@ -102,7 +91,7 @@ def _write_own(target: Path, described: dict[str, list[str]], log: Path) -> None
 
 @dataclass(frozen=True)
 class _Question:
-    """A concept under one of its names, and the requests for it: the next is sent where an answer holds nothing."""
+    """A concept under one of its names, and the request for it."""
 
     label: int
     common: bool
@@ -153,7 +142,7 @@ def _questions(job: FinerJob, classes: Sequence[ClassLabels], texts: dict[str, s
 
 
 def _ask(missing: list[Request], job: FinerJob, target: Path, log: Path) -> Records:
-    """Get an answer to each of `missing` into the log; what the log then holds."""
+    """Get an answer to each of `missing` into the log; the log's records after that."""
     key = api_key(
         f"{target} is missing or out of date, and there is no key to ask a language model with: put a published file "
         "there, set OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint than OpenAI's), or take "
@@ -177,7 +166,7 @@ def _ask(missing: list[Request], job: FinerJob, target: Path, log: Path) -> Reco
 def _parse(
     questions: Sequence[_Question], records: Records, target: Path, log: Path
 ) -> tuple[dict[tuple[int, bool], Attributes], Counter[str]]:
-    """Attributes by (label, whether of the common name), and what was dropped."""
+    """Attributes by (label, whether for the common name), and counts of what was dropped."""
     found: dict[tuple[int, bool], Attributes] = {}
     dropped: Counter[str] = Counter()
     empty, cut = [], 0
