@@ -21,6 +21,7 @@ import torch
 from benchmarks import baseline
 from benchmarks.common import print_table, ratio, record, side_by_side
 from benchmarks.photos import photos
+from stages.common.artifacts import VIEWS, BoxesParameters, ViewsParameters
 from stages.common.encoders import Encoder, load_encoder
 from stages.common.images import content_digest, open_rgb
 from stages.common.params import Crop, Model, Params, load_params
@@ -44,7 +45,8 @@ def ours(files: Sequence[tuple[Path, str]], encoder: Encoder, crop: Crop, seed: 
         boxes = draw_candidates(*open_rgb(path).size, crop, seed, image_id)
         kept = np.flatnonzero(surviving(boxes, [THRESHOLD], crop.max_views)[:, 0]).astype(np.int32)
         images.append(ImageViews(path.name, content_digest(data), "", kept, boxes[kept]))
-    shard = Shard(output, images, make_meta("views", "photos", parameters={}, model=encoder.meta))
+    made_by = ViewsParameters(crop=BoxesParameters(seed=seed, **crop.model_dump()))
+    shard = Shard(output, images, make_meta(VIEWS, "photos", made_by, encoder.meta))
     work = Work(shard, [None] * len(images), images)
     write_shard(shard, list(assemble(work, embed_images(images, str(files[0][0].parent), encoder, "auto"))))
     return sum(1 + len(image.candidates) for image in images)
@@ -74,10 +76,10 @@ def cosines(
     shard: Path, pickled: Path, files: Sequence[tuple[Path, str]], exact: Encoder, crop: Crop, seed: int
 ) -> dict[str, float]:
     """The least cosine of a written view to its float32 embedding: of the same pixels, and of the baseline's."""
-    table, _ = read_table(shard, "views")
+    table, _ = read_table(shard, VIEWS)
     written = embedding_rows(table["embedding"]).astype(np.float64)
     written /= np.linalg.norm(written, axis=1, keepdims=True)
-    make_views = ViewMaker(exact.meta["preprocess"], exact.image_size)
+    make_views = ViewMaker(exact.meta.preprocess, exact.image_size)
     features, start = pickle.loads(pickled.read_bytes()), 0
     same, theirs = [], []
     for path, image_id in files:
@@ -123,7 +125,7 @@ def main() -> None:
     share = statistics.median((views / mine) / (ENCODED_ALONE / theirs) for mine, theirs in pairs)
     print_table(
         f"Images to disk, ViT-B/32 on {os.cpu_count()} cores: {what}, {views} views, {REPEATS} runs; "
-        f"ours in {encoder.meta['precision']}",
+        f"ours in {encoder.meta.precision}",
         ["", "median seconds", "views a second"],
         [[name, f"{statistics.median(taken):.2f}", f"{rate[name]:.1f}"] for name, taken in times.items()],
     )
@@ -133,7 +135,7 @@ def main() -> None:
         "of_encoder_alone": round(share, 3),
         "min_cosine": round(cosine["min_cosine"], 6),
     }
-    details = {"photos": what, "views": views, "runs": REPEATS, "precision": encoder.meta["precision"]}
+    details = {"photos": what, "views": views, "runs": REPEATS, "precision": encoder.meta.precision}
     details |= {"views_a_second": {name: round(value, 1) for name, value in rate.items()}, "alone": best, **cosine}
     record("end_to_end", headline, details)
 

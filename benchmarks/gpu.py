@@ -26,7 +26,7 @@ from stages.common.encoders import Encoder, load_encoder
 from stages.common.images import open_rgb
 from stages.common.params import load_params
 from stages.common.tables import open_parquet
-from stages.embed.__main__ import embed_dataset, embed_here
+from stages.embed.dataset import embed_dataset, embed_here
 from stages.embed.encode import forward_size
 from stages.embed.resample import resample_together
 from stages.embed.views import resample, to_tensor
@@ -74,7 +74,7 @@ def measure(key: str) -> dict[str, Any]:
         "end_to_end": round(rates["end to end"]),
         "of_encoder_alone": round(statistics.median(shares), 3),
         "views": views["end to end"],
-        "precision": encoder.meta["precision"],
+        "precision": encoder.meta.precision,
         "rows_depend_on_neighbours": not rows_stand_alone(encoder),
         **precision(encoder),
     }
@@ -95,7 +95,7 @@ def rows_stand_alone(encoder: Encoder) -> bool:
 def precision(encoder: Encoder) -> dict[str, float]:
     """The least cosine to float32, on noise."""
     entry = load_params().model_copy(update={"precision": "float32"})
-    key = next(name for name, model in entry.models.items() if model.name == encoder.meta["name"])
+    key = next(name for name, model in entry.models.items() if model.name == encoder.meta.name)
     exact, batch = load_encoder(key, entry), random_views(encoder, 64)
     cosine = (encoder.encode_images(batch) * exact.encode_images(batch)).sum(dim=1)
     return {"min_cosine": round(cosine.min().item(), 6)}

@@ -23,35 +23,51 @@ import yaml
 
 from benchmarks.common import print_table, record, run_measured
 from stages.common import paths
+from stages.common.artifacts import (
+    BOXES,
+    CLASSES,
+    IMAGES,
+    TEXTS,
+    UNTRAINED,
+    VIEWS,
+    BoxesParameters,
+    ClassesParameters,
+    EncoderMeta,
+    ImagesParameters,
+    TextsParameters,
+    ViewsParameters,
+)
 from stages.common.params import PARAMS_FILE, Params, load_params
-from stages.common.tables import UNTRAINED, Meta, make_meta, read_table, write_table, writing
-from stages.crop.__main__ import BOXES, boxes_table
-from stages.embed.shards import Rows, plan_shards, write_shard
-from stages.embed.views import WHOLE
+from stages.common.tables import make_meta, read_table, write_table, writing
+from stages.common.views import WHOLE, Rows
+from stages.crop.__main__ import boxes_table
+from stages.embed.shards import plan_shards, write_shard
 from stages.refine.__main__ import LABEL, TEMPLATE, WAFFLE, Text, texts_table
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASET, MODEL = "at-size", "random"
-CLASSES, VIEWS, DIMENSIONS = 100, 100, 512
+COUNT, CROPS, DIMENSIONS = 100, 100, 512
 TEXTS_A_CLASS = {TEMPLATE: 7, "cupl": 30, "attrvr_des": 30, "attrvr_dist": 30, "clip-d": 10, WAFFLE: 30}
 WIDTH, HEIGHT = 500, 375
 REPEATS = 3
-MODEL_META: Meta = {
-    "name": "random",
-    "pretrained": UNTRAINED,
-    "weights": "0" * 16,
-    "activation": "gelu",
-    "image_size": 224,
-    "embedding_dim": DIMENSIONS,
-    "precision": "float32",
-    "preprocess": {"interpolation": "bicubic", "mean": [0.5] * 3, "resize_mode": "shortest", "std": [0.25] * 3},
-}
+MODEL_META = EncoderMeta(
+    weights="0" * 16,
+    architecture={},
+    activation="gelu",
+    image_size=224,
+    preprocess={"interpolation": "bicubic", "mean": [0.5] * 3, "resize_mode": "shortest", "std": [0.25] * 3},
+    embedding_dim=DIMENSIONS,
+    precision="float32",
+    name="random",
+    pretrained=UNTRAINED,
+)
 READ = """
 import sys
 from pathlib import Path
+from stages.common.artifacts import VIEWS
 from stages.common.tables import embedding_rows, read_table
 for path in sorted(Path(sys.argv[1]).glob("part-*.parquet")):
-    table, _ = read_table(path, "views")
+    table, _ = read_table(path, VIEWS)
     embedding_rows(table["embedding"])
 """
 """Plain reading: every column of every shard decoded, as `stages.score` has to, and nothing else."""
@@ -81,7 +97,7 @@ def write_params(folder: Path) -> Params:
         models={MODEL: {"name": "ViT-B-32", "pretrained": None}},
         sources={"cupl": "sentences", "attrvr_des": "sentences", "attrvr_dist": "sentences", "clip-d": "descriptors"},
     )
-    raw["crop"]["max_views"] = VIEWS
+    raw["crop"]["max_views"] = CROPS
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PARAMS_FILE).write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
     return load_params(folder / PARAMS_FILE)
@@ -97,73 +113,78 @@ def write_data(folder: Path, params: Params, images: int) -> None:
 
 
 def write_images_and_classes(folder: Path, images: int) -> None:
-    ids = [f"class_{index * CLASSES // images:03d}/{index:06d}.jpg" for index in range(images)]
+    ids = [f"class_{index * COUNT // images:03d}/{index:06d}.jpg" for index in range(images)]
     table = pa.table(
         {
             "image_id": ids,
-            "label": pa.array([index * CLASSES // images for index in range(images)], pa.int32()),
+            "label": pa.array([index * COUNT // images for index in range(images)], pa.int32()),
             "width": pa.array([WIDTH] * images, pa.int32()),
             "height": pa.array([HEIGHT] * images, pa.int32()),
             "content": [f"{index:016x}" for index in range(images)],
         }
     )
-    write_table(folder / paths.images(DATASET), table, make_meta("images", DATASET, parameters={}))
+    write_table(folder / paths.images(DATASET), table, make_meta(IMAGES, DATASET, ImagesParameters()))
     classes = pa.table(
-        {"label": pa.array(range(CLASSES), pa.int32()), "name": [f"class {label}" for label in range(CLASSES)]}
+        {"label": pa.array(range(COUNT), pa.int32()), "name": [f"class {label}" for label in range(COUNT)]}
     )
-    write_table(folder / paths.classes(DATASET), classes, make_meta("classes", DATASET, parameters={}))
+    write_table(folder / paths.classes(DATASET), classes, make_meta(CLASSES, DATASET, ClassesParameters()))
+
+
+def boxes_parameters(params: Params) -> BoxesParameters:
+    return BoxesParameters(seed=params.seed, **params.crop.model_dump())
 
 
 def write_boxes(folder: Path, params: Params) -> None:
     """Boxes of 256 images, repeated; only the first 100 candidates survive, so that an image has 100 views."""
-    images, _ = read_table(folder / paths.images(DATASET), "images", ["image_id"])
+    images, _ = read_table(folder / paths.images(DATASET), IMAGES, ["image_id"])
     ids = images["image_id"].to_pylist()
     group = [{"image_id": image_id, "width": WIDTH, "height": HEIGHT} for image_id in ids[:256]]
     drawn, _ = boxes_table(group, params.crop, params.seed)
-    beyond = drawn["candidate"].to_numpy() >= VIEWS
+    beyond = drawn["candidate"].to_numpy() >= CROPS
     kept = pa.array(
         [[] if gone else own for gone, own in zip(beyond, drawn["kept"].to_pylist(), strict=True)],
-        BOXES.field("kept").type,
+        BOXES.columns.field("kept").type,
     )
-    drawn = drawn.set_column(BOXES.get_field_index("kept"), BOXES.field("kept"), kept)
-    meta = make_meta("boxes", DATASET, parameters={"seed": params.seed, **params.crop.model_dump()})
-    with writing(folder / paths.boxes(DATASET), BOXES, meta) as writer:
+    drawn = drawn.set_column(BOXES.columns.get_field_index("kept"), BOXES.columns.field("kept"), kept)
+    meta = make_meta(BOXES, DATASET, boxes_parameters(params))
+    with writing(folder / paths.boxes(DATASET), BOXES.columns, meta) as writer:
         for start in range(0, len(ids), len(group)):
             own = ids[start : start + len(group)]
             rows = drawn.slice(0, len(own) * params.crop.candidates)
             names = pa.array(own).take(np.repeat(np.arange(len(own)), params.crop.candidates))
-            writer.write_table(rows.set_column(0, BOXES.field("image_id"), names))
+            writer.write_table(rows.set_column(0, BOXES.columns.field("image_id"), names))
 
 
 def write_texts(folder: Path, params: Params) -> None:
     """Random texts of every source, so that all methods are scored; refined as in the pipeline."""
-    texts = [Text(label, LABEL, f"label {label}") for label in range(CLASSES)]
+    texts = [Text(label, LABEL, f"label {label}") for label in range(COUNT)]
     for source, count in TEXTS_A_CLASS.items():
-        texts += [Text(label, source, f"{source} {label} {i}") for label in range(CLASSES) for i in range(count)]
+        texts += [Text(label, source, f"{source} {label} {i}") for label in range(COUNT) for i in range(count)]
     rng = np.random.default_rng(0)
-    centers = rng.standard_normal((CLASSES, DIMENSIONS))
+    centers = rng.standard_normal((COUNT, DIMENSIONS))
     rows = centers[[text.label for text in texts]] + rng.standard_normal((len(texts), DIMENSIONS))
     embeddings = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     table = texts_table(
         texts, embeddings, np.full(len(texts), 9, np.int32), 77, params.refined_sources(), params.refine
     )
-    meta = make_meta("texts", DATASET, parameters={}, model=MODEL_META)
+    refine = params.refine.model_dump(exclude={"sources", "batch_size"})
+    made_by = TextsParameters(seed=params.seed, sources=params.sources, refined=params.refined_sources(), **refine)
+    meta = make_meta(TEXTS, DATASET, made_by, MODEL_META)
     write_table(folder / paths.texts(DATASET, MODEL), table, meta)
 
 
 def write_shards(folder: Path, params: Params) -> None:
     """Random views around a random direction for each image, 64 images a shard."""
     images_path, boxes_path = folder / paths.images(DATASET), folder / paths.boxes(DATASET)
-    crop = {"seed": params.seed, **params.crop.model_dump()}
-    meta = make_meta("views", DATASET, parameters={"crop": crop}, model=MODEL_META)
+    meta = make_meta(VIEWS, DATASET, ViewsParameters(crop=boxes_parameters(params)), MODEL_META)
     torch.manual_seed(0)
     torch.set_num_threads(1)  # each operation is small
     target = folder / paths.views(DATASET, MODEL)
     for shard in plan_shards(images_path, boxes_path, target, params.embed.images_per_shard, meta):
         rows = []
         for image in shard.images:
-            assert len(image.candidates) == VIEWS
-            views = torch.randn(1, DIMENSIONS) + torch.randn(1 + VIEWS, DIMENSIONS)
+            assert len(image.candidates) == CROPS
+            views = torch.randn(1, DIMENSIONS) + torch.randn(1 + CROPS, DIMENSIONS)
             views = torch.nn.functional.normalize(views, dim=-1)
             candidates = np.concatenate([[WHOLE], image.candidates]).astype(np.int32)
             rows.append(Rows(candidates, (views @ views[0]).numpy(), views.half().numpy()))
@@ -201,7 +222,7 @@ def main() -> None:
         with folder_for(images, arguments.keep) as folder:
             found[images] = measure(folder)
     print_table(
-        f"Scoring {CLASSES} classes, {1 + VIEWS} x {DIMENSIONS} float16 an image, all methods and runs; medians of "
+        f"Scoring {COUNT} classes, {1 + CROPS} x {DIMENSIONS} float16 an image, all methods and runs; medians of "
         f"{REPEATS} processes in turns, shards in the page cache for both",
         ["images", "shards (GiB)", "read (s)", "score (s)", "of it start-up (s)", "score / read", "score peak (MiB)"],
         [
@@ -217,7 +238,7 @@ def main() -> None:
     )
     full = found[arguments.images]
     headline = {name: round(full[name], 2) for name in ("score_over_read", "score_peak_mib")}
-    record("score_at_size", headline, {"classes": CLASSES, "by_images": {str(n): f for n, f in found.items()}})
+    record("score_at_size", headline, {"classes": COUNT, "by_images": {str(n): f for n, f in found.items()}})
 
 
 if __name__ == "__main__":

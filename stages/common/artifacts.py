@@ -100,7 +100,7 @@ class BoxesParameters(Crop):
 
 class TextsParameters(Record):
     seed: int
-    sources: dict[str, str]
+    sources: Mapping[str, str]
     """Every source that was read, and what it holds: "sentences" or "descriptors"."""
     refined: list[str]
     """The sources whose union was refined."""
