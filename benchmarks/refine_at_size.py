@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.common import print_table, record, seconds
 from stages.common.params import Refine
-from stages.refine.__main__ import LABEL, Text, texts_table
+from stages.refine.dataset import LABEL, Text, texts_table
 from stages.refine.select import EXACT, RANK, SIMILAR
 
 CLASSES, SENTENCES, DIMENSIONS = 1000, 150, 512

@@ -64,7 +64,7 @@ def fill_shards(folder: Path) -> None:
     for shard in plan_shards(images, boxes, VIEWS, params.embed.images_per_shard, meta):
         rows = []
         for image in shard.images:
-            vectors = rng.normal(size=(1 + len(image.candidates), model["embedding_dim"])).astype(np.float32)
+            vectors = rng.normal(size=(1 + len(image.candidates), model.embedding_dim)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             candidates = np.concatenate([[WHOLE], image.candidates]).astype(np.int32)
             rows.append(Rows(candidates, vectors @ vectors[0], vectors.astype(np.float16)))

@@ -40,9 +40,9 @@ from stages.common.artifacts import (
 from stages.common.params import PARAMS_FILE, Params, load_params
 from stages.common.tables import make_meta, read_table, write_table, writing
 from stages.common.views import WHOLE, Rows
-from stages.crop.__main__ import boxes_table
+from stages.crop.dataset import boxes_table
 from stages.embed.shards import plan_shards, write_shard
-from stages.refine.__main__ import LABEL, TEMPLATE, WAFFLE, Text, texts_table
+from stages.refine.dataset import LABEL, TEMPLATE, WAFFLE, Text, texts_table
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASET, MODEL = "at-size", "random"

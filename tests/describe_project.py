@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow as pa
 import yaml
+from artifact_files import filled
 
 from stages.common import tables
+from stages.common.artifacts import CLASSES, ClassesParameters
 from stages.common.params import load_params
 from stages.describe.make import describe
 
@@ -28,8 +29,8 @@ def make_project(folder: Path, names: list[str] = NAMES, **settings: object) -> 
     params["describe"] |= {"model": "a-model", "concurrency": 3, "timeout": 5.0, "max_retries": 1} | settings
     folder.mkdir(exist_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    classes = pa.table({"label": pa.array(range(len(names)), pa.int32()), "name": names})
-    meta = tables.make_meta("classes", "demo", parameters={})
+    classes = filled(CLASSES, {"label": list(range(len(names))), "name": names})
+    meta = tables.make_meta(CLASSES, "demo", ClassesParameters())
     tables.write_table(folder / "data/demo/classes.parquet", classes, meta)
     write_prompts(folder, "Describe {name}", "Which ears has {name}")
 

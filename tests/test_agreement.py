@@ -16,8 +16,9 @@ import pytest
 from conftest import ROOT, Project
 from embed_project import in_folder
 
+from stages.common.methods import METHODS, WHOLE
 from stages.common.params import load_params
-from stages.score.methods import METHODS, WHOLE, class_vectors
+from stages.score.methods import class_vectors
 
 VARIANTS = {
     "float32": ("float32", "auto"),

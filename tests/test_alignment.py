@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 
 from stages.common.alignment import draw_places, pool_weights, softmax_by_group
 from stages.common.errors import UserError
+from stages.common.methods import ALL, METHODS, REFINED, WHOLE, Method
 from stages.common.params import Score
-from stages.common.ranking import rank
+from stages.common.ranking import Outcome, Tally, predictions_table, rank
 from stages.common.tables import embedding_column
-from stages.score.__main__ import tie_lines
-from stages.score.methods import METHODS, WHOLE, Method, available, class_vectors, first_equals
-from stages.score.outcomes import Classes, Outcome, Tally, fetch, predictions_table, prepare, score_batch
+from stages.score.dataset import tie_lines
+from stages.score.methods import available, class_vectors, first_equals
+from stages.score.outcomes import Classes, fetch, prepare, score_batch
 from stages.score.stream import ViewBatch
 
 DIMENSIONS = 8
@@ -67,7 +68,7 @@ def make_pictures(seed: int, sizes: Sequence[int]) -> list[Picture]:
     for index, size in enumerate(sizes):
         rows = unit(rng.normal(size=(1 + size, DIMENSIONS)) + rng.normal(size=DIMENSIONS))
         refined = sorted(rng.choice(np.arange(1, 1 + size), rng.integers(1, size + 1), replace=False).tolist())
-        pools = {"all": list(range(1, 1 + max(1, size - 2))), "refined": refined}
+        pools = {ALL: list(range(1, 1 + max(1, size - 2))), REFINED: refined}
         pictures.append(Picture(f"{index}.jpg", rows.astype(np.float16), (rows @ rows[0]).astype(np.float32), pools))
     return pictures
 
@@ -77,7 +78,7 @@ def make_batch(pictures: Sequence[Picture]) -> ViewBatch:
     shape = (len(pictures), longest)
     embeddings = np.zeros((*shape, DIMENSIONS), dtype=np.float16)
     similarity = np.zeros(shape, dtype=np.float32)
-    pools = {name: np.zeros(shape, dtype=bool) for name in ("all", "refined")}
+    pools = {name: np.zeros(shape, dtype=bool) for name in (ALL, REFINED)}
     for place, picture in enumerate(pictures):
         embeddings[place, : len(picture.similarity)] = picture.embeddings
         similarity[place, : len(picture.similarity)] = picture.similarity
@@ -170,10 +171,10 @@ def score_with(
 
 
 CROSS = {
-    "wca": ("all", False),
-    "bifta-views": ("refined", False),
-    "bifta-texts": ("all", True),
-    "bifta": ("refined", True),
+    "wca": (ALL, False),
+    "bifta-views": (REFINED, False),
+    "bifta-texts": (ALL, True),
+    "bifta": (REFINED, True),
 }
 
 
@@ -203,7 +204,7 @@ def test_published_scales_stay_exact() -> None:
     rows = texts.to_pylist()
     outcome = score_with(pictures, texts, 3, score, ["bifta"])["bifta"]
     for place, picture in enumerate(pictures):
-        expected = np.array([double_sum(picture, rows, "refined", label, True, score) for label in range(3)])
+        expected = np.array([double_sum(picture, rows, REFINED, label, True, score) for label in range(3)])
         assert outcome.score[place] == pytest.approx(expected.max(axis=0), abs=1e-4)
 
 
@@ -426,7 +427,8 @@ def test_prediction_rows_go_image_by_image_method_by_method_run_by_run() -> None
     pictures, score = make_pictures(0, [3, 4]), make_score(runs=2)
     outcomes = score_with(pictures, make_texts(1, 3), 3, score, ["clip", "wca"])
     methods = [method for method in METHODS if method.name in outcomes]
-    table = predictions_table(["a", "b"], np.array([2, 1]), methods, list(outcomes.values())).to_pylist()
+    names = [method.name for method in methods]
+    table = predictions_table(["a", "b"], np.array([2, 1]), names, list(outcomes.values())).to_pylist()
     assert [(r["image_id"], r["label"], r["method"], r["run"]) for r in table] == [
         (image, label, method, run)
         for image, label in (("a", 2), ("b", 1))

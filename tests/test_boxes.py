@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from stages.common.artifacts import BOXES, BoxesParameters
 from stages.common.params import Crop
 from stages.common.tables import make_meta, read_table, write_table
-from stages.crop.__main__ import boxes_table
 from stages.crop.boxes import draw_candidates, surviving
+from stages.crop.dataset import boxes_table
 
 Box = tuple[int, int, int, int]
 

@@ -127,7 +127,7 @@ def test_a_row_is_the_embedding_of_its_own_crop(computed: Project, monkeypatch: 
         assert str(schema.field("embedding").type.value_type) == "halffloat"
         assert schema.field("embedding").type.list_size == 16
         assert [str(schema.field(n).type) for n in ("candidate", "similarity")] == ["int32", "float"]
-        table, _ = read_table(path, "views")
+        table, _ = read_table(path, artifacts.VIEWS)
         embeddings = embedding_rows(table["embedding"]).astype(np.float64)
         assert np.abs(np.linalg.norm(embeddings, axis=1) - 1).max() < 2e-3
         for image_id in dict.fromkeys(table["image_id"].to_pylist()):
@@ -163,7 +163,7 @@ def test_a_second_run_keeps_every_shard(copied: Project) -> None:
 def test_shards_need_not_divide_the_row_groups_of_boxes(
     copied: Project, computed: Project, per_shard: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.crop.__main__.IMAGES_PER_ROW_GROUP", 3)
+    monkeypatch.setattr("stages.crop.dataset.IMAGES_PER_ROW_GROUP", 3)
     copied.edit(lambda params: params["embed"].update(images_per_shard=per_shard))
     in_folder(copied.folder, CROP, EMBED)
     assert pq.ParquetFile(copied.folder / BOXES).metadata.num_row_groups == 3

@@ -134,7 +134,7 @@ def test_accepted_and_rejected_are_the_boxes_of_the_threshold(toy: Path) -> None
     corners = ["left", "top", "right", "bottom"]
     assert {*map(tuple, seen.accepted.tolist())} == {*kept.select(corners).iter_rows()}
     assert (np.diff(seen.weights) <= 0).all()
-    assert (np.diff(seen.would_have) <= 0).all()
+    assert (np.diff(seen.hypothetical_weights) <= 0).all()
     assert seen.weights.sum() == pytest.approx(1)
     assert not {*map(tuple, seen.accepted.tolist())} & {*map(tuple, seen.rejected.tolist())}
     views = pl.read_parquet("data/toy/tiny/views/*.parquet").filter(pl.col("image_id") == chosen["image_id"][0])

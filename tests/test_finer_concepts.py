@@ -14,6 +14,7 @@ from finer_project import NAMES, make_labelled
 from openai_server import KEY, Endpoint
 
 from stages.common import paths as common_paths
+from stages.common.artifacts import CLASSES as CLASSES_TABLE
 from stages.common.errors import UserError
 from stages.common.tables import read_table, write_table
 from stages.finer import paths
@@ -392,7 +393,7 @@ def test_what_was_received_before_a_failure_is_not_paid_again(toy: Project, call
 def test_classes_may_share_a_concept_and_the_stages_behind_read_one_each(toy: Project, call: Call) -> None:
     """As an aircraft's variants share their family's; the stages behind read what DVC lists, not the user's file."""
     fine = {"red-crowned tavo": ["red-crowned tavo", "tavo"], "blue tavo": ["blue tavo", "tavo"]}
-    classes, meta = read_table(common_paths.classes("toy"), "classes")
+    classes, meta = read_table(common_paths.classes("toy"), CLASSES_TABLE)
     names = [fine.get(name, [name]) for name in classes["name"].to_pylist()]
     write_table(common_paths.classes("toy"), classes.drop(["fine"]).append_column("fine", [names]), meta)
     given = [{"name": name, "attr_binomial": {"required": [name], "likely": []}} for name in ("tavo", "grey heron")]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from artifact_files import filled
 from conftest import ROOT, Call, make_image
 from finer_models import make_tiny_llava
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
@@ -169,10 +170,9 @@ def project(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     params["finer"].update(served={"toy": "data/finer/models/toy"})
     params["finer"]["probe"].update(PROBE.model_dump())
     Path("params.yaml").write_text(yaml.safe_dump({**params, "device": "cpu"}))
-    import pyarrow as pa
     from PIL import Image
 
-    table = pa.table({"label": pa.array(range(3), pa.int32()), "name": list(NAMES)})
+    table = filled(CLASSES, {"label": [0, 1, 2], "name": list(NAMES)})
     write_table(classes("demo"), table, make_meta(CLASSES, "demo", ClassesParameters()))
     shutil.copytree(tiny, paths.MODELS / "toy")
     rng = np.random.default_rng(0)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from artifact_files import read_raw, write_raw
+from artifact_files import filled, read_raw, write_raw
 from conftest import Call
 from dvc_render.vega import VegaRenderer  # type: ignore[import-untyped]
 from finer_project import answers_parameters
@@ -62,7 +62,8 @@ def make_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     labels = pa.array(range(len(NAMES)), pa.int32())
     coarse = [[name.split()[-1]] for name in NAMES]
-    classes = pa.table({"label": labels, "name": NAMES, "superordinate": ["bird"] * len(NAMES), "coarse": coarse})
+    columns = {"label": labels, "name": NAMES, "superordinate": ["bird"] * len(NAMES), "coarse": coarse}
+    classes = filled(CLASSES, columns)
     write_table(common_paths.classes("demo"), classes, make_meta(CLASSES, "demo", ClassesParameters()))
     concepts = [Concept(n, name, Attributes(["red crown", "long tail"], [])) for n, name in enumerate(NAMES)]
     write_attributes(paths.attributes_by_class("demo"), concepts)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 import yaml
+from artifact_files import filled
 from conftest import ROOT, Call, make_image
 from finer_models import TINY
 from torch import Tensor
@@ -257,13 +257,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_classes(families: list[str | None]) -> None:
-    table = pa.table(
+    table = filled(
+        CLASSES,
         {
-            "label": pa.array(range(3), pa.int32()),
+            "label": [0, 1, 2],
             "name": [one.name for one in SPECIES],
             "superordinate": ["bird"] * 3,
             "coarse": [[family] if family else [] for family in families],
-        }
+        },
     )
     write_table(classes("demo"), table, make_meta(CLASSES, "demo", ClassesParameters()))
 

@@ -15,6 +15,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image, ImageOps
 from torchvision import transforms
 
+from stages.common.artifacts import SKIPPED
 from stages.common.images import UNREADABLE, open_rgb, reason
 from stages.common.tables import read_meta
 from stages.embed.views import ViewMaker, whole_image_transform
@@ -270,7 +271,7 @@ def test_bad_images_are_skipped_and_counted(project: Project, call: Call, monkey
     assert call("ingest", "--dataset", "toy").out == f"ingest toy: 6 images of 3 classes; 3 skipped: {reasons}\n"
     assert pq.read_table("data/toy/images.parquet").num_rows == 6
     skipped = Path("data/toy/skipped.parquet")
-    assert read_meta(skipped, "skipped")["dataset"] == "toy"
+    assert read_meta(skipped, SKIPPED).dataset == "toy"
     assert pq.read_table(skipped).to_pylist() == [
         {"image_id": "Grey_Heron/0.jpg", "reason": "truncated or damaged"},
         {"image_id": "blue tavo/1.jpg", "reason": "not an image (empty file)"},

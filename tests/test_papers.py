@@ -19,6 +19,7 @@ from conftest import ROOT, Call, Project, make_tiny_model, small_params
 from miniatures import CARS, make_aircraft, make_cars, make_cub, put, rows, write
 from scipy.io import savemat  # type: ignore[import-untyped]
 
+from stages.common.artifacts import BOXES, PREDICTIONS
 from stages.common.tables import read_meta
 from stages.ingest.folders import imagenet_ids, imagenet_names
 
@@ -264,8 +265,8 @@ def test_a_papers_data_set_from_ingest_to_report(
     assert ("top-1 is at most" in printed) == (paper.reachable is not None)
     if paper.reachable is not None:
         assert f"top-1 is at most {paper.reachable:.2f} with cupl" in printed
-    crop = read_meta(Path(f"data/{key}/boxes.parquet"), "boxes")["parameters"]
-    score = read_meta(Path(f"data/{key}/tiny/predictions.parquet"), "predictions")["parameters"]
+    crop = read_meta(Path(f"data/{key}/boxes.parquet"), BOXES).parameters.model_dump()
+    score = read_meta(Path(f"data/{key}/tiny/predictions.parquet"), PREDICTIONS).parameters.model_dump()
     preset = PRESETS.get(key, {"crop": {"candidates": 30}, "score": {"iou_threshold": 0.8}})
     assert crop["candidates"] == preset["crop"]["candidates"]
     assert score["iou_threshold"] == preset["score"]["iou_threshold"]

@@ -32,12 +32,13 @@ from stages.common.artifacts import (
     Metadata,
     PredictionsParameters,
 )
+from stages.common.boxes import iou
 from stages.common.errors import UserError
 from stages.common.errors import run as run_main
 from stages.common.tables import make_meta, write_json, write_table
 from stages.report import plots, votes
 from stages.report.__main__ import main
-from stages.report.pictures import Crops, closest, iou, read_crops
+from stages.report.pictures import Crops, closest, read_crops
 from stages.report.table import DEMO_NOTE, UNTRAINED, Result, markdown, plain, read_result
 from stages.report.write import write_report
 
@@ -134,8 +135,8 @@ def result_of(metrics: dict[str, Any], *, demo: bool = False, **encoder: str) ->
 
 def table_rows(text: str) -> dict[str, list[str]]:
     """Cells of a Markdown table by their row's first."""
-    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    return {line[0]: line[1:] for line in lines}
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    return {line[0].strip(): [cell.strip() for cell in line[1:]] for line in lines}
 
 
 def test_the_table_has_the_numbers_and_the_best_in_bold() -> None:
@@ -196,10 +197,10 @@ def test_plain_text_is_aligned_and_fits_a_terminal() -> None:
 
 def test_metrics_that_are_none_are_refused_in_a_line() -> None:
     with pytest.raises(UserError, match="is missing"):
-        read_result("birds", "vit", Path("nowhere.json"), {}, demo=False)
+        read_result("birds", "vit", Path("nowhere.json"), None, demo=False)
     Path("metrics.json").write_text('{"clip": {"top1": 3}}', encoding="utf-8")
     with pytest.raises(UserError, match="not what the score stage writes"):
-        read_result("birds", "vit", Path("metrics.json"), {}, demo=False)
+        read_result("birds", "vit", Path("metrics.json"), None, demo=False)
     with pytest.raises(UserError, match="holds no method"):
         result_of({"weights": UNTRAINED})
 
@@ -425,7 +426,7 @@ def test_boxes_are_sorted_into_kept_rejected_and_unused() -> None:
 def test_the_example_is_what_the_rejected_box_overlaps_most() -> None:
     kept = np.array([[50, 50, 60, 60], [0, 0, 10, 10]], dtype=np.int32)
     rejected = np.array([[0, 0, 10, 9]], dtype=np.int32)
-    assert iou(rejected[0], kept).tolist() == [0.0, 0.9]
+    assert iou(rejected[:1], kept).tolist() == [[0.0, 0.9]]
     example = closest(Crops(kept, rejected, 0))
     assert example is not None
     assert example[1].tolist() == [0, 0, 10, 10]

@@ -128,7 +128,7 @@ def views_of(folder: Path, numbers: Sequence[int]) -> list[ImageViews]:
 
 def embed(way: str, folder: Path, encoder: Encoder, numbers: Sequence[int], size: int) -> list[Embedded]:
     function = {"threads": embed_in_threads, "batches": embed_in_batches}[way]
-    make_views = ViewMaker(encoder.meta["preprocess"], encoder.image_size)
+    make_views = ViewMaker(encoder.meta.preprocess, encoder.image_size)
     return list(function(views_of(folder, numbers), str(folder), encoder, make_views, size))
 
 

@@ -111,7 +111,7 @@ def test_a_second_run_writes_the_same_bytes(project: Project, call: Call) -> Non
 
 def test_batches_of_images_make_no_difference(project: Project, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     before = pl.read_parquet(PREDICTIONS)
-    monkeypatch.setattr("stages.score.__main__.IMAGES_PER_BATCH", 3)
+    monkeypatch.setattr("stages.score.dataset.IMAGES_PER_BATCH", 3)
     monkeypatch.setattr("stages.score.outcomes.ROWS_PER_GROUP", 20)
     assert call("score", *ON_TINY).code == 0
     after = pl.read_parquet(PREDICTIONS)
@@ -386,7 +386,7 @@ def test_a_full_disk_or_an_interruption_leaves_what_was_there(
         raise error
 
     where = (
-        "stages.score.outcomes.predictions_table" if isinstance(error, OSError) else "stages.score.__main__.score_batch"
+        "stages.score.outcomes.predictions_table" if isinstance(error, OSError) else "stages.score.dataset.score_batch"
     )
     monkeypatch.setattr(where, fail)
     done = call("score", *ON_TINY)

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stages.common.params import Refine
-from stages.refine.__main__ import LABEL, Text, texts_table
+from stages.refine.dataset import LABEL, Text, texts_table
 from stages.refine.select import EXACT, RANK, SIMILAR, Selection, select
 
 DIMENSIONS = 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -129,13 +130,14 @@ def test_a_model_is_the_same_whatever_its_notes_say() -> None:
     assert ENCODER.same_model(ENCODER.model_copy(update={"name": "local-dir:elsewhere", "pretrained": None}))
     assert ENCODER.same_model(ENCODER.model_copy(update={"precision": "bfloat16"}))
     assert ENCODER.same_model(ENCODER.model_copy(update={"architecture": None})), "as a file of format 1"
-    for changed in (
+    others: tuple[dict[str, Any], ...] = (
         {"weights": "f"},
         {"architecture": {"embed_dim": 8}},
         {"activation": "quick_gelu"},
         {"image_size": 64},
         {"preprocess": {}},
-    ):
+    )
+    for changed in others:
         assert not ENCODER.same_model(ENCODER.model_copy(update=changed))
 
 

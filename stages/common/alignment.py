@@ -43,6 +43,11 @@ def text_weights(label_similarity: np.ndarray, labels: np.ndarray, classes: int,
     return softmax_by_group(np.exp(text_scale) * label_similarity, labels, classes)
 
 
+def view_weights(similarity: np.ndarray, image_scale: float) -> np.ndarray:
+    """w = softmax(exp(image_scale) * cos(I_i, whole image)) over P views (WCA, equation 5): [P] -> [P] float64."""
+    return softmax_by_group(np.exp(image_scale) * similarity, np.zeros(len(similarity), dtype=np.int64), 1)
+
+
 def draw_places(seed: int, image_ids: Sequence[str], runs: int, views: int) -> np.ndarray:
     """Uniform numbers that choose each run's views: [B, runs, views] float64 in [0, 1), seeded by (seed, image_id).
 

@@ -29,19 +29,6 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    def __getitem__(self, key: str) -> Any:  # SHIM
-        return getattr(self, key)
-
-    def get(self, key: str, default: Any = None) -> Any:  # SHIM
-        return getattr(self, key, default)
-
-    def keys(self) -> Any:  # SHIM
-        return type(self).model_fields.keys()
-
-
-class UntypedParameters(Record):  # SHIM
-    model_config = ConfigDict(extra="allow", frozen=True)
-
 
 class EncoderMeta(Record):
     """The encoder that made an artifact. `name` and `pretrained` are notes, the other fields decide what it is."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,9 +19,3 @@ class Section(BaseModel):
     """A mapping of `params.yaml`: no unknown keys, no silent type conversion."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
-
-    def __getitem__(self, key: str) -> Any:  # SHIM
-        return getattr(self, key)
-
-    def get(self, key: str, default: Any = None) -> Any:  # SHIM
-        return getattr(self, key, default)

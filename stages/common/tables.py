@@ -19,28 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from stages.common import artifacts
-from stages.common.artifacts import FORMAT, UNTRAINED, Artifact, EncoderMeta, Metadata, Parameters, UntypedParameters
+from stages.common.artifacts import FORMAT, Artifact, EncoderMeta, Metadata, Parameters
 from stages.common.errors import UserError
 
 METADATA_KEY = b"bifta"
 REMEDY = "delete it and run `dvc repro`"
 
-Meta = Any  # SHIM
-__all__ = ["UNTRAINED"]  # SHIM
-PREDICTIONS = artifacts.PREDICTIONS.columns  # SHIM
-ARTIFACTS = {kind.name: kind for kind in vars(artifacts).values() if isinstance(kind, Artifact)}
-
-
-def _kind(artifact: Any) -> Artifact[Any]:  # SHIM
-    if isinstance(artifact, Artifact):
-        return artifact
-    return ARTIFACTS.get(artifact) or Artifact(artifact, None, UntypedParameters)
-
 
 def make_meta(
-    artifact: Artifact[Parameters] | str, dataset: str, parameters: Parameters | Any, model: EncoderMeta | Any = None
-) -> Metadata[Any]:
+    artifact: Artifact[Parameters], dataset: str, parameters: Parameters, model: EncoderMeta | None = None
+) -> Metadata[Parameters]:
     """The metadata of a new table.
 
     Args:
@@ -48,12 +36,8 @@ def make_meta(
         parameters: the values that made the table.
         model: `Encoder.meta`, for tables made with a model.
     """
-    kind = _kind(artifact)
-    if isinstance(parameters, dict):  # SHIM
-        parameters = kind.parameters.model_validate(parameters)
-    if isinstance(model, dict) and kind.columns is not None:
-        model = EncoderMeta.model_validate(model)
-    return Metadata[kind.parameters](artifact=kind.name, dataset=dataset, parameters=parameters, model=model)  # type: ignore[name-defined]
+    typed = Metadata[artifact.parameters]  # type: ignore[name-defined]
+    return typed(artifact=artifact.name, dataset=dataset, parameters=parameters, model=model)
 
 
 def digest(value: Any) -> str:
@@ -63,8 +47,8 @@ def digest(value: Any) -> str:
 
 
 def with_meta(schema: pa.Schema, meta: Metadata[Any]) -> pa.Schema:
-    told = {key: value for key, value in meta.model_dump(mode="json").items() if value is not None}
-    text = json.dumps(told, sort_keys=True, ensure_ascii=False)
+    said = {key: value for key, value in meta.model_dump(mode="json").items() if value is not None}
+    text = json.dumps(said, sort_keys=True, ensure_ascii=False)
     return schema.with_metadata({METADATA_KEY: text.encode()})
 
 
@@ -85,17 +69,14 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_table(path: Path, table: pa.Table, meta: Meta) -> None:
-    """Write `table` with its metadata, whole or not at all. Declared columns that it lacks become null."""
-    for field in _kind(meta.artifact).columns or ():
-        if field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
+def write_table(path: Path, table: pa.Table, meta: Metadata[Any]) -> None:
+    """Write `table` with its metadata, whole or not at all."""
     with writing(path, table.schema, meta) as writer:
         writer.write_table(table)
 
 
 @contextmanager
-def writing(path: Path, schema: pa.Schema, meta: Meta) -> Iterator[pq.ParquetWriter]:
+def writing(path: Path, schema: pa.Schema, meta: Metadata[Any]) -> Iterator[pq.ParquetWriter]:
     """A Parquet writer for a table that is written in pieces; the file appears at the end, whole."""
     tagged = with_meta(schema, meta)
     # Embeddings hardly repeat, yet have so few distinct float16 values that Arrow would look each one up in a
@@ -134,9 +115,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_meta(
-    path: Path, artifact: Artifact[Parameters] | str, formats: Sequence[int] = (FORMAT,)
-) -> Metadata[Parameters]:
+def read_meta(path: Path, artifact: Artifact[Parameters], formats: Sequence[int] = (FORMAT,)) -> Metadata[Parameters]:
     """The metadata of the table at `path`, checked to be that of an `artifact`.
 
     Args:
@@ -145,7 +124,7 @@ def read_meta(
     Raises:
         UserError: the file is missing, is not whole Parquet, or is not such an artifact of one of the formats.
     """
-    return _checked_meta(path, _kind(artifact), open_parquet(path), formats)
+    return _checked_meta(path, artifact, open_parquet(path), formats)
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
@@ -199,7 +178,7 @@ def _checked_meta(
 
 def read_table(
     path: Path,
-    artifact: Artifact[Parameters] | str,
+    artifact: Artifact[Parameters],
     columns: Sequence[str] | None = None,
     formats: Sequence[int] = (FORMAT,),
 ) -> tuple[pa.Table, Metadata[Parameters]]:
@@ -209,17 +188,11 @@ def read_table(
         UserError: as `read_meta`.
     """
     file = open_parquet(path)
-    kind = _kind(artifact)
-    meta = _checked_meta(path, kind, file, formats)
-    if meta.format != FORMAT and kind.renamed:
-        table = file.read().rename_columns([kind.renamed.get(name, name) for name in file.schema_arrow.names])
+    meta = _checked_meta(path, artifact, file, formats)
+    if meta.format != FORMAT and artifact.renamed:
+        table = file.read().rename_columns([artifact.renamed.get(name, name) for name in file.schema_arrow.names])
         return table.select(columns or table.column_names), meta
     return file.read(columns=list(columns) if columns is not None else None), meta
-
-
-def model_identity(meta: Any) -> Any:  # SHIM
-    model = meta["model"]
-    return (model if isinstance(model, EncoderMeta) else EncoderMeta.model_validate(model)).identity()
 
 
 def require_same_model(mine: tuple[Path, EncoderMeta], theirs: tuple[Path, EncoderMeta], remedy: str) -> None:

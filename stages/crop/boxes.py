@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torchvision.ops import nms
 
+from stages.common.boxes import iou
 from stages.common.params import Crop
 from stages.common.seeding import generator
 
@@ -53,7 +52,7 @@ def surviving(boxes: np.ndarray, thresholds: Sequence[float], max_views: int) ->
     """Which candidates survive under which IoU threshold.
 
     Going through the candidates in order, one is kept iff its IoU with every one kept is <= threshold, until
-    `max_views` are: non-maximum suppression with the draw order as score.
+    `max_views` are: non-maximum suppression by draw order.
 
     Args:
         boxes: [N, 4] int32 pixels.
@@ -62,10 +61,17 @@ def surviving(boxes: np.ndarray, thresholds: Sequence[float], max_views: int) ->
     Returns:
         [N, T] bool.
     """
-    # float64, because areas of large images do not fit float32 exactly and equality with a threshold matters.
-    corners = torch.from_numpy(boxes.astype(np.float64))
-    order = -torch.arange(len(boxes), dtype=torch.float64)
+    overlaps = iou(boxes, boxes)
     survives = np.zeros((len(boxes), len(thresholds)), dtype=bool)
     for column, threshold in enumerate(thresholds):
-        survives[nms(corners, order, threshold)[:max_views].numpy(), column] = True
+        # Whether box j may stand beside box i is bit j of compatible[i]: Python's integers are fast sets.
+        packed = np.packbits(overlaps <= threshold, axis=1, bitorder="little")
+        compatible = [int.from_bytes(row.tobytes(), "little") for row in packed]
+        candidates = (1 << len(boxes)) - 1
+        kept: list[int] = []
+        while candidates and len(kept) < max_views:
+            first = (candidates & -candidates).bit_length() - 1
+            kept.append(first)
+            candidates &= compatible[first] & ~(1 << first)
+        survives[kept, column] = True
     return survives

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
+from tabulate import tabulate
+
 from stages.common.errors import UserError
 from stages.common.params import Describe, Params, Prices
 from stages.common.requests import Request
@@ -89,14 +91,9 @@ def format_table(rows: Sequence[Estimate], settings: Describe) -> list[str]:
     head += ["USD"] if prices else []
     body = [[row.dataset, row.source, *_cells([row], prices), _note(row)] for row in rows]
     body += [["all", "", *_cells(rows, prices), ""]] if len(rows) > 1 else []
-    cells = [[*head, ""], *body]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    lines = []
-    for line in cells:
-        texts = [
-            text.ljust(w) if i < 2 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
-        ]
-        lines.append("  ".join([*texts[:-1], line[-1]]).rstrip())
+    sides = ["left", "left", *["right"] * (len(head) - 2), "left"]
+    text = tabulate([[*head, ""], *body], (), "plain", disable_numparse=True, colalign=sides)
+    lines = [line.rstrip() for line in text.splitlines()]
     marks = f"~ characters / {CHARACTERS_A_TOKEN}; <= max_tokens, an upper bound; without a mark: means of the log"
     return [*lines, f"{marks} ({settings.model}). Nothing was sent."]
 

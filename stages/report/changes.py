@@ -6,10 +6,9 @@ from pathlib import Path
 
 import polars as pl
 
-from stages.common.tables import UNTRAINED
+from stages.common.artifacts import UNTRAINED
+from stages.common.methods import FULL, UNREFINED
 
-BEFORE, AFTER = "wca", "bifta"
-"""The methods between which a class's change is counted: the same views and sentences, without refinement and with."""
 SIDE = 20
 """Classes shown at either end, the most improved and the most worsened."""
 PAIRS = 20
@@ -26,14 +25,14 @@ def class_changes(predictions: Path, names: dict[int, str], *, untrained: bool) 
     top1 = (
         pl.scan_parquet(predictions)
         .select(pl.col("method").cast(pl.String), "label", correct=pl.col("label") == pl.col("predicted"))
-        .filter(pl.col("method").is_in([BEFORE, AFTER]))
+        .filter(pl.col("method").is_in([UNREFINED, FULL]))
         .group_by("label")
         .agg(
             (100 * pl.col("correct").filter(pl.col("method") == method).mean()).alias(method)
-            for method in (BEFORE, AFTER)
+            for method in (UNREFINED, FULL)
         )
         .drop_nulls()
-        .with_columns(change=pl.col(AFTER) - pl.col(BEFORE))
+        .with_columns(change=pl.col(FULL) - pl.col(UNREFINED))
         .sort("change", "label", descending=[True, False])
         .collect(engine="streaming")
     )
@@ -43,8 +42,8 @@ def class_changes(predictions: Path, names: dict[int, str], *, untrained: bool) 
         {
             "class": names[row["label"]],
             "change": round(row["change"], 4),
-            BEFORE: round(row[BEFORE], 4),
-            AFTER: round(row[AFTER], 4),
+            UNREFINED: round(row[UNREFINED], 4),
+            FULL: round(row[FULL], 4),
             **_note(untrained),
         }
         for row in top1.iter_rows(named=True)

@@ -5,22 +5,11 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stages.common.tables import UNTRAINED
+from stages.common import methods
+from stages.common.artifacts import UNTRAINED
 from stages.report.curves import Point, order, shown
 from stages.report.plots import INK, MUTED, title
 
-STYLES = {
-    "clip": ("#b3b9c4", ":"),
-    "clip-e": ("#9aa2b0", "--"),
-    "clip-d": ("#7d8696", "-."),
-    "waffle": ("#c9b49a", "-."),
-    "cupl": ("#5c6675", "--"),
-    "wca": ("#e0a030", "-"),
-    "bifta-views": ("#4c8fc4", "-"),
-    "bifta-texts": ("#a06fb0", "-"),
-    "bifta": ("#1f7a6d", "-"),
-}
-"""Colour and line: methods of the whole image in dashes of grey, those of crops in full lines."""
 WIDE, HIGH, GAP = 5.2, 3.4, 2.0
 """A panel and the space beside it, which the names of the methods take, in inches."""
 
@@ -47,11 +36,11 @@ def _draw_panel(axes: Axes, points: list[Point], param: str, numeric: bool) -> N
     ends: list[tuple[float, str, str]] = []
     for method in dict.fromkeys(point.method for point in points):
         mine = [point for point in points if point.method == method]
-        colour, style = STYLES.get(method, (INK, "-"))
+        colour, style = next((one.style for one in methods.METHODS if one.name == method), (INK, "-"))
         x, y = [places[shown(point.value)] for point in mine], [point.top1 for point in mine]
         spread = [(point.high - point.low) / 2 for point in mine]
         bars = spread if any(spread) else None
-        width = 2.2 if method == "bifta" else 1.4
+        width = 2.2 if method == methods.FULL else 1.4
         axes.errorbar(
             x, y, yerr=bars, color=colour, linestyle=style, linewidth=width, marker="o", markersize=3.5, capsize=2.5
         )
@@ -89,6 +78,6 @@ def _name_lines(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
             va="center",
             fontsize=8.5,
             color=colour,
-            fontweight="bold" if method == "bifta" else "normal",
+            fontweight="bold" if method == methods.FULL else "normal",
             parse_math=False,
         )

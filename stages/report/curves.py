@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tabulate import tabulate
 
 from stages.common import paths
+from stages.common.artifacts import UNTRAINED
 from stages.common.errors import UserError, nearest, run, warn
 from stages.common.params import OVERRIDABLE, load_params
-from stages.common.tables import UNTRAINED, write_json
+from stages.common.tables import write_json
 
 MODELS = "models"
 CURVES = paths.DATA / "curves"
@@ -265,15 +267,13 @@ def table(points: list[Point], param: str) -> str:
         values = sorted({shown(point.value): point.value for point in mine}.values(), key=order)
         cells = {(point.method, shown(point.value)): point for point in mine}
         head = f"{dataset} with {model}: top-1 over {param}" + (f" — {UNTRAINED}" if mine[0].note else "")
-        lines += ["", head, _line("", [shown(value) for value in values])]
+        rows = [["", *(shown(value) for value in values)]]
         for method in dict.fromkeys(point.method for point in mine):
-            row = [_cell(cells.get((method, shown(value)))) for value in values]
-            lines.append(_line(method, row))
+            rows.append([method, *(_cell(cells.get((method, shown(value)))) for value in values)])
+        sides = ["left", *["right"] * len(values)]
+        text = tabulate(rows, (), "plain", disable_numparse=True, colalign=sides, preserve_whitespace=True)
+        lines += ["", head, *(line.rstrip() for line in text.splitlines())]
     return "\n".join(lines[1:])
-
-
-def _line(head: str, cells: list[str]) -> str:
-    return (f"{head:<12}" + "".join(f"  {cell:>13}" for cell in cells)).rstrip()
 
 
 def _cell(point: Point | None) -> str:

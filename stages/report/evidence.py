@@ -13,12 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow.compute as pc
+import pyarrow as pa
 
 from stages.common import paths
-from stages.common.alignment import softmax_by_group
+from stages.common.alignment import class_vectors, normalized, view_weights
+from stages.common.artifacts import TEXTS, Metadata, PredictionsParameters
 from stages.common.errors import UserError
-from stages.common.tables import Meta, embedding_rows, read_table, require_same, require_same_model
+from stages.common.methods import FULL, find, rows_of, weights_of
+from stages.common.params import Score
+from stages.common.tables import embedding_rows, read_table, require_same, require_same_model
 from stages.common.views import WHOLE, Rows, find_shards, shard_paths
 from stages.report.pictures import read_candidates
 
@@ -74,8 +77,8 @@ class Evidence:
     """[K] float64: w_i, which sum to 1."""
     rejected: np.ndarray
     """[R, 4] int32: rejected and embedded all the same, for the methods that do not refine views."""
-    would_have: np.ndarray
-    """[R] float64: the weight of each, had it alone been accepted too."""
+    hypothetical_weights: np.ndarray
+    """[R] float64: the weight of each if it alone were accepted too."""
     sides: list[Side]
     """The true class; then the predicted one or, where that is the true one, the next best; if there is another."""
     right: bool
@@ -89,12 +92,13 @@ def weigh(similarity: np.ndarray, kept: np.ndarray, image_scale: float) -> np.nd
         kept: [P] bool, at least one.
 
     Returns:
-        [P] float64; of a view that is not kept the weight it would have, were it alone added to the kept ones.
+        [P] float64. A view that is not kept gets the weight that it would have if it alone were added to the kept ones.
     """
-    logits = np.exp(image_scale) * similarity.astype(np.float64)
-    powers = np.exp(logits - logits.max())
-    total = powers[kept].sum()
-    return powers / np.where(kept, total, total + powers)
+    weights = np.empty(len(similarity))
+    weights[kept] = view_weights(similarity[kept], image_scale)
+    for place in np.flatnonzero(~kept):
+        weights[place] = view_weights(np.append(similarity[kept], similarity[place]), image_scale)[-1]
+    return weights
 
 
 def hold_against(
@@ -119,10 +123,9 @@ def hold_against(
 
 def class_scores(image: np.ndarray, texts: Texts, classes: int, normalize: bool) -> np.ndarray:
     """[C] float64: the score of every class, for sum_i w_i I_i [D]."""
-    vectors = np.zeros((classes, len(image)))
-    np.add.at(vectors, texts.labels, texts.weights[:, None] * texts.embeddings)
-    scores = vectors @ image
-    return scores / (np.linalg.norm(image) * np.linalg.norm(vectors, axis=1)) if normalize else scores
+    vectors = class_vectors(texts.embeddings, texts.weights, texts.labels, classes)
+    scores: np.ndarray = (normalized(vectors) if normalize else vectors) @ image
+    return scores / np.linalg.norm(image) if normalize else scores
 
 
 def side(label: int, views: np.ndarray, weights: np.ndarray, texts: Texts, normalize: bool) -> Side:
@@ -140,7 +143,7 @@ def side(label: int, views: np.ndarray, weights: np.ndarray, texts: Texts, norma
 
 
 def gather(
-    table: pl.DataFrame, views: Rows, texts: Texts, answer: tuple[int, int], classes: int, parameters: Meta
+    table: pl.DataFrame, views: Rows, texts: Texts, answer: tuple[int, int], classes: int, parameters: Score
 ) -> Evidence:
     """The evidence in one image.
 
@@ -155,23 +158,23 @@ def gather(
     kept = boxes["is_kept"].to_numpy()
     if kept.sum() != table["is_kept"].sum() or not kept.any():
         raise UserError(f"the views of {table['image_id'][0]} are of other boxes; run `dvc repro embed`")
-    weights = weigh(crops.similarity, kept, parameters["image_scale"])
+    weights = weigh(crops.similarity, kept, parameters.image_scale)
     embeddings = crops.embeddings.astype(np.float64)
     corners = boxes.select("left", "top", "right", "bottom").to_numpy()
     order = np.argsort(-weights, kind="stable")
     accepted, rejected = order[kept[order]], order[~kept[order]]
     true, other = answer
     if other == true and classes > 1:
-        scores = class_scores(weights[accepted] @ embeddings[accepted], texts, classes, parameters["normalize"])
+        scores = class_scores(weights[accepted] @ embeddings[accepted], texts, classes, parameters.normalize)
         scores[true] = -np.inf
         other = int(scores.argmax())
     return Evidence(
         accepted=corners[accepted],
         weights=weights[accepted],
         rejected=corners[rejected],
-        would_have=weights[rejected],
+        hypothetical_weights=weights[rejected],
         sides=[
-            side(label, embeddings[accepted], weights[accepted], texts, parameters["normalize"])
+            side(label, embeddings[accepted], weights[accepted], texts, parameters.normalize)
             for label in dict.fromkeys((true, other))
         ],
         right=answer[0] == answer[1],
@@ -184,7 +187,7 @@ def at_hand(dataset: str, model: str) -> bool:
 
 
 def read_evidence(
-    dataset: str, model: str, predictions: Meta, chosen: pl.DataFrame, classes: int
+    dataset: str, model: str, predictions: Metadata[PredictionsParameters], chosen: pl.DataFrame, classes: int
 ) -> dict[str, Evidence]:
     """The evidence in some images.
 
@@ -195,16 +198,16 @@ def read_evidence(
     Raises:
         UserError: artifacts that do not belong together.
     """
-    parameters, image_ids = predictions["parameters"], chosen["image_id"].to_list()
+    parameters, image_ids = predictions.parameters, chosen["image_id"].to_list()
     texts = _read_texts(paths.texts(dataset, model), paths.predictions(dataset, model), predictions, classes)
-    candidates = read_candidates(paths.boxes(dataset), image_ids, parameters["iou_threshold"])
+    candidates = read_candidates(paths.boxes(dataset), image_ids, parameters.iou_threshold)
     views = _read_views(dataset, model, predictions, image_ids)
     return {
         row["image_id"]: gather(
             candidates.filter(pl.col("image_id") == row["image_id"]),
             views[row["image_id"]],
             texts,
-            (row["label"], row["bifta"]),
+            (row["label"], row[FULL]),
             classes,
             parameters,
         )
@@ -212,19 +215,22 @@ def read_evidence(
     }
 
 
-def _read_texts(path: Path, predictions: Path, meta: Meta, classes: int) -> Texts:
-    mend = "run `dvc repro`"
-    table, own = read_table(path, "texts", ["label", "description", "label_similarity", "kept", "embedding"])
-    require_same("dataset", (path, own["dataset"]), (predictions, meta["dataset"]), mend)
-    require_same_model((path, own.encoder()), (predictions, meta.encoder()), mend)
-    table = table.filter(pc.fill_null(table["kept"], False))
-    labels = table["label"].to_numpy()
-    logits = np.exp(meta["parameters"]["text_scale"]) * table["label_similarity"].to_numpy()
-    weights = softmax_by_group(logits, labels, classes)
-    return Texts(labels, table["description"].to_pylist(), weights, embedding_rows(table["embedding"]))
+def _read_texts(path: Path, predictions: Path, meta: Metadata[PredictionsParameters], classes: int) -> Texts:
+    remedy = "run `dvc repro`"
+    columns = ["label", "source", "description", "label_similarity", "kept", "embedding"]
+    table, own = read_table(path, TEXTS, columns)
+    require_same("dataset", (path, own.dataset), (predictions, meta.dataset), remedy)
+    require_same_model((path, own.encoder()), (predictions, meta.encoder()), remedy)
+    method = find(FULL)
+    table = table.filter(pa.array(rows_of(table, method)))
+    weights = weights_of(path, table, method, classes, meta.parameters)
+    embeddings = embedding_rows(table["embedding"])
+    return Texts(table["label"].to_numpy(), table["description"].to_pylist(), weights, embeddings)
 
 
-def _read_views(dataset: str, model: str, predictions: Meta, image_ids: Sequence[str]) -> dict[str, Rows]:
+def _read_views(
+    dataset: str, model: str, predictions: Metadata[PredictionsParameters], image_ids: Sequence[str]
+) -> dict[str, Rows]:
     """The rows of some images, from the shards that hold them."""
     mine = paths.predictions(dataset, model)
     shards = find_shards(dataset, model, (mine, predictions))

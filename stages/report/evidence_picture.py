@@ -88,16 +88,16 @@ def _draw_accepted(axes: Axes, backdrop: np.ndarray, size: tuple[int, int], evid
 
 
 def _draw_rejected(axes: Axes, backdrop: np.ndarray, size: tuple[int, int], evidence: Evidence) -> None:
-    would_have = evidence.would_have
-    below = "line width, figures: the weight each would have had" if len(would_have) else ""
-    panel(axes, backdrop, size, f"{len(would_have)} rejected (of those embedded)", below)
-    if not len(would_have):
+    hypothetical_weights = evidence.hypothetical_weights
+    below = "line width, figures: the weight each would have had" if len(hypothetical_weights) else ""
+    panel(axes, backdrop, size, f"{len(hypothetical_weights)} rejected (of those embedded)", below)
+    if not len(hypothetical_weights):
         return
-    top = max(would_have[0], evidence.weights[0])
-    for box, weight in reversed(list(zip(evidence.rejected, would_have, strict=True))):
+    top = max(hypothetical_weights[0], evidence.weights[0])
+    for box, weight in reversed(list(zip(evidence.rejected, hypothetical_weights, strict=True))):
         outline(axes, [(box, GREY)], width=0.4 + 2.0 * weight / top, opacity=0.3 + 0.6 * weight / top)
     taken: list[tuple[float, float]] = []
-    for box, weight in zip(evidence.rejected[:LABELLED], would_have[:LABELLED], strict=True):
+    for box, weight in zip(evidence.rejected[:LABELLED], hypothetical_weights[:LABELLED], strict=True):
         _label(axes, _free_corner(box, taken, size, 0.07), f"{100 * weight:.1f} %", GREY)
 
 

@@ -16,8 +16,9 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
+from stages.common.artifacts import UNTRAINED
+from stages.common.boxes import iou
 from stages.common.errors import UserError
-from stages.common.tables import UNTRAINED
 from stages.report.plots import INK, MUTED, WARNING
 from stages.report.votes import evenly
 
@@ -140,17 +141,9 @@ def closest(crops: Crops) -> tuple[np.ndarray, np.ndarray, float] | None:
     """The first rejected box, the kept one it overlaps most, and their IoU."""
     if not len(crops.rejected):
         return None
-    overlaps = iou(crops.rejected[0], crops.kept)
+    overlaps = iou(crops.rejected[:1], crops.kept)[0]
     best = int(overlaps.argmax())
     return crops.rejected[0], crops.kept[best], float(overlaps[best])
-
-
-def iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of a box [4] with each of [N, 4] -> [N] float64."""
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    shared = (high - low).clip(min=0).prod(axis=1)
-    areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
-    return shared / ((box[2:] - box[:2]).prod() + areas - shared)
 
 
 def panel(axes: Axes, backdrop: np.ndarray, size: tuple[int, int], heading: str, below: str) -> None:

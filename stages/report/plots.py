@@ -13,11 +13,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from stages.common.methods import ALL, REFINED, WHOLE
 from stages.common.tables import replacing
-from stages.report.table import ALL_CROPS, REFINED_CROPS, WHOLE, Result
+from stages.report.table import Result
 
 INK, MUTED, WARNING = "#222222", "#6b6b6b", "#c0392b"
-COLOURS = {WHOLE: "#b3b9c4", ALL_CROPS: "#7fbfb5", REFINED_CROPS: "#1f7a6d"}
+COLOURS = {WHOLE: "#b3b9c4", ALL: "#7fbfb5", REFINED: "#1f7a6d"}
 """Grey for the whole image, greens for crops: the deeper, the more refined."""
 
 GUESSABLE = 50

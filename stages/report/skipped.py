@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from stages.common import paths, tables
+from stages.common.artifacts import SKIPPED
 
 
 def skipped_notes(dataset: str) -> list[str]:
@@ -16,7 +17,7 @@ def skipped_notes(dataset: str) -> list[str]:
     path = paths.skipped(dataset)
     if not path.exists():  # it travels with the images, which a report can do without
         return []
-    table, _ = tables.read_table(path, "skipped", ["reason"])
+    table, _ = tables.read_table(path, SKIPPED, ["reason"])
     reasons = Counter(table["reason"].to_pylist()).most_common()
     if not reasons:
         return []

@@ -7,38 +7,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tabulate import tabulate
+
+from stages.common import methods
+from stages.common.artifacts import UNTRAINED, EncoderMeta, Metadata, PredictionsParameters
 from stages.common.errors import UserError
-from stages.common.tables import UNTRAINED, Meta
 
 UNTRAINED_NOTE = "UNTRAINED: this model has random weights; the figures say nothing about the methods."
 DEMO_NOTE = (
     "Drawings and a small model: these figures show that the pipeline works, they are no evidence about the paper."
 )
 
-WHOLE, ALL_CROPS, REFINED_CROPS = "whole image", "all crops", "refined crops"
-CUPL, UNION = "CuPL sentences", "refined union"
-
 ATTRSEEK = "attrseek"
-"""Begins the names of the methods that `stages/finer` scores, one an LVLM."""
+"""Begins the names of the methods that `stages/finer` scores, one for each LVLM."""
 
-INGREDIENTS: dict[str, tuple[str, str]] = {
-    "clip": (WHOLE, "label prompt"),
-    "clip-e": (WHOLE, "templates"),
-    "clip-d": (WHOLE, "descriptors"),
-    "waffle": (WHOLE, "random words"),
-    "cupl": (WHOLE, CUPL),
-    "wca": (ALL_CROPS, CUPL),
-    "bifta-views": (REFINED_CROPS, CUPL),
-    "bifta-texts": (ALL_CROPS, UNION),
-    "bifta": (REFINED_CROPS, UNION),
-    ATTRSEEK: ("LVLM's attributes", UNION),
-}
-"""Which views and which texts a method compares."""
 
 HEADINGS = ("method", "top-1", "top-5", "views", "texts", "images", "runs")
 NUMERIC = {"top-1", "top-5", "images", "runs"}
 TOP = 5
 NOTHING = "-"
+
+
+def _shown(method: str) -> tuple[str, str]:
+    """What the table says of a method's views and texts; empty for one of another version."""
+    if method.split(" ")[0] == ATTRSEEK:
+        return "LVLM's attributes", methods.find(methods.FULL).texts_shown
+    found = (one for one in methods.METHODS if one.name == method)
+    return next(((one.views, one.texts_shown) for one in found), ("", ""))
 
 
 @dataclass(frozen=True)
@@ -54,11 +49,11 @@ class Row:
 
     @property
     def views(self) -> str:
-        return INGREDIENTS.get(self.method.split(" ")[0], ("", ""))[0]
+        return _shown(self.method)[0]
 
     @property
     def texts(self) -> str:
-        return INGREDIENTS.get(self.method.split(" ")[0], ("", ""))[1]
+        return _shown(self.method)[1]
 
     @property
     def spread(self) -> float:
@@ -73,8 +68,8 @@ class Result:
     dataset: str
     model: str
     rows: list[Row]
-    encoder: Meta
-    """What made the views: name, pretrained, weights; empty where the predictions are not at hand."""
+    encoder: EncoderMeta | None
+    """What made the views; None where the predictions are not at hand."""
     untrained: bool
     demo: bool
     missing: list[str]
@@ -89,10 +84,11 @@ class Result:
     @property
     def title(self) -> str:
         """`pets with vit (ViT-B-32, openai)`, with the warning that random weights need."""
-        name, pretrained = self.encoder.get("name"), self.encoder.get("pretrained")
-        told = [name] if name and ":" not in name and name != self.model else []  # a folder's path tells nothing
-        told += [pretrained] if pretrained and pretrained != UNTRAINED else []
-        detail = f" ({', '.join(told)})" if told else ""
+        name = self.encoder.name if self.encoder else ""
+        pretrained = self.encoder.pretrained if self.encoder else None
+        shown = [name] if name and ":" not in name and name != self.model else []  # a folder's path says nothing
+        shown += [pretrained] if pretrained and pretrained != UNTRAINED else []
+        detail = f" ({', '.join(shown)})" if shown else ""
         return f"{self.dataset} with {self.model}{detail}" + (f" — {UNTRAINED}" if self.untrained else "")
 
     @property
@@ -110,7 +106,7 @@ def read_result(
     dataset: str,
     model: str,
     metrics: Path,
-    predictions: Meta,
+    predictions: Metadata[PredictionsParameters] | None,
     *,
     demo: bool,
     beside: Path | None = None,
@@ -120,8 +116,8 @@ def read_result(
 
     Args:
         beside: metrics of further methods of the same shape, which need not be there.
-        predictions: the `bifta` object of the predictions, or empty where they are not at hand: then the model's tag
-            and weights are not named.
+        predictions: metadata of the predictions, or None where they are not at hand: then the model's tag and weights
+            are not named.
         demo: whether the data set is the embedded demo.
         classes: how many the data set has, where known.
 
@@ -143,14 +139,14 @@ def read_result(
         raise UserError(f"{metrics} is not what the score stage writes ({error!r}); run `dvc repro -f`") from None
     if not rows:
         raise UserError(f"{metrics} holds no method; `dvc repro` says which sources they want")
-    encoder = predictions.get("model", {})
-    asked = predictions.get("parameters", {}).get("methods", [])
+    encoder = predictions.model if predictions else None
+    asked = predictions.parameters.methods if predictions else []
     return Result(
         dataset=dataset,
         model=model,
         rows=rows,
         encoder=encoder,
-        untrained=UNTRAINED in (raw.get("weights"), encoder.get("pretrained"), encoder.get("weights")),
+        untrained=UNTRAINED in (raw.get("weights"), encoder.pretrained if encoder else None),
         demo=demo,
         missing=[method for method in asked if method not in raw],
         classes=classes,
@@ -162,11 +158,10 @@ def markdown(result: Result, notes: Sequence[str] = ()) -> str:
     lines = [f"# {result.title}", "", _identity(result)]
     for note in result.notes:
         lines += ["", f"**{note}**" if note == UNTRAINED_NOTE else note]
-    lines += ["", _markdown_row(HEADINGS)]
-    lines.append("|" + "|".join("---:" if heading in NUMERIC else "---" for heading in HEADINGS) + "|")
-    for row in result.rows:
-        top1 = _top1(row)
-        lines.append(_markdown_row(_cells(result, row, f"**{top1}**" if row.top1 == result.best else top1)))
+    bold = [f"**{_top1(row)}**" if row.top1 == result.best else _top1(row) for row in result.rows]
+    rows = [_cells(result, row, top1) for row, top1 in zip(result.rows, bold, strict=True)]
+    sides = ["right" if heading in NUMERIC else "left" for heading in HEADINGS]
+    lines += ["", tabulate(rows, HEADINGS, "github", disable_numparse=True, colalign=sides)]
     lines += ["", "Top-1 and top-5 in percent; ± is the standard deviation of top-1 over runs."]
     for note in notes:
         lines += ["", note]
@@ -175,20 +170,13 @@ def markdown(result: Result, notes: Sequence[str] = ()) -> str:
 
 def plain(result: Result) -> str:
     """The table as aligned text, at most 100 columns with the usual names; `*` marks the best top-1."""
-    cells: list[tuple[str, ...]] = [HEADINGS]
     digits = max(len(f"{row.top1:.2f}") for row in result.rows)
-    cells += [_cells(result, row, _top1(row, digits) + ("*" if row.top1 == result.best else "")) for row in result.rows]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
+    rows = [_cells(result, row, _top1(row, digits) + ("*" if row.top1 == result.best else "")) for row in result.rows]
     # Top-1 is aligned at its point, which a deviation follows in some rows only.
-    right = [heading in NUMERIC and heading != "top-1" for heading in HEADINGS]
-    lines = [result.title, *result.notes]
-    for line in cells:
-        aligned = (
-            text.rjust(width) if flush else text.ljust(width)
-            for text, width, flush in zip(line, widths, right, strict=True)
-        )
-        lines.append("  ".join(aligned).rstrip())
-    return "\n".join(lines)
+    sides = ["right" if heading in NUMERIC and heading != "top-1" else "left" for heading in HEADINGS]
+    # The headings are a row, because tabulate makes columns wider for real ones.
+    text = tabulate([HEADINGS, *rows], (), "plain", disable_numparse=True, colalign=sides, preserve_whitespace=True)
+    return "\n".join([result.title, *result.notes, *(line.rstrip() for line in text.splitlines())])
 
 
 def method_rows(result: Result) -> list[dict[str, str | float]]:
@@ -213,13 +201,13 @@ def method_rows(result: Result) -> list[dict[str, str | float]]:
 def _identity(result: Result) -> str:
     """Data set, model, pretrained tag and hash of the weights, in one line."""
     encoder = result.encoder
-    parts = [f"Data set `{result.dataset}`", f"model `{encoder.get('name') or result.model}`"]
+    parts = [f"Data set `{result.dataset}`", f"model `{encoder.name if encoder else result.model}`"]
     if result.untrained:
         parts.append(f"weights **{UNTRAINED}**")
-    elif encoder.get("pretrained"):
-        parts.append(f"pretrained `{encoder['pretrained']}`")
-    if encoder.get("weights") not in (None, UNTRAINED):
-        parts.append(f"weights hash `{encoder['weights']}`")
+    elif encoder and encoder.pretrained:
+        parts.append(f"pretrained `{encoder.pretrained}`")
+    if encoder:
+        parts.append(f"weights hash `{encoder.weights}`")
     return ", ".join(parts) + "."
 
 
@@ -231,7 +219,3 @@ def _cells(result: Result, row: Row, top1: str) -> tuple[str, ...]:
     """The cells of a row; top-5 is a dash where there are fewer than five classes, so that every answer is in it."""
     top5 = NOTHING if result.classes is not None and result.classes < TOP else f"{row.top5:.2f}"
     return (row.method, top1, top5, row.views, row.texts, str(row.images), str(row.runs))
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import polars as pl
 
+from stages.common.methods import FULL
+
 T = TypeVar("T")
 
 READABLE = 40
@@ -37,7 +39,7 @@ def majority(predictions: Path, methods: Sequence[str]) -> pl.DataFrame:
 
 def confusion_method(methods: Sequence[str]) -> str:
     """Whose confusions are shown: `bifta`, or where it is missing the last method of the table."""
-    return "bifta" if "bifta" in methods else methods[-1]
+    return FULL if FULL in methods else methods[-1]
 
 
 def class_names(classes: pl.DataFrame) -> dict[int, str]:

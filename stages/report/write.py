@@ -8,15 +8,16 @@ from pathlib import Path
 import polars as pl
 
 from stages.common import paths, tables
+from stages.common.artifacts import BOXES, CLASSES, IMAGES, PREDICTIONS, UNTRAINED, Metadata, PredictionsParameters
 from stages.common.errors import UserError, warn
 from stages.common.images import UNREADABLE, open_rgb
-from stages.common.tables import Meta
+from stages.common.methods import FULL, PLAIN, UNREFINED
 from stages.common.unpacked import ensure_unpacked, image_root
 from stages.report import changes, evidence, evidence_picture, pictures, plots, table, votes
 from stages.report.skipped import skipped_notes
 from stages.report.table import Result
 
-PICTURED = ("clip", "wca", "bifta")
+PICTURED = (PLAIN, UNREFINED, FULL)
 """The methods whose answers stand over a picture of boxes."""
 
 
@@ -30,16 +31,16 @@ def write_report(dataset: str, model: str, picture_count: int, root: str) -> Res
         UserError: an artifact is missing, not whole, or does not belong with the others.
     """
     predictions = paths.predictions(dataset, model)
-    meta = tables.read_meta(predictions, "predictions")
-    images, images_meta = tables.read_table(paths.images(dataset), "images", ["image_id", "label"])
-    classes, _ = tables.read_table(paths.classes(dataset), "classes", ["label", "name"])
+    meta = tables.read_meta(predictions, PREDICTIONS)
+    images, images_meta = tables.read_table(paths.images(dataset), IMAGES, ["image_id", "label"])
+    classes, _ = tables.read_table(paths.classes(dataset), CLASSES, ["label", "name"])
     tables.require_same(
         "dataset",
-        (predictions, meta["dataset"]),
-        (paths.images(dataset), images_meta["dataset"]),
+        (predictions, meta.dataset),
+        (paths.images(dataset), images_meta.dataset),
         "run `dvc repro`",
     )
-    parameters = images_meta["parameters"]
+    parameters = images_meta.parameters
     demo = parameters.reader == "demo"
     result = table.read_result(dataset, model, paths.metrics(dataset, model), meta, demo=demo, classes=len(classes))
     folder = paths.report(dataset, model)
@@ -62,7 +63,7 @@ def write_report(dataset: str, model: str, picture_count: int, root: str) -> Res
 def _write_confusion(folder: Path, result: Result, answers: pl.DataFrame, names: dict[int, str], method: str) -> str:
     """Write `confusion.csv` and `confusion.png`; return the remark on classes left out."""
     pairs, order, remark = votes.confusion(answers, names)
-    rows = pairs.with_columns(note=pl.lit(tables.UNTRAINED)) if result.untrained else pairs
+    rows = pairs.with_columns(note=pl.lit(UNTRAINED)) if result.untrained else pairs
     text = io.StringIO()
     rows.write_csv(text)
     tables.write_text(folder / "confusion.csv", text.getvalue())
@@ -85,7 +86,7 @@ def _choose(images: pl.DataFrame, answers: pl.DataFrame, count: int) -> pl.DataF
     for method in PICTURED:
         said = answers.filter(pl.col("method") == method).select("image_id", pl.col("predicted").alias(method))
         wide = wide.join(said, on="image_id", how="left", maintain_order="left")
-    disagreed = set(wide.filter(pl.col("wca") != pl.col("bifta"))["image_id"])
+    disagreed = set(wide.filter(pl.col(UNREFINED) != pl.col(FULL))["image_id"])
     chosen = votes.choose_images(images, disagreed, count)
     return wide.filter(pl.col("image_id").is_in(chosen)).sort("label", "image_id")
 
@@ -98,7 +99,12 @@ def _empty(folder: Path) -> None:
 
 
 def _write_pictures(
-    folder: Path, result: Result, predictions: Meta, root: Path, chosen: pl.DataFrame, names: dict[int, str]
+    folder: Path,
+    result: Result,
+    predictions: Metadata[PredictionsParameters],
+    root: Path,
+    chosen: pl.DataFrame,
+    names: dict[int, str],
 ) -> None:
     """Write `boxes/<nn>.png` and `evidence/<nn>.png` for each image chosen.
 
@@ -113,8 +119,8 @@ def _write_pictures(
         _empty(folder / "boxes")
         _empty(folder / "evidence")
         return
-    boxes, threshold = paths.boxes(result.dataset), predictions["parameters"]["iou_threshold"]
-    max_views = tables.read_meta(boxes, "boxes")["parameters"]["max_views"]
+    boxes, threshold = paths.boxes(result.dataset), predictions.parameters.iou_threshold
+    max_views = tables.read_meta(boxes, BOXES).parameters.max_views
     crops = pictures.read_crops(boxes, image_ids, threshold, max_views)
     found = _read_evidence(result, predictions, chosen, len(names))
     _empty(folder / "boxes")
@@ -136,12 +142,12 @@ def _write_pictures(
 
 
 def _read_evidence(
-    result: Result, predictions: Meta, chosen: pl.DataFrame, classes: int
+    result: Result, predictions: Metadata[PredictionsParameters], chosen: pl.DataFrame, classes: int
 ) -> dict[str, evidence.Evidence]:
     """The evidence in each image chosen; empty, with a warning, where what it is made from is not at hand."""
     if chosen.is_empty():
         return {}
-    if chosen["bifta"].null_count():
+    if chosen[FULL].null_count():
         warn("no pictures of evidence: bifta was not scored")
         return {}
     if not evidence.at_hand(result.dataset, result.model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,56 +12,12 @@ import pyarrow.parquet as pq
 import torch
 
 from stages.common.alignment import draw_places, image_vectors, pool_weights
+from stages.common.methods import WHOLE, Method
 from stages.common.params import Score
-from stages.common.ranking import Ranks, rank
-from stages.common.tables import PREDICTIONS
-from stages.score.methods import WHOLE, Method
+from stages.common.ranking import Outcome, Ranks, Tally, predictions_table, rank
 from stages.score.stream import ViewBatch
 
 ROWS_PER_GROUP = 1 << 17
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a method says of B images in R runs."""
-
-    predicted: np.ndarray
-    """[B, R] int64 labels."""
-    score: np.ndarray
-    """[B, R] float32, of the predicted class."""
-    margin: np.ndarray
-    """[B, R] float32, to the next class; 0 where there is no other."""
-    in_top: np.ndarray
-    """[B, R] bool: the true class is among the first five."""
-
-
-@dataclass
-class Tally:
-    """Counts of correct predictions of one method, by run."""
-
-    runs: int
-    images: int = 0
-    top1: np.ndarray = field(init=False)
-    top5: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.top1, self.top5 = np.zeros(self.runs), np.zeros(self.runs)
-
-    def add(self, outcome: Outcome, labels: np.ndarray) -> None:
-        self.images += len(labels)
-        self.top1 += (outcome.predicted == labels[:, None]).sum(axis=0)
-        self.top5 += outcome.in_top.sum(axis=0)
-
-    def metrics(self) -> dict[str, float | int]:
-        """Percent over images, mean over runs; `std` is the sample standard deviation of top1 over runs."""
-        accuracy = 100 * self.top1 / self.images
-        return {
-            "top1": round(float(accuracy.mean()), 4),
-            "top5": round(float(100 * self.top5.mean() / self.images), 4),
-            "std": round(float(accuracy.std(ddof=1)), 4) if self.runs > 1 else 0.0,
-            "images": self.images,
-            "runs": self.runs,
-        }
 
 
 class Ledger:
@@ -77,7 +33,7 @@ class Ledger:
         outcomes = fetch(ranks, self._runs)
         for tally, outcome in zip(self._tallies, outcomes, strict=True):
             tally.add(outcome, labels)
-        self._waiting.append(predictions_table(image_ids, labels, self._methods, outcomes))
+        self._waiting.append(predictions_table(image_ids, labels, [method.name for method in self._methods], outcomes))
         if sum(map(len, self._waiting)) >= ROWS_PER_GROUP:
             self.flush()
 
@@ -160,27 +116,3 @@ def fetch(ranks: Ranks, runs: Sequence[int]) -> list[Outcome]:
     arrays = [tensor.cpu().numpy() for tensor in ranks]
     ends = np.cumsum(runs)
     return [Outcome(*(array[:, end - count : end] for array in arrays)) for count, end in zip(runs, ends, strict=True)]
-
-
-def predictions_table(
-    image_ids: Sequence[str], labels: np.ndarray, methods: Sequence[Method], outcomes: Sequence[Outcome]
-) -> pa.Table:
-    """Rows of some images: image after image, method after method, run after run."""
-    runs = [outcome.predicted.shape[1] for outcome in outcomes]
-    rows_an_image, images = sum(runs), len(image_ids)
-    image = np.repeat(np.arange(images), rows_an_image)
-    method = np.tile(np.repeat(np.arange(len(methods)), runs), images)
-
-    def joined(name: str, dtype: type) -> np.ndarray:
-        return np.concatenate([getattr(outcome, name) for outcome in outcomes], axis=1).reshape(-1).astype(dtype)
-
-    columns = [
-        pa.array(image_ids, pa.string()).take(image),
-        labels.astype(np.int32)[image],
-        pa.array([m.name for m in methods]).take(method),
-        np.tile(np.concatenate([np.arange(count, dtype=np.int32) for count in runs]), images),
-        joined("predicted", np.int32),
-        joined("score", np.float32),
-        joined("margin", np.float32),
-    ]
-    return pa.table(columns, schema=PREDICTIONS)

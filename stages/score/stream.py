@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.common.methods import ALL, REFINED
 from stages.common.overlap import read_ahead
 from stages.common.tables import open_parquet
 from stages.common.views import WHOLE, ShardRows, Shards
-from stages.score.methods import ALL, REFINED
 
 
 @dataclass(frozen=True)

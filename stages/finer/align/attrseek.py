@@ -15,16 +15,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
-from stages.common import alignment, tables
+from stages.common import alignment, methods, tables
 from stages.common import paths as common_paths
 from stages.common.artifacts import CLASSES, PREDICTIONS, TEXTS, Metadata, PredictionsParameters
 from stages.common.encoders import load_encoder
 from stages.common.errors import UserError
 from stages.common.params import Score
-from stages.common.ranking import rank
+from stages.common.ranking import Outcome, Tally, predictions_table, rank
 from stages.common.thoughts import without_thoughts
 from stages.common.views import find_shards
 from stages.finer import paths
@@ -62,7 +61,9 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
     encoder = load_encoder(model, job.params)
     asked = (Path(f"models.{model}"), encoder.meta)
     tables.require_same_model((texts_path, meta.encoder()), asked, "run `dvc repro`")
-    vectors = description_vectors(texts_path, texts, classes, job.params.score)
+    embeddings = tables.finite_rows(texts, texts_path, "description")
+    bifta = methods.find(methods.FULL)
+    vectors = methods.vectors_of(texts_path, texts, embeddings, bifta, classes, job.params.score)
     wholes = whole_images(job.dataset, model, (texts_path, meta))
     predictions = common_paths.predictions(job.dataset, model)
     tables.read_meta(predictions, PREDICTIONS)
@@ -132,18 +133,6 @@ def split_attributes(text: str) -> list[str]:
     return clean_attributes(pieces)
 
 
-def description_vectors(path: Path, texts: pa.Table, classes: int, score: Score) -> np.ndarray:
-    """sum_j v_j T_j over each class's kept descriptions, as `bifta` has it: [C, D] float32."""
-    kept = texts.filter(pc.fill_null(texts["kept"], False))
-    embeddings = tables.finite_rows(kept, path, "description")
-    labels = kept["label"].to_numpy()
-    if len(np.unique(labels)) != classes:
-        raise UserError("there are classes without kept descriptions; run `dvc repro refine`")
-    weights = alignment.text_weights(kept["label_similarity"].to_numpy(), labels, classes, score.text_scale)
-    vectors = alignment.class_vectors(embeddings, weights, labels, classes)
-    return (alignment.normalized(vectors) if score.normalize else vectors).astype(np.float32)
-
-
 def whole_images(dataset: str, model: str, texts: tuple[Path, Metadata]) -> dict[str, np.ndarray]:
     """image_id -> embedding of the whole image, [D] float32.
 
@@ -197,27 +186,13 @@ def align(views: Sequence[np.ndarray], whole: np.ndarray, classes: np.ndarray, s
 
 
 def outcome(method: str, seen: Seen, scores: np.ndarray) -> tuple[pa.Table, dict[str, float | int]]:
-    """Predictions and metrics (percent) as those of the other methods, by the same ranking.
+    """Predictions and metrics as those of the other methods, by the same rules.
 
     Args:
         scores: [B, C] float32.
     """
     ranks = rank(torch.from_numpy(scores)[:, None], torch.from_numpy(seen.labels.astype(np.int64)))
-    predicted, best, margin, in_top = (tensor[:, 0].numpy() for tensor in ranks)
-    columns = {
-        "image_id": seen.image_ids,
-        "label": seen.labels,
-        "method": [method] * len(seen.image_ids),
-        "run": np.zeros(len(scores), dtype=np.int32),
-        "predicted": predicted.astype(np.int32),
-        "score": best,
-        "margin": margin,
-    }
-    metrics = {
-        "top1": round(100 * float((predicted == seen.labels).mean()), 4),
-        "top5": round(100 * float(in_top.mean()), 4),
-        "std": 0.0,
-        "images": len(scores),
-        "runs": 1,
-    }
-    return pa.table(columns, schema=PREDICTIONS.columns), metrics
+    found = Outcome(*(tensor.numpy() for tensor in ranks))
+    tally = Tally(runs=1)
+    tally.add(found, seen.labels)
+    return predictions_table(seen.image_ids, seen.labels, [method], [found]), tally.metrics()

@@ -1,0 +1,124 @@
+"""The methods that are compared: which views of an image meet which texts of a class, and how they are shown.
+
+This is the one declaration of a method. Scoring, tables, plots and curves go through `METHODS`, in this order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stages.common.alignment import class_vectors, normalized, text_weights
+from stages.common.errors import UserError
+from stages.common.params import Score
+
+WHOLE, ALL, REFINED = "whole image", "all crops", "refined crops"
+"""Pools of views: the whole image; the first max_views candidates; those that survive the IoU filter."""
+
+KEPT = "kept"
+"""Stands for the rows that description refinement kept, whatever their source."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table."""
+
+    name: str
+    views: str
+    """WHOLE, ALL or REFINED."""
+    texts: str
+    """Source of the texts, or KEPT."""
+    combine: str
+    """How a class's texts become one vector: "mean", "normalized mean", "descriptor mean" or "weighted"."""
+    texts_shown: str
+    """What a table calls the texts."""
+    paper: str
+    """arXiv number."""
+    style: tuple[str, str]
+    """Colour and dashes of its line in the plot of a curve: dashed greys for the whole image, full lines for crops."""
+
+
+_CUPL, _UNION = "CuPL sentences", "refined union"
+
+METHODS: tuple[Method, ...] = (
+    Method("clip", WHOLE, "label", "mean", "label prompt", "2103.00020", ("#b3b9c4", ":")),
+    Method("clip-e", WHOLE, "template", "normalized mean", "templates", "2103.00020", ("#9aa2b0", "--")),
+    Method("clip-d", WHOLE, "clip-d", "descriptor mean", "descriptors", "2210.07183", ("#7d8696", "-.")),
+    Method("waffle", WHOLE, "waffle", "descriptor mean", "random words", "2306.07282", ("#c9b49a", "-.")),
+    Method("cupl", WHOLE, "cupl", "normalized mean", _CUPL, "2209.03320", ("#5c6675", "--")),
+    Method("wca", ALL, "cupl", "weighted", _CUPL, "2406.02915", ("#e0a030", "-")),
+    Method("bifta-views", REFINED, "cupl", "weighted", _CUPL, "2601.20419", ("#4c8fc4", "-")),
+    Method("bifta-texts", ALL, KEPT, "weighted", _UNION, "2601.20419", ("#a06fb0", "-")),
+    Method("bifta", REFINED, KEPT, "weighted", _UNION, "2601.20419", ("#1f7a6d", "-")),
+)
+
+PLAIN, UNREFINED, FULL = "clip", "wca", "bifta"
+"""What reports compare: the label prompt alone; views and sentences without refinement; and with it."""
+
+
+def find(name: str) -> Method:
+    """The method of this name."""
+    return next(method for method in METHODS if method.name == name)
+
+
+def rows_of(texts: pa.Table, method: Method) -> np.ndarray:
+    """Which rows of `texts.parquet` a method reads: [N] bool."""
+    chosen = texts["kept"] if method.texts == KEPT else pc.equal(texts["source"], method.texts)
+    found: np.ndarray = pc.fill_null(chosen, False).to_numpy()
+    return found
+
+
+def weights_of(path: Path, texts: pa.Table, method: Method, classes: int, score: Score) -> np.ndarray:
+    """The weight of each text within its class, v_j: [N] float64.
+
+    Weighted methods go by the texts' cosine to the label prompt (WCA, equation 6); the others weight all alike.
+
+    Args:
+        path: of the texts, for the message.
+        texts: the rows of `rows_of`, with `label` and `label_similarity`.
+
+    Raises:
+        UserError: a class has no text of the method.
+    """
+    labels = texts["label"].to_numpy()
+    counts = np.bincount(labels, minlength=classes)
+    without = np.flatnonzero(counts == 0).tolist()
+    if without:
+        raise UserError(f"{path} has no texts of '{method.texts}' for labels {without[:10]}; run `dvc repro refine`")
+    if method.combine == "weighted":
+        return text_weights(texts["label_similarity"].to_numpy(), labels, classes, score.text_scale)
+    return 1.0 / counts[labels]
+
+
+def vectors_of(
+    path: Path, texts: pa.Table, embeddings: np.ndarray, method: Method, classes: int, score: Score
+) -> np.ndarray:
+    """One vector a class, sum_j v_j T_j: [C, D] float32.
+
+    A weighted sum is normalised if `score.normalize`. The mean of descriptors is normalised in WCA's and BiFTA's code;
+    without that the score is the mean of the descriptors' cosines, as in CLIP-D's and WaffleCLIP's
+    (`score.descriptor_mean`).
+
+    Args:
+        path: of the texts, for the message.
+        texts: `texts.parquet`.
+        embeddings: [N, D] float32, of its rows.
+
+    Raises:
+        UserError: as `weights_of`.
+    """
+    chosen = rows_of(texts, method)
+    own = texts.filter(pa.array(chosen))
+    weights = weights_of(path, own, method, classes, score)
+    vectors = class_vectors(embeddings[chosen], weights, own["label"].to_numpy(), classes)
+    unit = {
+        "mean": False,
+        "normalized mean": True,
+        "descriptor mean": score.descriptor_mean == "normalized",
+        "weighted": score.normalize,
+    }[method.combine]
+    return (normalized(vectors) if unit else vectors).astype(np.float32)

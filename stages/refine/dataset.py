@@ -1,0 +1,205 @@
+"""The texts of a data set: collected, embedded, refined."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from stages.common import paths
+from stages.common.artifacts import CLASSES, FORMAT, TEXTS, ClassesParameters, EncoderMeta, TextsParameters
+from stages.common.cli import Job
+from stages.common.encoders import load_encoder
+from stages.common.errors import UserError
+from stages.common.params import Refine
+from stages.common.tables import embedding_column, embedding_rows, make_meta, read_table, write_table
+from stages.refine.baselines import join_descriptor, join_to_prompt, waffle_descriptors
+from stages.refine.select import EXACT, RANK, SIMILAR, select
+from stages.refine.sources import match_classes, read_source, read_templates, warn_of_unknown_aliases
+
+LABEL, TEMPLATE, WAFFLE = "label", "template", "waffle"
+"""Sources of texts that no file lists."""
+ROWS_AT_ONCE = 1 << 13
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text of one class, before it is embedded."""
+
+    label: int
+    source: str
+    description: str
+
+
+def collect_texts(job: Job, names: Sequence[str], made_by: ClassesParameters) -> list[Text]:
+    """Every text of every class: label prompts, templates, each source in order, random descriptors.
+
+    Args:
+        names: of the classes, by label.
+        made_by: parameters of `classes.parquet`: templates, and the keys of classes in description files.
+    """
+    prompts = [job.params.refine.label_prompt.format(name=name) for name in names]
+    random = waffle_descriptors(job.params.seed, job.params.refine.waffle_pairs, names)
+    templates = read_templates(made_by.templates, paths.descriptions_folder(job.dataset))
+    aliases, fallbacks = made_by.aliases, made_by.fallbacks
+
+    keys: set[str] = set()
+
+    def generate() -> Iterator[tuple[str, int, str]]:
+        for label, prompt in enumerate(prompts):
+            yield LABEL, label, prompt
+        for label, name in enumerate(names):
+            yield from ((TEMPLATE, label, template.format(name=name)) for template in templates)
+        for source, kind in job.params.read_sources().items():
+            path, joined = paths.descriptions(job.dataset, source), kind == "descriptors"
+            found = read_source(path)
+            keys.update(found)
+            matched = match_classes(path, found, names, aliases, fallbacks, may_be_empty=joined)
+            for label, texts in enumerate(matched):
+                if joined:
+                    # As published: CLIP-D's texts begin with the name, WaffleCLIP's with a prompt.
+                    texts = [join_descriptor(names[label], text) for text in texts] or [names[label]]
+                yield from ((source, label, text) for text in texts)
+        for label, prompt in enumerate(prompts):
+            yield from ((WAFFLE, label, join_to_prompt(prompt, text)) for text in random)
+
+    texts = [Text(label, source, text) for source, label, text in generate()]
+    warn_of_unknown_aliases(job.dataset, aliases, keys)
+    return texts
+
+
+def texts_table(
+    texts: Sequence[Text],
+    embeddings: np.ndarray,
+    tokens: np.ndarray,
+    context_length: int,
+    sources: Sequence[str],
+    refine: Refine,
+) -> pa.Table:
+    """The table of texts, with the refinement of the union of `sources`.
+
+    Args:
+        texts: N texts, those of LABEL first, by label.
+        embeddings: [N, D] float32 of unit norm.
+        tokens: [N] int32, of each text, with the special ones.
+        context_length: tokens that the model sees.
+        sources: whose union is refined, in order; the texts of all others get `kept` null.
+    """
+    labels = np.array([text.label for text in texts], dtype=np.int32)
+    truncated = tokens > context_length
+    similarity = label_similarities(embeddings, labels)
+    judged, kept = np.zeros(len(texts), dtype=bool), np.zeros(len(texts), dtype=bool)
+    because = np.full(len(texts), None, dtype=object)
+    duplicate_of = np.full(len(texts), -1, dtype=np.int32)
+    for rows in union_rows(texts, labels, sources):
+        chosen = select(
+            [texts[row].description for row in rows],
+            embeddings[rows],
+            similarity[rows],
+            refine.cosine_threshold,
+            refine.top_k,
+            truncated[rows],
+        )
+        repeats = chosen.duplicate_of >= 0
+        judged[rows], kept[rows], because[rows] = True, chosen.kept, chosen.dropped_because
+        duplicate_of[rows[repeats]] = rows[chosen.duplicate_of[repeats]]
+    return pa.table(
+        {
+            "label": labels,
+            "source": [text.source for text in texts],
+            "description": [text.description for text in texts],
+            "tokens": tokens,
+            "truncated": truncated,
+            "label_similarity": similarity,
+            "kept": pa.array(kept, mask=~judged),
+            "dropped_because": pa.array(because, pa.string()),
+            "duplicate_of": pa.array(duplicate_of, mask=duplicate_of < 0),
+            "embedding": embedding_column(embeddings),
+        }
+    )
+
+
+def label_similarities(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Cosine of each text to its class's label prompt; the prompts are the first rows, by label: [N] float32."""
+    similarity = np.empty(len(labels), dtype=np.float32)
+    for start in range(0, len(labels), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        similarity[part] = np.einsum("nd,nd->n", embeddings[part], embeddings[labels[part]])
+    return similarity
+
+
+def union_rows(texts: Sequence[Text], labels: np.ndarray, sources: Sequence[str]) -> list[np.ndarray]:
+    """The rows of each class that has texts of `sources`, in the order of `sources`."""
+    places = {source: place for place, source in enumerate(sources)}
+    rank = np.array([places.get(text.source, -1) for text in texts])
+    rows = np.lexsort((rank, labels))  # stable: as they come within a source
+    rows = rows[rank[rows] >= 0]
+    return [own for own in np.split(rows, np.flatnonzero(np.diff(labels[rows])) + 1) if len(own)]
+
+
+def known_embeddings(path: Path, model: EncoderMeta) -> dict[str, tuple[np.ndarray, int]]:
+    """What an earlier run of this very `model` embedded: description -> [D] float32, and its number of tokens."""
+    try:
+        table, meta = read_table(path, TEXTS, ["description", "tokens", "embedding"], formats=(1, FORMAT))
+    except UserError:  # none, or none that can be used
+        return {}
+    if not meta.encoder().same_model(model):
+        return {}
+    rows = embedding_rows(table["embedding"])
+    unit = np.flatnonzero(np.linalg.norm(rows, axis=1) > 0.5)  # False for NaN as well
+    descriptions, tokens = table["description"].to_pylist(), table["tokens"].to_pylist()
+    return {descriptions[row]: (rows[row], tokens[row]) for row in unit}
+
+
+def truncated_lines(texts: Sequence[Text], truncated: Sequence[bool], context_length: int) -> list[str]:
+    """One line for each source of which the model sees some texts only in part."""
+    counts = Counter(text.source for text in texts)
+    cut = Counter(text.source for text, is_cut in zip(texts, truncated, strict=True) if is_cut)
+    return [
+        f"{source}: {count} of {counts[source]} texts exceed {context_length} tokens; the model sees their beginning"
+        for source, count in cut.items()
+    ]
+
+
+def summary(job: Job, table: pa.Table) -> str:
+    """How many descriptions were refined and what became of them, in one line."""
+    kept = Counter(table["kept"].to_pylist())
+    why = Counter(table["dropped_because"].to_pylist())
+    return (
+        f"refine {job.dataset} {job.model}: of {kept[True] + kept[False]} descriptions {kept[True]} kept; dropped "
+        f"{why[EXACT]} exact duplicates, {why[SIMILAR]} similar, {why[RANK]} below the top {job.params.refine.top_k}"
+    )
+
+
+def refine_dataset(job: Job) -> list[str]:
+    """Embed and refine the texts of a data set and write `texts.parquet`; returns the lines to print.
+
+    Raises:
+        UserError: a source that is missing or wrong, a class without texts, or a model that cannot be loaded.
+    """
+    classes, made_by = read_table(paths.classes(job.dataset), CLASSES)
+    texts = collect_texts(job, classes["name"].to_pylist(), made_by.parameters)
+    encoder = load_encoder(job.model, job.params)
+    model = encoder.meta.model_copy(update={"precision": "float32"})
+    path = paths.texts(job.dataset, job.model)
+    embedded = known_embeddings(path, model)
+    new = [description for description in dict.fromkeys(t.description for t in texts) if description not in embedded]
+    rows = encoder.encode_texts(new, job.params.refine.batch_size, "texts").numpy()
+    embedded.update(zip(new, zip(rows, encoder.token_counts(new), strict=True), strict=True))
+    embeddings = np.stack([embedded[text.description][0] for text in texts])
+    tokens = np.array([embedded[text.description][1] for text in texts], dtype=np.int32)
+    sources = job.params.refined_sources()
+    table = texts_table(texts, embeddings, tokens, encoder.context_length, sources, job.params.refine)
+    parameters = TextsParameters(
+        seed=job.params.seed,
+        sources=job.params.read_sources(),
+        refined=sources,
+        **job.params.refine.model_dump(exclude={"sources", "batch_size"}),
+    )
+    write_table(path, table, make_meta(TEXTS, job.dataset, parameters, model))
+    lines = truncated_lines(texts, table["truncated"].to_pylist(), encoder.context_length)
+    return [*lines, f"{summary(job, table)}; {len(new)} texts embedded"]

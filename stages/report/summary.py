@@ -1,0 +1,51 @@
+"""Printing what is computed: the table of every data set and model, and where its files are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stages.common import paths, tables
+from stages.common.artifacts import PREDICTIONS
+from stages.common.errors import UserError
+from stages.common.params import Params
+from stages.report.table import Result, plain, read_result
+
+
+def summary(params: Params) -> None:
+    """Print the table of every data set and model that has metrics.
+
+    Raises:
+        UserError: none has.
+    """
+    found = 0
+    for dataset, entry in params.datasets.items():
+        for model in params.models:
+            metrics = paths.metrics(dataset, model)
+            if not metrics.exists():
+                continue
+            found += 1
+            print(plain(_read(dataset, model, metrics, demo=entry.reader == "demo")))
+            say_where(paths.report(dataset, model))
+            print()
+    if not found:
+        raise UserError("nothing is computed yet: no data set and model of params.yaml has metrics; run `dvc repro`")
+    print("dvc plots show     plots and pictures in the browser\ndvc metrics show   every figure")
+
+
+def _read(dataset: str, model: str, metrics: Path, *, demo: bool) -> Result:
+    """Metrics travel with git, predictions and classes with a DVC remote: these may be absent."""
+    predictions = paths.predictions(dataset, model)
+    meta = tables.read_meta(predictions, PREDICTIONS) if predictions.exists() else None
+    beside = paths.attrseek(dataset, model) / "metrics.json"
+    table = paths.classes(dataset)
+    classes = tables.open_parquet(table).metadata.num_rows if table.exists() else None
+    return read_result(dataset, model, metrics, meta, demo=demo, beside=beside, classes=classes)
+
+
+def say_where(folder: Path) -> None:
+    if not folder.exists():
+        return
+    print(f"table     {folder / 'table.md'}")
+    print(f"plots     {folder / 'methods.png'}, {folder / 'confusion.png'}")
+    for name in ("boxes", "evidence"):
+        print(f"pictures  {folder / name} ({len(list((folder / name).glob('*.png')))})")

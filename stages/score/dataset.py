@@ -1,0 +1,145 @@
+"""Scoring a data set: all methods and all runs in one pass over the shards, on the GPU when there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from tqdm import tqdm
+
+from stages.common import methods, paths
+from stages.common.artifacts import (
+    BOXES,
+    CLASSES,
+    IMAGES,
+    PREDICTIONS,
+    TEXTS,
+    UNTRAINED,
+    BoxesParameters,
+    PredictionsParameters,
+)
+from stages.common.cli import Job
+from stages.common.device import pick_device
+from stages.common.errors import UserError
+from stages.common.overlap import read_ahead, write_behind
+from stages.common.tables import make_meta, read_meta, read_table, write_json, writing
+from stages.common.views import find_shards
+from stages.score.methods import available, class_vectors, first_equals
+from stages.score.outcomes import Classes, Inputs, Ledger, prepare, score_batch
+from stages.score.stream import kept_candidates, read_batches
+
+IMAGES_PER_BATCH = 64
+
+
+def score_dataset(job: Job) -> list[str]:
+    """Score a whole data set; returns the lines to print.
+
+    Raises:
+        UserError: artifacts that do not belong together, or an IoU threshold that the boxes were not made with.
+    """
+    score, seed, crop = job.params.score, job.params.seed, box_parameters(job)
+    device = pick_device(job.params.device)
+    texts_path, boxes_path = paths.texts(job.dataset, job.model), paths.boxes(job.dataset)
+    texts, texts_meta = read_table(texts_path, TEXTS)
+    images_path = paths.images(job.dataset)
+    images, _ = read_table(images_path, IMAGES, ["image_id", "label"])
+    image_ids, labels = images["image_id"].to_pylist(), known_labels(images_path, images)
+    classes = read_table(paths.classes(job.dataset), CLASSES, ["label"])[0].num_rows
+    shards = find_shards(job.dataset, job.model, (texts_path, texts_meta))
+    kept = kept_candidates(boxes_path, score.iou_threshold, crop.candidates)
+    restricted = job.params.datasets[job.dataset].sources is not None
+    scored, lines = available(texts, job.dataset if restricted else None)
+    vectors = class_vectors(texts_path, texts, scored, classes, score)
+    first = {method.name: first_equals(rows) for method, rows in zip(scored, vectors, strict=True)}
+    lines += tie_lines(first, labels)
+    compared = [
+        Classes(method, torch.from_numpy(rows).to(device), _on_device(first[method.name], device))
+        for method, rows in zip(scored, vectors, strict=True)
+    ]
+    made_by = PredictionsParameters(
+        seed=seed, methods=[method.name for method in methods.METHODS], **score.model_dump()
+    )
+    meta = make_meta(PREDICTIONS, job.dataset, made_by, shards.model)
+
+    def prepared() -> Iterator[tuple[slice, Inputs]]:
+        for batch in read_batches(shards, kept, crop.max_views, IMAGES_PER_BATCH):
+            span = slice(batch.first, batch.first + len(batch.similarity))
+            yield span, prepare(batch, image_ids[span], labels[span], score, seed, device)
+
+    with (
+        writing(paths.predictions(job.dataset, job.model), PREDICTIONS.columns, meta) as writer,
+        write_behind() as later,
+        tqdm(total=len(image_ids), desc="score", unit="image", disable=None) as progress,
+    ):
+        ledger = Ledger(scored, score.runs, writer)
+        for span, inputs in read_ahead(prepared()):
+            later(ledger.add, image_ids[span], labels[span], score_batch(inputs, compared, score))
+            progress.update(len(inputs.labels))
+        later(ledger.flush)
+    metrics: dict[str, object] = ledger.metrics()
+    if shards.model.pretrained == UNTRAINED:
+        metrics["weights"] = UNTRAINED
+    write_json(paths.metrics(job.dataset, job.model), metrics)
+    return [*lines, f"score {job.dataset} {job.model}: {len(image_ids)} images, {len(scored)} methods"]
+
+
+def known_labels(path: Path, images: pa.Table) -> np.ndarray:
+    """The true labels of the images, [N] int32.
+
+    Raises:
+        UserError: some image has none, so that no accuracy can be given.
+    """
+    unknown = pc.index(pc.is_null(images["label"]), True).as_py()
+    if unknown >= 0:
+        raise UserError(
+            f"{path}: the image '{images['image_id'][unknown]}' has no label; give every image of the data set a class"
+        )
+    labels: np.ndarray = images["label"].to_numpy()
+    return labels
+
+
+def _on_device(first: np.ndarray, device: torch.device) -> torch.Tensor | None:
+    """None where each class has a vector of its own."""
+    return None if (first == np.arange(len(first))).all() else torch.from_numpy(first).to(device)
+
+
+def tie_lines(first: Mapping[str, np.ndarray], labels: np.ndarray) -> list[str]:
+    """Which methods cannot tell some classes apart, because their texts are the same, and what that costs at least.
+
+    Args:
+        first: method -> the lowest label of the same texts, for each class: [C] int64.
+        labels: [N] of the images.
+    """
+    tied: dict[bytes, list[str]] = {}
+    for method, lowest in first.items():
+        tied.setdefault(lowest.tobytes(), []).append(method)
+    lines = []
+    for own in tied.values():
+        lowest = first[own[0]]
+        hidden = int((lowest != np.arange(len(lowest))).sum())
+        if hidden:
+            lines.append(
+                f"{hidden} of {len(lowest)} classes have the same texts as a class of a lower label, which wins; "
+                f"top-1 is at most {100 * (lowest[labels] == labels).mean():.2f} with {', '.join(own)}"
+            )
+    return lines
+
+
+def box_parameters(job: Job) -> BoxesParameters:
+    """What `boxes.parquet` was made with, checked to hold the IoU threshold that is asked for.
+
+    Raises:
+        UserError: the boxes were made with other thresholds.
+    """
+    path = paths.boxes(job.dataset)
+    crop = read_meta(path, BOXES).parameters
+    if job.params.score.iou_threshold not in crop.iou_thresholds:
+        raise UserError(
+            f"score.iou_threshold {job.params.score.iou_threshold:g} is not among those {path} was made with: "
+            f"{crop.iou_thresholds}; run `dvc repro crop`"
+        )
+    return crop
