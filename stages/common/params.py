@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from stages.common.errors import UserError, nearest
-from stages.common.section import Count, Key, LogScale, Section, Unit
+from stages.common.section import Count, Key, LogScale, Section, Unit, explain
 from stages.common.yamls import load_yaml
 
 PARAMS_FILE = Path("params.yaml")
@@ -148,12 +147,14 @@ class Describe(Section):
 
 
 class Refine(Section):
-    sources: Literal["all"] | list[str]
-    label_prompt: PromptText
-    cosine_threshold: Annotated[float, Field(ge=-1.0, le=1.01)]
-    top_k: Count
-    waffle_pairs: Count
-    batch_size: Count
+    """Description refinement. The defaults are BiFTA's (arXiv 2601.20419), `waffle_pairs` is WaffleCLIP's."""
+
+    sources: Literal["all"] | list[str] = "all"
+    label_prompt: PromptText = "a photo of a {name}."
+    cosine_threshold: Annotated[float, Field(ge=-1.0, le=1.01)] = 0.99
+    top_k: Count = 50
+    waffle_pairs: Count = 15
+    batch_size: Count = 64
 
     @model_validator(mode="after")
     def _prompt_names_the_class(self) -> Refine:
@@ -169,12 +170,14 @@ def _ascending(thresholds: list[float]) -> list[float]:
 
 
 class Crop(Section):
-    layout: Literal["random", "grid"]
-    candidates: Count
-    min_scale: Annotated[float, Field(gt=0.0, le=1.0)]
-    max_scale: Annotated[float, Field(gt=0.0, le=1.0)]
-    max_views: Count
-    iou_thresholds: Annotated[list[Unit], Field(min_length=1), AfterValidator(_ascending)]
+    """View refinement. The defaults are BiFTA's (arXiv 2601.20419)."""
+
+    layout: Literal["random", "grid"] = "random"
+    candidates: Count = 300
+    min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    max_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    max_views: Count = 100
+    iou_thresholds: Annotated[list[Unit], AfterValidator(_ascending)] = Field(default=[0.8], min_length=1)
 
     @model_validator(mode="after")
     def _scales_in_order(self) -> Crop:
@@ -190,12 +193,14 @@ class Embed(Section):
 
 
 class Score(Section):
-    iou_threshold: Unit
-    views_per_run: Count | Literal["all"]
-    runs: Count
-    image_scale: LogScale
-    text_scale: LogScale
-    normalize: bool
+    """Weighted cross-alignment. The defaults are those of BiFTA's published configurations and code."""
+
+    iou_threshold: Unit = 0.8
+    views_per_run: Count | Literal["all"] = 60
+    runs: Count = 20
+    image_scale: LogScale = 4.0
+    text_scale: LogScale = 2.0
+    normalize: bool = True
     descriptor_mean: Literal["normalized", "plain"] = "normalized"
 
     @model_validator(mode="after")
@@ -308,7 +313,7 @@ def _overridden(dataset: str, name: str, section: Section, own: dict[str, Any]) 
     try:
         return type(section).model_validate({**section.model_dump(), **own})
     except ValidationError as error:
-        raise ValueError(_explain(error, f"datasets.{dataset}.", name)) from None
+        raise ValueError(explain(error, Params, f"datasets.{dataset}.", name)) from None
 
 
 def _check_choices(params: Params, where: str) -> None:
@@ -354,49 +359,4 @@ def load_model(model: type[Parameters], path: Path) -> Parameters:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error, model=model)}") from None
-
-
-def _explain(error: ValidationError, within: str = "", section: str = "", model: type[BaseModel] | None = None) -> str:
-    """The problems of a validation as one line: key, what is wrong, what is allowed.
-
-    Args:
-        within: what stands before each key.
-        section: of `model`, if that is what was validated.
-        model: what was validated, `Params` where left out.
-    """
-    inside = [section] if section else []
-    explained = (_explain_one(dict(problem), within, inside, model or Params) for problem in error.errors())
-    return "; ".join(dict.fromkeys(explained))
-
-
-def _explain_one(problem: dict, within: str, inside: list[str], model: type[BaseModel]) -> str:
-    where = [*inside, *(str(part) for part in problem["loc"])]
-    key = within + ".".join(part for part in where if not re.search(r"[\[(]", part))
-    if problem["type"] == "extra_forbidden":
-        allowed = _allowed_keys(model, where[:-1])
-        return f"{key}: unknown key{nearest(where[-1], allowed)}; allowed here: {', '.join(allowed)}"
-    if problem["type"] == "missing":
-        return f"{key}: missing"
-    if where and where[-1] == "[key]" and not isinstance(problem["input"], str):
-        read_as = type(problem["input"]).__name__
-        return f"{key}: YAML reads this key as {problem['input']!r} ({read_as}); write it in quotes to make it a name"
-    if where and where[-1] == "[key]":
-        return f"{key}: a key may contain letters, digits, '_' and '-' only"
-    message = problem["msg"].removeprefix("Value error, ")
-    got = "" if problem["type"] == "value_error" else f", not {problem['input']!r}"
-    return f"{key}: {message}{got}" if key else message
-
-
-def _allowed_keys(model: type[BaseModel], where: list[str]) -> list[str]:
-    """The keys that the section of `model` at `where` knows."""
-    section, index = model, 0
-    while index < len(where):
-        field = section.model_fields.get(where[index])
-        annotation: Any = field.annotation if field else None
-        # The section itself, one that may be null, or a mapping of keys to sections.
-        index += 2 if get_origin(annotation) is dict else 1
-        for child in (annotation, *get_args(annotation)):
-            if isinstance(child, type) and issubclass(child, BaseModel):
-                section = child
-    return list(section.model_fields)
+        raise UserError(f"{path}: {explain(error, model)}") from None
