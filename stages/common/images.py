@@ -103,8 +103,8 @@ def _decode(path: Path | BinaryIO, *, check: bool) -> tuple[Image.Image, tuple[i
                 # A JPEG is decoded at an eighth of its size: as sure a check, at a fraction of the cost.
                 image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
             image.load()
-            turn = _orientation(image)
-            rgb = _to_rgb(image)
+            turn = orientation(image)
+            rgb = to_rgb(image)
     except Exception as error:  # a damaged file makes Pillow raise whatever its decoder stumbled over
         raise UnreadableImage(_explain(error, source)) from error
     if turn in TURNS:
@@ -112,7 +112,7 @@ def _decode(path: Path | BinaryIO, *, check: bool) -> tuple[Image.Image, tuple[i
     return rgb, (height, width) if turn >= 5 else (width, height)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none, or EXIF that cannot be read."""
     try:
         value = int(image.getexif().get(EXIF_ORIENTATION, 1))
@@ -121,7 +121,7 @@ def _orientation(image: Image.Image) -> int:
     return value if value in TURNS else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB of an image of any mode.
 
     Raises:
