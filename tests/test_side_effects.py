@@ -42,9 +42,13 @@ def state() -> dict[str, Any]:
 
 
 def import_all() -> None:
-    """Every module of the project that a stage or a notebook may import."""
+    """Every module of the project, but for those of the FINER pipeline where its packages are not installed."""
     for found in pkgutil.walk_packages(stages.__path__, "stages."):
-        importlib.import_module(found.name)
+        try:
+            importlib.import_module(found.name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("stages"):
+                raise
 
 
 def ours() -> dict[str, Any]:
