@@ -1,6 +1,7 @@
 # `make repro` and `make test` are all that a fresh machine needs; both make the virtual environment first.
 PYTHON ?= python3
-VERSIONS := 3.11
+# As in pyproject.toml.
+VERSIONS := 3.11 3.12 3.13
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
@@ -43,7 +44,7 @@ bench-gpu: $(READY)
 
 define install
 @version=$$($(PYTHON) --version 2>&1); case " $(VERSIONS) " in *" $$(echo "$$version" | cut -d' ' -f2 | cut -d. -f1,2) "*) ;; \
-    *) echo "error: this needs Python $(VERSIONS), and $(PYTHON) is '$$version'; run make PYTHON=<path to such a Python>" >&2; exit 1;; esac
+    *) echo "error: this needs one of Python $(VERSIONS), and $(PYTHON) is '$$version'; run make PYTHON=<path to such a Python>" >&2; exit 1;; esac
 $(PYTHON) -m venv $(VENV)
 $(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$(filter %.txt,$^))
 endef
