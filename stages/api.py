@@ -6,6 +6,7 @@ The stages call the same functions underneath, so that both compute the same.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
@@ -18,6 +19,7 @@ from PIL import Image, ImageFile
 from pydantic import ValidationError
 
 from stages.common import alignment
+from stages.common.artifacts import UNTRAINED
 from stages.common.encoders import Encoder, has_unit_norm, load_model, require_unit
 from stages.common.errors import UserError
 from stages.common.images import UNREADABLE, open_rgb, orientation, reason, to_rgb
@@ -75,7 +77,7 @@ def load_encoder(
 
     Args:
         name: open_clip's name of the model, as ViT-B-32, or `local-dir:<folder>`, or `hf-hub:<repository>`.
-        pretrained: a tag of open_clip, or the path of a checkpoint; None: random weights.
+        pretrained: a tag of open_clip, or the path of a checkpoint; None: random weights, with a warning.
         device: auto is the GPU where there is one.
         precision: of the image tower; auto is bfloat16 where the hardware has it. Texts are embedded in float32.
         activation: what a checkpoint file was trained with; only such files need it.
@@ -95,7 +97,10 @@ def load_encoder(
         activation=activation,
         preprocess=None if preprocess is None else _checked(Preprocess, **preprocess),
     )
-    return load_model("encoder", entry, device, precision)
+    encoder = load_model("encoder", entry, device, precision)
+    if encoder.meta.pretrained == UNTRAINED:
+        warnings.warn(f"{name} has random weights; pass `pretrained`, a tag of open_clip or a file", stacklevel=2)
+    return encoder
 
 
 def open_image(path: str | Path) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from conftest import ROOT, run_stages
 from PIL import Image
 
 import stages
+from stages import api
+from stages.common.artifacts import UNTRAINED
 
 DEMO = Path("data/demo/demo-clip")
 BIRD = "red-crowned_tavo/000.jpg"
@@ -151,6 +154,14 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
         stages.load_encoder("ViT-B-33")
     with pytest.raises(stages.UserError, match=r"none\.png' cannot be read"):
         stages.open_image(tmp_path / "none.png")
+
+
+def test_random_weights_are_said_to_be_random(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = stages.load_encoder("local-dir:stages/demo/model")
+    random = replace(trained, meta=trained.meta.model_copy(update={"pretrained": UNTRAINED}))
+    monkeypatch.setattr(api, "load_model", lambda *_: random)
+    with pytest.warns(UserWarning, match="ViT-B-32 has random weights; pass `pretrained`"):
+        stages.load_encoder("ViT-B-32")
 
 
 def test_a_turned_image_is_not_taken_as_it_lies(tmp_path: Path) -> None:
