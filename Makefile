@@ -1,9 +1,12 @@
 # `make repro` and `make test` are all that a fresh machine needs; both make the virtual environment first.
 PYTHON ?= python3
+# As in pyproject.toml.
+VERSIONS := 3.11 3.12 3.13
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 WITH_FINER := $(VENV)/.installed-finer
+WITH_DEV := $(VENV)/.installed-dev
 WITH_ALL := $(VENV)/.installed-all
 # The stages' commands say `python`: that of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -25,7 +28,7 @@ finer: $(WITH_FINER)
 test: $(WITH_ALL)
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: $(READY)
+lint: $(WITH_DEV)
 	ruff check .
 	ruff format --check .
 	mypy
@@ -40,6 +43,8 @@ bench-gpu: $(READY)
 	@python -m benchmarks.gpu
 
 define install
+@version=$$($(PYTHON) --version 2>&1); case " $(VERSIONS) " in *" $$(echo "$$version" | cut -d' ' -f2 | cut -d. -f1,2) "*) ;; \
+    *) echo "error: this needs one of Python $(VERSIONS), and $(PYTHON) is '$$version'; run make PYTHON=<path to such a Python>" >&2; exit 1;; esac
 $(PYTHON) -m venv $(VENV)
 $(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$(filter %.txt,$^))
 endef
@@ -53,6 +58,10 @@ $(WITH_FINER): requirements-finer.txt requirements.txt
 	$(install)
 	@touch $(READY) $@
 
-$(WITH_ALL): requirements-ray.txt requirements-finer.txt requirements.txt
+$(WITH_DEV): requirements-dev.txt requirements.txt
 	$(install)
-	@touch $(READY) $(WITH_FINER) $@
+	@touch $(READY) $@
+
+$(WITH_ALL): requirements-dev.txt requirements-ray.txt requirements-finer.txt requirements.txt
+	$(install)
+	@touch $(READY) $(WITH_FINER) $(WITH_DEV) $@

@@ -1,1 +1,53 @@
-"""The pipeline: one package a stage, in the order in which data flows."""
+"""The pipeline, one package a stage, and its functions for use from Python (docs/python.md).
+
+Nothing is loaded until a name is used, so that stages start fast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stages.api import (
+        Encoder,
+        Selection,
+        Texts,
+        UserError,
+        Views,
+        align,
+        draw_crops,
+        embed_descriptions,
+        embed_views,
+        filter_crops,
+        load_encoder,
+        open_image,
+        select_descriptions,
+    )
+
+__all__ = [
+    "Encoder",
+    "Selection",
+    "Texts",
+    "UserError",
+    "Views",
+    "align",
+    "draw_crops",
+    "embed_descriptions",
+    "embed_views",
+    "filter_crops",
+    "load_encoder",
+    "open_image",
+    "select_descriptions",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from stages import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

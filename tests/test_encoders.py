@@ -19,13 +19,12 @@ from conftest import ROOT, TINY_CONFIG, make_tiny_model
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from safetensors.torch import save_file
 
-from stages.common import encoders
 from stages.common.artifacts import EncoderMeta
+from stages.common.checkpoints import is_torchscript, load_tokenizer
 from stages.common.encoders import (
     UNTRAINED,
     Encoder,
     architecture,
-    is_torchscript,
     load_encoder,
     pick_device,
     pick_precision,
@@ -329,7 +328,7 @@ def noise(count: int, size: int) -> torch.Tensor:
 
 def test_a_gpu_that_is_not_there_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match=r"device is cuda in params\.yaml, but torch sees no GPU") as refused:
+    with pytest.raises(UserError, match=r"device is cuda, but torch sees no GPU") as refused:
         load_encoder("m", params_with(device="cuda", name=NAME))
     assert "\n" not in str(refused.value)
     assert pick_device("auto") == torch.device("cpu")
@@ -352,4 +351,4 @@ def test_a_package_that_only_some_models_need_is_named_with_the_mend(monkeypatch
     monkeypatch.setitem(sys.modules, "transformers", None)
     entry = Model(name="ViT-B-16-SigLIP", pretrained=None)
     with pytest.raises(UserError, match=r"models\.m: ViT-B-16-SigLIP needs .* `pip install transformers`"):
-        encoders._tokenizer("m", entry)
+        load_tokenizer("models.m", entry)

@@ -11,7 +11,7 @@ import yaml
 from conftest import ROOT
 
 from stages.common.errors import UserError
-from stages.common.params import Params, load_params
+from stages.common.params import Crop, Params, Refine, Score, load_params
 from stages.common.yamls import load_yaml
 from stages.finer.params import load_finer_params
 
@@ -53,6 +53,12 @@ def test_the_shipped_file_loads() -> None:
     params = load_params(ROOT / "params.yaml")
     assert params.score.iou_threshold in params.crop.iou_thresholds
     assert params.refined_sources() == [name for name, kind in params.sources.items() if kind == "sentences"]
+
+
+def test_the_shipped_file_states_the_papers_values_which_are_the_defaults_too() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert (params.refine, params.score) == (Refine(), Score())
+    assert params.crop.model_copy(update={"iou_thresholds": [0.8]}) == Crop()
     assert (params.crop.candidates, params.crop.max_views) == (300, 100)
     assert (params.score.image_scale, params.score.text_scale, params.score.runs) == (4.0, 2.0, 20)
 
@@ -67,7 +73,7 @@ def test_the_shipped_file_loads() -> None:
         (put("models/demo-clip/nam", "x"), ["models.demo-clip.nam: unknown key (did you mean 'name'?)", "activation"]),
         (put("datasets/demo/path", "x"), ["datasets.demo.path: unknown key", "allowed here: reader, root"]),
         (put("models/demo-clip/preprocess", {"means": [1, 1, 1]}), ["preprocess.means: unknown key", "mean"]),
-        (remove("crop/max_views"), ["crop.max_views: missing"]),
+        (remove("embed/engine"), ["embed.engine: missing"]),
         (remove("report"), ["report: missing"]),
         (put("crop/candidates", "300"), ["crop.candidates: ", "integer", "not '300'"]),
         (put("crop/candidates", 0), ["crop.candidates: ", "greater than or equal to 1", "not 0"]),

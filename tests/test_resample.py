@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 from stages.common.encoders import Encoder, load_encoder
 from stages.common.images import content_digest
 from stages.common.params import Params
-from stages.embed.encode import Embedded, embed_in_batches, embed_in_threads
+from stages.embed.encode import Embedded, embed_in_batches, embed_in_threads, read_image
 from stages.embed.resample import CROPS_AT_ONCE, axis_weights, resample_together
 from stages.embed.shards import ImageViews
 from stages.embed.views import ViewMaker, resample, to_tensor
@@ -129,7 +130,7 @@ def views_of(folder: Path, numbers: Sequence[int]) -> list[ImageViews]:
 def embed(way: str, folder: Path, encoder: Encoder, numbers: Sequence[int], size: int) -> list[Embedded]:
     function = {"threads": embed_in_threads, "batches": embed_in_batches}[way]
     make_views = ViewMaker(encoder.meta.preprocess, encoder.image_size)
-    return list(function(views_of(folder, numbers), str(folder), encoder, make_views, size))
+    return list(function(views_of(folder, numbers), partial(read_image, str(folder)), encoder, make_views, size))
 
 
 @pytest.mark.parametrize("size", [1, 7, 16, 200])

@@ -14,7 +14,7 @@ def pick_device(device: str) -> torch.device:
         UserError: `cuda` was asked for and there is none.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device is cuda in params.yaml, but torch sees no GPU here; set device: auto or cpu")
+        raise UserError("device is cuda, but torch sees no GPU here; set device: auto or cpu")
     return torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
 
 

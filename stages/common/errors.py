@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 OF_THE_MACHINE = (
@@ -36,10 +38,19 @@ def warn(line: str) -> None:
     print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
+@contextmanager
+def pillow_warnings_ignored() -> Iterator[None]:
+    """For a whole program: these warnings are about pixels (damaged EXIF, large images), not about the program."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\..*")
+        yield
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a stage's `main`: a `UserError` or a refusing disk becomes `error: ...` on standard error, exit code 1."""
     try:
-        main()
+        with pillow_warnings_ignored():
+            main()
     except UserError as error:
         line = " ".join(str(error).splitlines())  # names from the disk and from files may hold line ends
         print(f"error: {line}", file=sys.stderr, flush=True)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import warnings
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +23,6 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000
 
 TEXT_MIB = 256
 """Text and colour profiles of a PNG, unpacked; Pillow allows 1 MiB, and the workflows of image generators have more."""
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = TEXT_MIB << 20
 
 EXIF_ORIENTATION = 0x0112
 TURNS = {
@@ -42,9 +43,24 @@ class UnreadableImage(OSError):
 UNREADABLE = (OSError,)
 """What reading an image raises: `UnreadableImage`, or the operating system's errors."""
 
-# About pixels, not about the program: EXIF that is damaged, palettes with transparency, images that are merely large.
-warnings.filterwarnings("ignore", module=r"PIL\..*")
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+_lock = threading.Lock()
+_limits: list[tuple[int, int]] = []
+"""Pillow's own limits of text, once for each thread that is decoding."""
+
+
+@contextmanager
+def _more_text() -> Iterator[None]:
+    """Lets PNGs have TEXT_MIB of text while an image is decoded; Pillow's limits are the whole process's."""
+    with _lock:
+        _limits.append(_limits[0] if _limits else (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY))
+        PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = TEXT_MIB << 20
+    try:
+        yield
+    finally:
+        with _lock:
+            before = _limits.pop()
+            if not _limits:
+                PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = before
 
 
 def content_digest(data: bytes) -> str:
@@ -81,14 +97,14 @@ def _decode(path: Path | BinaryIO, *, check: bool) -> tuple[Image.Image, tuple[i
     """The RGB image, to check alone at a fraction of its size, and its width and height."""
     source: BinaryIO = io.BytesIO(path.read_bytes()) if isinstance(path, Path) else path
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        with _more_text(), Image.open(source, formats=FORMATS) as image:
             width, height = image.size
             if check:
                 # A JPEG is decoded at an eighth of its size: as sure a check, at a fraction of the cost.
                 image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
             image.load()
-            turn = _orientation(image)
-            rgb = _to_rgb(image)
+            turn = orientation(image)
+            rgb = to_rgb(image)
     except Exception as error:  # a damaged file makes Pillow raise whatever its decoder stumbled over
         raise UnreadableImage(_explain(error, source)) from error
     if turn in TURNS:
@@ -96,7 +112,7 @@ def _decode(path: Path | BinaryIO, *, check: bool) -> tuple[Image.Image, tuple[i
     return rgb, (height, width) if turn >= 5 else (width, height)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none, or EXIF that cannot be read."""
     try:
         value = int(image.getexif().get(EXIF_ORIENTATION, 1))
@@ -105,7 +121,7 @@ def _orientation(image: Image.Image) -> int:
     return value if value in TURNS else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB of an image of any mode.
 
     Raises:

@@ -148,12 +148,14 @@ class Describe(Section):
 
 
 class Refine(Section):
-    sources: Literal["all"] | list[str]
-    label_prompt: PromptText
-    cosine_threshold: Annotated[float, Field(ge=-1.0, le=1.01)]
-    top_k: Count
-    waffle_pairs: Count
-    batch_size: Count
+    """Description refinement. The defaults are BiFTA's (arXiv 2601.20419), `waffle_pairs` is WaffleCLIP's."""
+
+    sources: Literal["all"] | list[str] = "all"
+    label_prompt: PromptText = "a photo of a {name}."
+    cosine_threshold: Annotated[float, Field(ge=-1.0, le=1.01)] = 0.99
+    top_k: Count = 50
+    waffle_pairs: Count = 15
+    batch_size: Count = 64
 
     @model_validator(mode="after")
     def _prompt_names_the_class(self) -> Refine:
@@ -169,12 +171,14 @@ def _ascending(thresholds: list[float]) -> list[float]:
 
 
 class Crop(Section):
-    layout: Literal["random", "grid"]
-    candidates: Count
-    min_scale: Annotated[float, Field(gt=0.0, le=1.0)]
-    max_scale: Annotated[float, Field(gt=0.0, le=1.0)]
-    max_views: Count
-    iou_thresholds: Annotated[list[Unit], Field(min_length=1), AfterValidator(_ascending)]
+    """View refinement. The defaults are BiFTA's (arXiv 2601.20419)."""
+
+    layout: Literal["random", "grid"] = "random"
+    candidates: Count = 300
+    min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    max_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    max_views: Count = 100
+    iou_thresholds: Annotated[list[Unit], AfterValidator(_ascending)] = Field(default=[0.8], min_length=1)
 
     @model_validator(mode="after")
     def _scales_in_order(self) -> Crop:
@@ -190,12 +194,14 @@ class Embed(Section):
 
 
 class Score(Section):
-    iou_threshold: Unit
-    views_per_run: Count | Literal["all"]
-    runs: Count
-    image_scale: LogScale
-    text_scale: LogScale
-    normalize: bool
+    """Weighted cross-alignment. The defaults are those of BiFTA's published configurations and code."""
+
+    iou_threshold: Unit = 0.8
+    views_per_run: Count | Literal["all"] = 60
+    runs: Count = 20
+    image_scale: LogScale = 4.0
+    text_scale: LogScale = 2.0
+    normalize: bool = True
     descriptor_mean: Literal["normalized", "plain"] = "normalized"
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ import torch
 from stages.common.artifacts import EncoderMeta
 from stages.common.cli import Job
 from stages.common.encoders import Encoder, load_encoder
-from stages.common.errors import UserError, warn
+from stages.common.errors import UserError, pillow_warnings_ignored, warn
 from stages.common.params import Params
 from stages.embed.dataset import local_root
 from stages.embed.encode import Embedded, embed_images, fetch
@@ -212,5 +212,6 @@ def embed_remotely(
             f"the nodes of the cluster would embed differently ({'; '.join(differ)}); set `precision` in params.yaml, "
             "and give all nodes the same weights"
         )
-    made = fetch(list(embed_images(images, root, encoder, params.embed.batch_size)))
+    with pillow_warnings_ignored():
+        made = fetch(list(embed_images(images, root, encoder, params.embed.batch_size)))
     return [(one.embeddings.numpy(), one.similarity.numpy()) for one in made]

@@ -111,7 +111,7 @@ def write(work: Work, embedded: list[Embedded], model: str) -> None:
     made = fetch(embedded)
     unit = np.array([has_unit_norm(one.embeddings).all() for one in made], dtype=bool)
     precision = work.shard.meta.encoder().precision
-    require_unit(unit, lambda row: f"a view of the image '{work.missing[row].image_id}'", model, precision)
+    require_unit(unit, lambda row: f"a view of the image '{work.missing[row].image_id}'", f"models.{model}", precision)
     write_shard(work.shard, list(assemble(work, made)))
 
 

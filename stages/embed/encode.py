@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +30,8 @@ from stages.embed.views import ViewMaker, to_tensor
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
+Read = Callable[[ImageViews], Image.Image]
+"""Gives the pixels of an image, in RGB."""
 
 PIXELS_AT_ONCE = {"cpu": 16 * 224**2, "cuda": 512 * 224**2}
 """Of a forward pass with `embed.batch_size: auto`: on a CPU what stays in its caches, on a GPU what keeps it busy."""
@@ -78,21 +81,28 @@ def embed_images(
     Raises:
         UserError: an image that cannot be read, or is another than `ingest` saw.
     """
+    return embed_pictures(images, partial(read_image, root), encoder, batch_size)
+
+
+def embed_pictures(
+    images: Iterable[ImageViews], read: Read, encoder: Encoder, batch_size: int | str
+) -> Iterator[Embedded]:
+    """As `embed_images`, with `read` to get an image's pixels."""
     make_views = ViewMaker(encoder.meta.preprocess, encoder.image_size)
     size = forward_size(batch_size, encoder)
     if encoder.device.type == "cpu":
-        return embed_in_threads(images, root, encoder, make_views, size)
-    return embed_in_batches(images, root, encoder, make_views, size)
+        return embed_in_threads(images, read, encoder, make_views, size)
+    return embed_in_batches(images, read, encoder, make_views, size)
 
 
 def embed_in_threads(
-    images: Iterable[ImageViews], root: str, encoder: Encoder, make_views: ViewMaker, size: int
+    images: Iterable[ImageViews], read: Read, encoder: Encoder, make_views: ViewMaker, size: int
 ) -> Iterator[Embedded]:
     """A thread an image; forward passes of at most `size` views, each on one core."""
 
     @torch.inference_mode()
     def one(image: ImageViews) -> Embedded:
-        picture = read_image(root, image)
+        picture = read(image)
         pixels = to_tensor(picture)
         parts: list[torch.Tensor] = []
         # The whole image goes first, together with the first crops.
@@ -105,7 +115,7 @@ def embed_in_threads(
 
 
 def embed_in_batches(
-    images: Iterable[ImageViews], root: str, encoder: Encoder, make_views: ViewMaker, size: int
+    images: Iterable[ImageViews], read: Read, encoder: Encoder, make_views: ViewMaker, size: int
 ) -> Iterator[Embedded]:
     """Threads decode; the device resamples and encodes batches of exactly `size` views, across images.
 
@@ -113,7 +123,7 @@ def embed_in_batches(
     """
 
     def decode(image: ImageViews) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-        picture = read_image(root, image)
+        picture = read(image)
         both = [to_tensor(picture).contiguous(), make_views.whole(picture)]
         # Only from pinned memory does a copy to the GPU run beside its work.
         pixels, whole = [tensor.pin_memory() for tensor in both] if encoder.device.type == "cuda" else both

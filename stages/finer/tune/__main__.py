@@ -15,10 +15,11 @@ from stages.finer.tune.train import tune_model
 
 
 def main() -> None:
-    # These warnings are about the library's own code.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
     argparse.ArgumentParser(prog="python -m stages.finer.tune", description=__doc__).parse_args()
-    print(tune_model(load_finer_params(), paths.MODELS / "tuned"))
+    with warnings.catch_warnings():
+        # About the library's own code, not about the program.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+        print(tune_model(load_finer_params(), paths.MODELS / "tuned"))
 
 
 if __name__ == "__main__":
