@@ -5,14 +5,17 @@ Which class an image is given, by what margin, and whether the true one is among
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from stages.common.artifacts import PREDICTIONS
+from stages.common.tables import write_json
 
 TOP = 5
 
@@ -101,3 +104,17 @@ def predictions_table(
         joined("margin", np.float32),
     ]
     return pa.table(columns, schema=PREDICTIONS.columns)
+
+
+def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Write `metrics.json`, and for DVC's tables `top1.json` and `std.json` beside it: one number a method.
+
+    Args:
+        metrics: method -> `Tally.metrics`; other entries, such as a warning about the weights, are not numbers of a
+            method and go into `top1.json` as they are.
+    """
+    of_methods = {name: own for name, own in metrics.items() if isinstance(own, dict)}
+    notes = {name: own for name, own in metrics.items() if name not in of_methods}
+    write_json(path, metrics)
+    write_json(path.with_name("top1.json"), {name: own["top1"] for name, own in of_methods.items()} | notes)
+    write_json(path.with_name("std.json"), {name: own["std"] for name, own in of_methods.items()})

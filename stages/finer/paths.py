@@ -48,6 +48,8 @@ SCORES = FINER / "scores.parquet"
 """One row for each question: exact match and F1 of its answer, as published and strict."""
 
 METRICS = FINER / "metrics.json"
+EXACT_MATCH = FINER / "exact_match.json"
+"""The headline figures of METRICS, for `dvc metrics show`."""
 REPORT = FINER / "report"
 """Folder of tables, plot data and pictures."""
 

@@ -28,7 +28,8 @@ from stages.common.tables import write_json
 
 MODELS = "models"
 CURVES = paths.DATA / "curves"
-METRICS = re.compile(rf"{paths.DATA}/([^/]+)/([^/]+)/metrics\.json")
+METRICS = re.compile(rf"{paths.DATA}/([^/]+)/([^/]+)/(?:top1|metrics)\.json")
+"""Of a present state, and of one before there were `top1.json` and `std.json`."""
 IRRELEVANT = ("report.", "describe.", "device")
 """Parameters that no accuracy depends on, or on which experiments may differ all the same."""
 EXAMPLES = {
@@ -183,11 +184,10 @@ def collect(states: list[dict[str, Any]], param: str) -> list[Point]:
         params = _params(state)
         if not alike(params, reference, param):
             continue
-        for dataset, model, method, figures, note in _figures(state):
+        for dataset, model, method, top1, spread, note in _figures(state):
             value = value_for(params, param, dataset)
             if value is None:
                 continue
-            top1, spread = figures["top1"], figures["std"] if figures["runs"] > 1 else 0.0
             low, high = round(top1 - spread, 4), round(top1 + spread, 4)
             point = Point(dataset, model, method, value, top1, low, high, note)
             points.setdefault((dataset, model, method, json.dumps(point.value)), point)
@@ -248,15 +248,20 @@ def _params(state: dict[str, Any]) -> Params:
     return flatten((state.get("params") or {}).get("params.yaml", {}).get("data", {}))
 
 
-def _figures(state: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, float], str]]:
-    """Data set, model, method, figures and note of every metric of a state."""
-    for path, content in (state.get("metrics") or {}).items():
+def _figures(state: dict[str, Any]) -> Iterator[tuple[str, str, str, float, float, str]]:
+    """Data set, model, method, top-1, its deviation over runs, and note, of every method in a state."""
+    metrics = state.get("metrics") or {}
+    for path, content in metrics.items():
         place = METRICS.fullmatch(Path(path).as_posix())
         if not place or "data" not in content:
             continue
-        for method, figures in content["data"].items():
-            if isinstance(figures, dict) and "top1" in figures:
-                yield place[1], place[2], method, figures, content["data"].get("weights", "")
+        deviations = metrics.get(str(Path(path).with_name("std.json")), {}).get("data", {})
+        note = content["data"].get("weights", "")
+        for method, own in content["data"].items():
+            if isinstance(own, int | float):
+                yield place[1], place[2], method, own, deviations.get(method, 0.0), note
+            elif isinstance(own, dict) and "top1" in own:
+                yield place[1], place[2], method, own["top1"], own["std"] if own["runs"] > 1 else 0.0, note
 
 
 def table(points: list[Point], param: str) -> str:

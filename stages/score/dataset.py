@@ -26,7 +26,8 @@ from stages.common.cli import Job
 from stages.common.device import pick_device
 from stages.common.errors import UserError
 from stages.common.overlap import read_ahead, write_behind
-from stages.common.tables import make_meta, read_meta, read_table, write_json, writing
+from stages.common.ranking import write_metrics
+from stages.common.tables import make_meta, read_meta, read_table, writing
 from stages.common.views import find_shards
 from stages.score.methods import available, class_vectors, first_equals
 from stages.score.outcomes import Classes, Inputs, Ledger, prepare, score_batch
@@ -83,7 +84,7 @@ def score_dataset(job: Job) -> list[str]:
     metrics: dict[str, object] = ledger.metrics()
     if shards.model.pretrained == UNTRAINED:
         metrics["weights"] = UNTRAINED
-    write_json(paths.metrics(job.dataset, job.model), metrics)
+    write_metrics(paths.metrics(job.dataset, job.model), metrics)
     return [*lines, f"score {job.dataset} {job.model}: {len(image_ids)} images, {len(scored)} methods"]
 
 

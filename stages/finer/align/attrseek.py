@@ -23,7 +23,7 @@ from stages.common.artifacts import CLASSES, PREDICTIONS, TEXTS, Metadata, Predi
 from stages.common.encoders import load_encoder
 from stages.common.errors import UserError
 from stages.common.params import Score
-from stages.common.ranking import Outcome, Tally, predictions_table, rank
+from stages.common.ranking import Outcome, Tally, predictions_table, rank, write_metrics
 from stages.common.thoughts import without_thoughts
 from stages.common.views import find_shards
 from stages.finer import paths
@@ -98,7 +98,7 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
     score = job.params.score.model_dump()
     made = tables.make_meta(PREDICTIONS, job.dataset, PredictionsParameters(**score), encoder.meta)
     tables.write_table(folder / "predictions.parquet", table, made)
-    tables.write_json(folder / "metrics.json", metrics)
+    write_metrics(folder / "metrics.json", metrics)
     return lines
 
 

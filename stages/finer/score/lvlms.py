@@ -21,6 +21,7 @@ from stages.finer.artifacts import SCORES, LvlmMeta, ScoresParameters
 from stages.finer.attributes import Concept, read_by_class
 from stages.finer.figures import GENERATION, HELD_OUT, SEEN, Figures, Parts
 from stages.finer.params import FinerParams
+from stages.finer.promptings import PROMPTINGS
 from stages.finer.score.generation import Encode, asked_for_attributes, collect, generation_figures
 from stages.finer.score.metrics import Draws, metrics_of
 from stages.finer.score.scores import score_answers, summary
@@ -59,7 +60,9 @@ def score_lvlms(params: FinerParams) -> Iterator[str]:
         raise UserError("no LVLM of params.yaml has answers; run `dvc repro stages/finer/dvc.yaml`")
     asked = ScoresParameters(lvlms=lvlms, datasets=datasets, models=models)
     write_table(paths.SCORES, pa.concat_tables(tables), make_meta(SCORES, "finer", asked))
-    write_json(paths.METRICS, {lvlm: own for lvlm, own in metrics.items() if own})
+    figures = {lvlm: own for lvlm, own in metrics.items() if own}
+    write_json(paths.METRICS, figures)
+    write_json(paths.EXACT_MATCH, headline(figures))
 
 
 def _has_answers(lvlm: str, dataset: str) -> bool:
@@ -121,6 +124,17 @@ def figures_of(
             )
         figures[GENERATION] = generation_figures(collect(lists, known.concepts, str(file)), encode, draws)
     return figures
+
+
+def headline(figures: Figures) -> Figures:
+    """{data set: {LVLM: {prompting: exact match in percent}}} at the fine level, asked with the image."""
+    found: Figures = {}
+    for lvlm, own in figures.items():
+        for dataset, cells in own.items():
+            asked = {prompting: cells.get(f"fine/image/{prompting}") for prompting in PROMPTINGS}
+            matches = {prompting: cell["em"] for prompting, cell in asked.items() if cell}
+            found.setdefault(dataset, {})[lvlm] = matches
+    return found
 
 
 def read_mixture_classes(path: Path) -> MixtureClasses | None:
