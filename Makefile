@@ -1,11 +1,11 @@
-# `make repro` and `make test` are all that a fresh machine needs; both make the virtual environment first.
+# A fresh machine needs only `make repro` and `make test`. Both make the virtual environment first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 WITH_FINER := $(VENV)/.installed-finer
 WITH_ALL := $(VENV)/.installed-all
-# The stages' commands say `python`: that of the virtual environment.
+# In the stages' commands, `python` is that of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: repro finer test lint bench bench-gpu
@@ -30,7 +30,7 @@ lint: $(READY)
 	ruff format --check .
 	mypy
 
-# Tables to the terminal, figures to benchmarks/results.json. Nothing else should run meanwhile.
+# Prints tables and writes figures to benchmarks/results.json. Nothing else should run at the same time.
 bench: $(READY)
 	@for name in view_preparation end_to_end sweep reprompt refine_at_size score_at_size growth; do \
 	    python -m benchmarks.$$name || exit 1; \
@@ -48,7 +48,7 @@ $(READY): requirements.txt
 	$(install)
 	@touch $@
 
-# The others name requirements.txt, so that one installation is all.
+# The other files include requirements.txt, so one installation is enough.
 $(WITH_FINER): requirements-finer.txt requirements.txt
 	$(install)
 	@touch $(READY) $@
