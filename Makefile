@@ -16,11 +16,15 @@ repro: $(READY)
 	@python -m stages.report
 
 # The FINER benchmark, with a toy model that is built, tuned, served and asked on this machine.
-finer: $(WITH_FINER)
+finer: $(WITH_FINER) stages/finer/.dvcignore
 	@python -m stages.common.check
 	dvc repro stages/finer/dvc.yaml
 	@python -m stages.finer
 	@python -m stages.report
+
+# Shows DVC the pipeline that the .dvcignore at the top hides.
+stages/finer/.dvcignore:
+	@printf '!dvc.yaml\n!tuning/dvc.yaml\n' > $@
 
 test: $(WITH_ALL)
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

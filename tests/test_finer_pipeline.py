@@ -46,7 +46,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The project's own pipelines with everything computed once."""
     folder = tmp_path_factory.mktemp("finer") / "repository"
     folder.mkdir()
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "Makefile"):
         shutil.copy(ROOT / name, folder / name)
     for name in ("stages", ".dvc/plots", "descriptions/prompts"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -58,6 +58,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made.edit(very_small)
     make_tiny_model(folder / "tiny-model")
     made.run("git", "init", "--quiet")
+    made.run("make", "stages/finer/.dvcignore")
     made.run("dvc", "repro", PIPELINE)
     return made
 
