@@ -354,7 +354,8 @@ def test_plots_show_writes_a_page(repository: Repository) -> None:
 
 def test_nothing_is_said_of_finer_before_it_is_used(repository: Repository, tmp_path: Path) -> None:
     repository.run("dvc", "remote", "add", "--force", "--local", "--default", "team", str(tmp_path / "remote"))
-    for command in ("metrics show", "metrics diff", "plots show", "plots diff", "status", "exp show", "push", "pull", "dag"):
+    looks = ("metrics show", "metrics diff", "plots show", "plots diff", "exp show", "status", "dag", "push", "pull")
+    for command in looks:
         done = repository.run("dvc", *command.split())
         assert "finer" not in done.stdout + done.stderr, command
     assert "finer" not in repository.run("dvc", "exp", "run").stderr
