@@ -1,4 +1,4 @@
-# `make repro` and `make test` are all that a fresh machine needs; both make the virtual environment first.
+# A fresh machine needs only `make repro` and `make test`. Both make the virtual environment first.
 PYTHON ?= python3
 # As in pyproject.toml.
 VERSIONS := 3.11 3.12 3.13
@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 WITH_FINER := $(VENV)/.installed-finer
 WITH_DEV := $(VENV)/.installed-dev
 WITH_ALL := $(VENV)/.installed-all
-# The stages' commands say `python`: that of the virtual environment.
+# In the stages' commands, `python` is that of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: repro finer test lint bench bench-gpu
@@ -19,11 +19,15 @@ repro: $(READY)
 	@python -m stages.report
 
 # The FINER benchmark, with a toy model that is built, tuned, served and asked on this machine.
-finer: $(WITH_FINER)
+finer: $(WITH_FINER) stages/finer/.dvcignore
 	@python -m stages.common.check
 	dvc repro stages/finer/dvc.yaml
 	@python -m stages.finer
 	@python -m stages.report
+
+# Shows DVC the pipeline that the .dvcignore at the top hides.
+stages/finer/.dvcignore:
+	@printf '!dvc.yaml\n!tuning/dvc.yaml\n' > $@
 
 test: $(WITH_ALL)
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -33,7 +37,7 @@ lint: $(WITH_DEV)
 	ruff format --check .
 	mypy
 
-# Tables to the terminal, figures to benchmarks/results.json. Nothing else should run meanwhile.
+# Prints tables and writes figures to benchmarks/results.json. Nothing else should run at the same time.
 bench: $(READY)
 	@for name in view_preparation end_to_end sweep reprompt refine_at_size score_at_size growth; do \
 	    python -m benchmarks.$$name || exit 1; \
@@ -53,7 +57,7 @@ $(READY): requirements.txt
 	$(install)
 	@touch $@
 
-# The others name requirements.txt, so that one installation is all.
+# The other files include requirements.txt, so one installation is enough.
 $(WITH_FINER): requirements-finer.txt requirements.txt
 	$(install)
 	@touch $(READY) $@

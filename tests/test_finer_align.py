@@ -106,7 +106,7 @@ def test_a_data_set_without_attributes_is_named(toy: Project, call: Call) -> Non
     toy.edit(lambda params: params["refine"].update(sources=["finer"]))
     done = call("refine", "--dataset", "toy", "--model", "tiny")
     assert done.code == 1 and "descriptions/toy/finer.json is missing; put a published file there" in done.err
-    assert "dvc repro stages/finer/dvc.yaml:concepts@toy" in done.err
+    assert "python -m stages.finer.concepts --dataset toy" in done.err
 
 
 def write_answers(rows: list[dict]) -> None:

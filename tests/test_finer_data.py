@@ -110,7 +110,7 @@ def test_unified_file_refused(lines: list, match: str, tmp_path: Path) -> None:
 
 
 def test_unified_file_missing_or_in_another_encoding(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"u\.jsonl is missing; make it with `dvc repro stages/finer/dvc\.yaml`"):
+    with pytest.raises(UserError, match=r"u\.jsonl is missing; make it with `make finer`"):
         read_unified(tmp_path / "u.jsonl", "x")
     (tmp_path / "u.jsonl").write_bytes(b'{"idx": "\xe9"}')
     with pytest.raises(UserError, match="not in UTF-8"):

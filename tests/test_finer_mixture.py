@@ -426,7 +426,7 @@ def test_nothing_to_talk_about(two: Project, call: Call) -> None:
 
 def test_attributes_of_other_classes_are_refused_and_the_stage_named_makes_them(two: Project, call: Call) -> None:
     by_class = Path("data/finer/attributes/toy.json")
-    remedy = "run `dvc repro stages/finer/dvc.yaml:concepts@toy`"
+    remedy = "run `python -m stages.finer.concepts --dataset toy`"
     write_attributes_file(by_class, NAMES[:2])
     assert call("finer.mixture").err == f"error: {by_class} is not of the present classes; {remedy}\n"
     by_class.unlink()

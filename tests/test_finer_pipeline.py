@@ -48,7 +48,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The project's own pipelines with everything computed once."""
     folder = tmp_path_factory.mktemp("finer") / "repository"
     folder.mkdir()
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "Makefile"):
         shutil.copy(ROOT / name, folder / name)
     for name in ("stages", ".dvc/plots", "descriptions/prompts"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -63,6 +63,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made.records = folder.parent / "records"
     made.records.mkdir()
     made.run("dvc", "repro")
+    made.run("make", "stages/finer/.dvcignore")
     made.run("dvc", "repro", PIPELINE)
     made.records = None
     return made

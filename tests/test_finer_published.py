@@ -359,7 +359,7 @@ def test_a_data_set_with_a_fault_does_not_keep_the_others_from_being_asked(
     assert call("finer.concepts", "--dataset", "x").code == 0
     done = call("finer.ask", "--lvlm", "vlm")
     assert done.code == 1 and len(done.err.splitlines()) == 1
-    assert "data/finer/attributes/y.json is missing; run `dvc repro stages/finer/dvc.yaml:concepts@y`" in done.err
+    assert "data/finer/attributes/y.json is missing; run `python -m stages.finer.concepts --dataset y`" in done.err
     assert len(pl.read_parquet("data/finer/answers/vlm/x.parquet"))
 
 

@@ -106,7 +106,7 @@ def make_repository(folder: Path) -> Repository:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".dvcignore"))
         else:
             shutil.copy(source, target)
     shutil.copytree(ROOT / "descriptions" / "prompts", folder / "descriptions" / "prompts")
@@ -355,6 +355,15 @@ def test_plots_show_writes_a_page(repository: Repository) -> None:
     assert "bifta-views" in page
     pictures = list((repository.folder / "dvc_plots/static").iterdir())
     assert any("methods.png" in path.name for path in pictures), [path.name for path in pictures]
+
+
+def test_nothing_is_said_of_finer_before_it_is_used(repository: Repository, tmp_path: Path) -> None:
+    repository.run("dvc", "remote", "add", "--force", "--local", "--default", "team", str(tmp_path / "remote"))
+    looks = ("metrics show", "metrics diff", "plots show", "plots diff", "exp show", "status", "dag", "push", "pull")
+    for command in looks:
+        done = repository.run("dvc", *command.split())
+        assert "finer" not in done.stdout + done.stderr, command
+    assert "finer" not in repository.run("dvc", "exp", "run").stderr
 
 
 def test_push_and_pull(repository: Repository, tmp_path: Path) -> None:

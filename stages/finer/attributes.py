@@ -75,9 +75,7 @@ def read_attributes(path: Path) -> list[Concept]:
     try:
         found = read_json(path)
     except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing; put a published file there or run `dvc repro stages/finer/dvc.yaml`"
-        ) from None
+        raise UserError(f"{path} is missing; put a published file there or run `make finer`") from None
     concepts = _concepts(path, found)
     first: dict[frozenset[str], int] = {}
     for place, concept in enumerate(concepts):
@@ -104,7 +102,7 @@ def read_by_class(path: Path, names: Mapping[int, str]) -> list[Concept]:
     Raises:
         UserError: no such file, one that is not of the format, or one that has other names for these classes.
     """
-    make = f"run `dvc repro stages/finer/dvc.yaml:concepts@{path.stem}`"
+    make = f"run `python -m stages.finer.concepts --dataset {path.stem}`"
     try:
         concepts = _concepts(path, read_json(path, make))
     except FileNotFoundError:

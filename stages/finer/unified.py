@@ -13,7 +13,7 @@ from stages.common.jsons import parse_json
 from stages.common.tables import write_text
 
 KEYS = ("idx", "basic-level-lbl", "coarse-level-lbl", "fine-level-lbl", "img_path")
-REMEDY = "fix the file, or have it built from the tables: `dvc repro stages/finer/dvc.yaml`"
+REMEDY = "fix the file, or have it built from the tables: `make finer`"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def read_unified(path: Path, dataset: str) -> list[Sample]:
         if found.get("dataset") != dataset or not is_label or not all(isinstance(name, str) for name in named):
             raise UserError(
                 f"{path}, line {number}: `metadata` does not name the image and class in {dataset}; run "
-                f"`dvc repro -f stages/finer/dvc.yaml:unify@{dataset}`. A published file belongs under "
+                f"`python -m stages.finer.unify --dataset {dataset}`. A published file belongs under "
                 f"finer.datasets.{dataset}.unified in params.yaml"
             )
         samples.append(sample)
@@ -112,7 +112,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; make it with `dvc repro stages/finer/dvc.yaml`") from None
+        raise UserError(f"{path} is missing; make it with `make finer`") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not in UTF-8 ({error.reason} at byte {error.start}); save it as such") from None
     # `splitlines` would also cut at characters that JSON allows in a string.

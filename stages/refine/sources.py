@@ -37,10 +37,10 @@ def read_source(path: Path) -> Descriptions:
     try:
         return read_descriptions(path)
     except FileNotFoundError:
-        stage = "describe"
+        command = "dvc repro describe"
         if path.stem == FINER_SOURCE:
-            stage = f"stages/finer/dvc.yaml:concepts@{path.parent.name}"
-        raise UserError(f"{path} is missing; put a published file there or run `dvc repro {stage}`") from None
+            command = f"python -m stages.finer.concepts --dataset {path.parent.name}"
+        raise UserError(f"{path} is missing; put a published file there or run `{command}`") from None
 
 
 def read_templates(templates: Sequence[str] | str, folder: Path) -> list[str]:

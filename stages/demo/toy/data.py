@@ -68,7 +68,7 @@ def read_drawings(folder: Path) -> list[Drawing]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; make it with `dvc repro stages/finer/tuning/dvc.yaml`") from None
+        raise UserError(f"{path} is missing; make it with `make finer`") from None
     try:
         drawings = [_drawing(folder, json.loads(line)) for line in lines]
     except (ValueError, LookupError, TypeError) as error:

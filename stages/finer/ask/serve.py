@@ -38,7 +38,7 @@ def checkpoint_hash(folder: Path) -> str:
     if not (folder / "config.json").is_file() or not any(folder.rglob("*.safetensors")):
         raise UserError(
             f"'{folder}' holds no checkpoint (config.json and *.safetensors); correct finer.served in params.yaml, or "
-            "make it with `dvc repro stages/finer/dvc.yaml`"
+            "make it with `make finer`"
         )
     return folder_digest(folder)
 

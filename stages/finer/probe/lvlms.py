@@ -112,7 +112,7 @@ def inputs_of(job: FinerJob, lvlm: str, dataset: str) -> Record:
     files = [paths.unified(dataset, split) for split in (paths.TRAIN, paths.TEST)]
     missing = [path for path in files if not path.exists()]
     if missing:
-        raise UserError(f"{missing[0]} is missing; make it with `dvc repro stages/finer/dvc.yaml`")
+        raise UserError(f"{missing[0]} is missing; make it with `make finer`")
     return made_from(
         model=weights_digest(job.finer.served[lvlm]),
         unified=[file_digest(path) for path in files],

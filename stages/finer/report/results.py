@@ -77,6 +77,6 @@ def _read_json(path: Path, stage: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; make it with `dvc repro stages/finer/dvc.yaml`") from None
+        raise UserError(f"{path} is missing; make it with `make finer`") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); run `python -m stages.finer.{stage}` again") from None

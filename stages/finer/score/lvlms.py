@@ -57,7 +57,7 @@ def score_lvlms(params: FinerParams) -> Iterator[str]:
             tables.append(scores)
             yield summary(lvlm, dataset, scores)
     if not tables:
-        raise UserError("no LVLM of params.yaml has answers; run `dvc repro stages/finer/dvc.yaml`")
+        raise UserError("no LVLM of params.yaml has answers; run `make finer`")
     asked = ScoresParameters(lvlms=lvlms, datasets=datasets, models=models)
     write_table(paths.SCORES, pa.concat_tables(tables), make_meta(SCORES, "finer", asked))
     figures = {lvlm: own for lvlm, own in metrics.items() if own}
