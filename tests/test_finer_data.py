@@ -97,7 +97,7 @@ def test_published_keys_and_multi_word_labels(tmp_path: Path) -> None:
         ([line(idx=4), line(idx=5), line(idx=4)], "line 3: idx 4 is that of line 1 as well; fix"),
         ([line(), line(), line()], "line 2: idx 0 is that of line 1 as well; 2 lines repeat one; fix"),
         # A published file in the place of one that `unify` wrote, and one of another data set.
-        ([line(), line(idx=1, metadata=...)], "line 2: `metadata` does not name the image and class in x; run `dvc"),
+        ([line(), line(idx=1, metadata=...)], "line 2: `metadata` does not name the image and class in x; run `python"),
         ([line(metadata=OURS | {"label": -1})], "line 1: `metadata` does not name"),
         ([line(metadata=OURS | {"dataset": "y"})], "A published file belongs under finer.datasets.x.unified"),
     ],
