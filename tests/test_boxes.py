@@ -10,10 +10,13 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from torchvision.ops import box_iou
 
 from stages.common.artifacts import BOXES, BoxesParameters
+from stages.common.boxes import iou
 from stages.common.params import Crop
 from stages.common.tables import make_meta, read_table, write_table
 from stages.crop.boxes import draw_candidates, surviving
@@ -218,3 +221,18 @@ def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
 def test_thresholds_are_ascending_and_distinct(thresholds: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="iou_thresholds"):
         make_crop(thresholds=thresholds)
+
+
+CORNERS = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(1, 60), st.integers(1, 60))
+
+
+@given(st.lists(CORNERS, min_size=1, max_size=8), st.lists(CORNERS, min_size=1, max_size=8))
+def test_the_overlap_is_torchvisions_to_the_last_bit(
+    boxes: list[tuple[int, ...]], others: list[tuple[int, ...]]
+) -> None:
+    def placed(corners: list[tuple[int, ...]]) -> np.ndarray:
+        return np.array([(left, top, left + width, top + height) for left, top, width, height in corners], np.int32)
+
+    mine, theirs = placed(boxes), placed(others)
+    expected = box_iou(*(torch.from_numpy(rows.astype(np.float64)) for rows in (mine, theirs))).numpy()
+    assert (iou(mine, theirs) == expected).all()

@@ -329,7 +329,10 @@ def test_a_concept_without_required_attributes_is_named(call: Call) -> None:
         (lambda: paths.answers("toy", "demo").write_bytes(b"PAR1"), "is not a whole Parquet file"),
         (lambda: write_answers("toy", answer_rows(), "pets"), "holds answers of toy on pets"),
         (lambda: write_answers("toy", answer_rows() + answer_rows()[:1]), "question 0 .* 2 times"),
-        (lambda: paths.attributes_by_class("demo").unlink(), "attributes/demo.json is missing; run `python -m stages.finer.concepts"),
+        (
+            lambda: paths.attributes_by_class("demo").unlink(),
+            "attributes/demo.json is missing; run `python -m stages.finer.concepts",
+        ),
         (lambda: write_json(paths.MIXTURE / "classes.json", ["x"]), "classes.json is not"),
         (lambda: write_json(paths.MIXTURE / "classes.json", {"demo": ["x"]}), "classes.json is not"),
         (lambda: write_json(paths.MIXTURE / "classes.json", {"demo": {"seen": []}}), "classes.json is not"),

@@ -394,3 +394,14 @@ def test_a_full_disk_or_an_interruption_leaves_what_was_there(
     assert done.err.count("\n") == 1
     assert [PREDICTIONS.read_bytes(), METRICS.read_bytes()] == before
     assert [path.name for path in TINY.glob(".*")] == []
+
+
+def test_an_image_without_a_label_is_refused(project: Project, call: Call) -> None:
+    def change(table: pa.Table, meta: Meta) -> tuple[pa.Table, Meta]:
+        labels = [None, *table["label"].to_pylist()[1:]]
+        return table.set_column(1, "label", pa.array(labels, pa.int32())), meta
+
+    rewrite(IMAGES, change)
+    done = call("score", *ON_TINY)
+    first = pl.read_parquet(IMAGES)["image_id"][0]
+    assert done.code == 1 and done.err.count("\n") == 1 and f"the image '{first}' has no label" in done.err

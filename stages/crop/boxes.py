@@ -64,14 +64,14 @@ def surviving(boxes: np.ndarray, thresholds: Sequence[float], max_views: int) ->
     overlaps = iou(boxes, boxes)
     survives = np.zeros((len(boxes), len(thresholds)), dtype=bool)
     for column, threshold in enumerate(thresholds):
-        # Whether box j may stand beside box i is bit j of compatible[i]: Python's integers are fast sets.
+        # Bit j of compatible[i] says whether box j may stand beside box i: integers are faster sets than rows of bool.
         packed = np.packbits(overlaps <= threshold, axis=1, bitorder="little")
         compatible = [int.from_bytes(row.tobytes(), "little") for row in packed]
-        candidates = (1 << len(boxes)) - 1
+        left = (1 << len(boxes)) - 1
         kept: list[int] = []
-        while candidates and len(kept) < max_views:
-            first = (candidates & -candidates).bit_length() - 1
+        while left and len(kept) < max_views:
+            first = (left & -left).bit_length() - 1
             kept.append(first)
-            candidates &= compatible[first] & ~(1 << first)
+            left &= compatible[first] & ~(1 << first)
         survives[kept, column] = True
     return survives

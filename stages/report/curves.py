@@ -255,7 +255,10 @@ def _figures(state: dict[str, Any]) -> Iterator[tuple[str, str, str, float, floa
         place = METRICS.fullmatch(Path(path).as_posix())
         if not place or "data" not in content:
             continue
-        deviations = metrics.get(str(Path(path).with_name("std.json")), {}).get("data", {})
+        beside = str(Path(path).with_name("std.json"))
+        deviations = metrics.get(beside, {}).get("data", {})
+        if path.endswith("top1.json") and not deviations:
+            warn(f"no {beside} in one of the experiments: its points have no error bars")
         note = content["data"].get("weights", "")
         for method, own in content["data"].items():
             if isinstance(own, int | float):
