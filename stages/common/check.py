@@ -1,4 +1,4 @@
-"""Before a run: is `params.yaml` right, and is every data set where it says? `python -m stages.common.check`"""
+"""Checks before a run, of `params.yaml` and of the image roots: `python -m stages.common.check`"""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from stages.common.paths import DATA, prompt_source
 
 
 def check_roots(params: Params) -> None:
-    """Refuse a data set whose root is missing, before DVC says so in its own words.
+    """Refuse a data set whose root is missing, before DVC does so in a message that is harder to read.
 
     Raises:
-        UserError: as above; roots under `data/` are the pipeline's own to make.
+        UserError: as above. Roots under `data/` are made by the pipeline.
     """
     for key, entry in params.datasets.items():
         root = Path(entry.root)
@@ -26,7 +26,7 @@ def check_roots(params: Params) -> None:
 
 
 def check_prompts(params: Params) -> None:
-    """Refuse a source without a prompt file, which DVC wants even where the descriptions are there.
+    """Refuse a source without a prompt file, which DVC needs even if the descriptions exist.
 
     Raises:
         UserError: as above.
@@ -41,7 +41,7 @@ def check_prompts(params: Params) -> None:
 
 
 def warn_of_untracked() -> None:
-    """Warn of description files that experiments in folders of their own will not have."""
+    """Warn about description files that git does not track, because experiments in copies of the project lack them."""
     names = untracked_descriptions()
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -73,8 +73,8 @@ def create_model(where: str, entry: Model) -> tuple[Any, str, dict[str, Any]]:
 def _create_from_file(where: str, entry: Model) -> tuple[Any, str, dict[str, Any]]:
     """A built-in architecture with the weights of a local file.
 
-    open_clip builds the plain GELU for such a file unless told otherwise, and says nothing. OpenAI's weights, which
-    come as TorchScript archives, were trained with QuickGELU; for any other file the entry must say.
+    By default, open_clip silently builds the plain GELU for such a file. OpenAI's weights, which
+    come as TorchScript archives, were trained with QuickGELU; for other files the entry must state it.
     """
     path = Path(str(entry.pretrained))
     if not path.is_file():
@@ -131,7 +131,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def _load_torchscript(where: str, model: torch.nn.Module, path: Path) -> None:
-    """Copy the weights of a TorchScript archive into `model`; every one must find its place."""
+    """Copy the weights of a TorchScript archive into `model`; all must fit."""
     try:
         state = torch.jit.load(str(path), map_location="cpu").state_dict()
         state = {name: value.float() for name, value in state.items() if name not in _OPENAI_EXTRAS}
@@ -191,7 +191,7 @@ def _shared_preprocess(where: str, entry: Model) -> dict[str, Any]:
 
 
 def _overlaid(preprocess: dict[str, Any], entry: Model) -> dict[str, Any]:
-    """The preprocessing with what the entry states on top."""
+    """The preprocessing with the entry's overrides."""
     given = entry.preprocess.model_dump(exclude_none=True) if entry.preprocess else {}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in {**preprocess, **given}.items()}
 

@@ -15,7 +15,7 @@ class Job:
     """What a stage was asked to do: the parameters and the keys given on the command line."""
 
     params: Params
-    """As the data set has them, where one is given: with what its entry overrides."""
+    """With the overrides of the data set's entry, if one is given."""
     dataset: str
     model: str
     source: str

@@ -1,4 +1,4 @@
-"""The description files, `descriptions/<dataset>/<source>.json`: their shape is that of the published ones."""
+"""The description files, `descriptions/<dataset>/<source>.json`: in the shape of published ones."""
 
 from __future__ import annotations
 

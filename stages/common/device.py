@@ -8,7 +8,7 @@ from stages.common.errors import UserError
 
 
 def pick_device(device: str) -> torch.device:
-    """`auto` is the GPU where there is one.
+    """`auto` is the GPU if there is one.
 
     Raises:
         UserError: `cuda` was asked for and there is none.
@@ -19,7 +19,7 @@ def pick_device(device: str) -> torch.device:
 
 
 def pick_precision(precision: str, device: torch.device) -> str:
-    """`auto` is bfloat16 where the hardware computes in it, else float16 on a GPU and float32 on a CPU."""
+    """`auto` is bfloat16 if the hardware supports it, otherwise float16 on a GPU and float32 on a CPU."""
     if precision != "auto":
         return precision
     if device.type == "cuda":

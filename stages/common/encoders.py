@@ -37,7 +37,7 @@ CONTEXT_STEP = 8
 
 @dataclass(frozen=True)
 class Encoder:
-    """A loaded model. The text tower computes in float32 whatever `precision` is: de-duplication thresholds are fine.
+    """A loaded model. The text tower always computes in float32, because de-duplication thresholds are close to 1.
 
     Attributes:
         where: what error messages call it: "models.<key>".
@@ -123,7 +123,7 @@ class Encoder:
     def _contexts(self, tokens: torch.Tensor) -> torch.Tensor:
         """How many of a text's tokens its embedding depends on, in steps of CONTEXT_STEP: [N, L] -> [N].
 
-        What CLIP's causal text tower says of a text stands at its end token; the padding behind it changes nothing.
+        CLIP's causal text tower reads the embedding at the end token, so the padding after it changes nothing.
         """
         context = tokens.shape[1]
         causal = isinstance(self.model, open_clip.CLIP) and self.model.attn_mask is not None
@@ -134,19 +134,19 @@ class Encoder:
 
 
 def has_unit_norm(embeddings: torch.Tensor) -> np.ndarray:
-    """Which of N embeddings are of unit norm but for rounding: [N, D] float -> [N] bool.
-
-    One that is not finite is not, nor one whose values were too small or too large to be squared: it becomes zero.
+    """Which of N embeddings have unit norm within rounding: [N, D] float -> [N] bool. False if one is not finite, or
+    if its
+    values were too small or too large to be squared, so that it became zero.
     """
     return (embeddings.float().norm(dim=1) > 0.5).cpu().numpy()
 
 
 def require_unit(unit: np.ndarray, named: Callable[[int], str], where: str, precision: str) -> None:
-    """Refuse embeddings that are not finite or are zero: what is computed from them would look like a result.
+    """Refuse embeddings that are not finite or are zero, because results from them would look valid.
 
     Args:
         unit: [N] bool, of N embeddings.
-        named: what the row of that number shows.
+        named: names what the row with a number shows.
         where: what to call the model: "models.<key>".
 
     Raises:
@@ -161,11 +161,11 @@ def require_unit(unit: np.ndarray, named: Callable[[int], str], where: str, prec
 
 
 def _with_context(model: Any, length: int) -> Any:
-    """A CLIP of fewer tokens that shares the weights of `model`; any other model as it is."""
+    """A CLIP with a shorter context that shares the weights of `model`; other models are returned unchanged."""
     if not isinstance(model, open_clip.CLIP) or length == len(model.positional_embedding):
         return model
     shorter = copy(model)
-    # Dictionaries of its own, where the copy would share those of the module.
+    # Its own dictionaries, because the copy would share those of the module.
     shorter._parameters = {**model._parameters, "positional_embedding": model.positional_embedding[:length]}
     shorter._buffers = {**model._buffers, "attn_mask": model.attn_mask[:length, :length]}
     return shorter

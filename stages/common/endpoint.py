@@ -1,7 +1,8 @@
 """Asking an OpenAI-compatible endpoint: many requests at once, each answer handed on as it arrives.
 
-Retries, back-off, Retry-After and time-outs are the `openai` client's own. It knows a fault by its HTTP status alone.
-A fault that a server reports with HTTP 200 is therefore given to it with the status that it should have.
+Retries, back-off, Retry-After and time-outs are the `openai` client's own. The client recognises a fault only by its
+HTTP status. So a
+fault that a server reports with HTTP 200 gets the status that it should have had.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ from stages.common.requests import Api, Asked
 from stages.common.responses import LogWriter, Reply
 
 GIVE_UP_AFTER = 20
-"""Requests that fail one after the other, each with all its retries, before the endpoint counts as down."""
+"""Consecutive failed requests, each with all its retries, after which the endpoint counts as down."""
 
 SECRET_LENGTH = 8
 """A shorter key is a placeholder for a server without keys ("none", "ollama"), and may be a common word."""
 
 NOT_TAKEN = ("HTTP 400", "HTTP 422")
-"""Reasons by which a server does not take what is sent: a setting that it does not know, too long a conversation."""
+"""Reasons why a server refuses a request: an unknown setting, or a conversation that is too long."""
 
 _HOPELESS = {
     401: "the endpoint refuses the key",
     403: "the endpoint refuses access",
     404: "the endpoint does not know the model or the address",
 }
-"""Answers after which asking on makes no sense."""
+"""Statuses after which more requests make no sense."""
 
 
 class Asking(Protocol):
-    """How requests are sent: this many at once, for so many seconds each, with so many retries by the client."""
+    """How requests are sent: how many at once, seconds for each, and retries by the client."""
 
     @property
     def concurrency(self) -> int: ...
@@ -66,7 +67,7 @@ class Failure:
 
 @dataclass
 class Outcome:
-    """How asking went: failed requests and, where it was given up early, why."""
+    """The outcome: failed requests, and why asking stopped early, if it did."""
 
     received: int = 0
     failures: list[Failure] = field(default_factory=list)
@@ -74,14 +75,14 @@ class Outcome:
 
 
 def api_key(missing: str, variable: str = "OPENAI_API_KEY", url: str | None = None) -> str:
-    """The key from the environment, with the address checked as well: the client would only retry a wrong one.
+    """The key from the environment. The address is checked as well, because the client would retry a wrong one.
 
     Args:
         missing: the whole message for when there is no key.
-        url: the endpoint's address, where it is not that of OPENAI_BASE_URL.
+        url: the endpoint's address, if it is not OPENAI_BASE_URL.
 
     Raises:
-        UserError: no key, one that cannot be sent, or an address that is none.
+        UserError: no key, a key that cannot be sent, or an invalid address.
     """
     key = os.environ.get(variable, "").strip()
     if not key:
@@ -105,7 +106,7 @@ def _is_address(url: str) -> bool:
 
 
 def scrub(text: str, key: str) -> str:
-    """`text` as one line without the key, without parts of it that a server may echo, and without other keys."""
+    """`text` as one line without the key, parts of it, or other keys, which a server may echo."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     if len(key) >= SECRET_LENGTH:
         part = max(4, min(6, len(key) // 2))
@@ -116,7 +117,7 @@ def scrub(text: str, key: str) -> str:
 
 
 def without_key(reply: Reply, key: str) -> Reply:
-    """The reply, safe to log whatever a server wrote into it."""
+    """The reply, made safe to log."""
     if len(key) < SECRET_LENGTH:
         return reply
     return replace(reply, answer=reply.answer.replace(key, "***"))
@@ -140,7 +141,7 @@ def explain(error: openai.OpenAIError, key: str) -> tuple[str, str]:
 
 
 def hopeless(error: openai.OpenAIError) -> str | None:
-    """Why asking on makes no sense after `error`; None where it does."""
+    """Why asking should stop after `error`; None if it should not."""
     if not isinstance(error, openai.APIStatusError):
         return None
     if error.code == "insufficient_quota":
@@ -149,7 +150,7 @@ def hopeless(error: openai.OpenAIError) -> str | None:
 
 
 class _HttpClient(openai.DefaultAsyncHttpxClient):
-    """Bounds a whole exchange, where httpx's time-outs bound each wait: a server that drips bytes would never end."""
+    """Limits the whole exchange. httpx's time-outs limit each wait, so a server that drips bytes would never end."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -185,7 +186,7 @@ def ask_all(
 ) -> Outcome:
     """Ask for every request and append each answer to `log` as it arrives, in no fixed order.
 
-    Failures are collected, not raised; what `log` raises is.
+    Failures are collected, not raised; errors of `log` are raised.
 
     Args:
         base_url: the endpoint's address; None is that of OPENAI_BASE_URL.
@@ -225,7 +226,7 @@ class _Asker:
     failed_in_a_row: int = 0
 
     async def work(self, client: openai.AsyncOpenAI, waiting: Iterator[Asked], progress: tqdm) -> None:
-        """Take requests from the shared iterator until it is empty or asking on makes no sense."""
+        """Take requests from the shared iterator until it is empty or asking should stop."""
         for request in waiting:
             await self._ask(client, request)
             progress.update()

@@ -1,4 +1,4 @@
-"""One clear line for a user's mistake, a traceback only for ours."""
+"""One clear line for a user's mistake; a traceback only for a bug."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OF_THE_MACHINE = (
     errno.EPERM,
     errno.EROFS,
 )
-"""What a disk or its permissions are to blame for, and no line of code."""
+"""Errors that a disk or its permissions cause."""
 
 
 class UserError(Exception):
@@ -52,7 +52,7 @@ def run(main: Callable[[], None]) -> None:
         with pillow_warnings_ignored():
             main()
     except UserError as error:
-        line = " ".join(str(error).splitlines())  # names from the disk and from files may hold line ends
+        line = " ".join(str(error).splitlines())  # names on disk and in files may contain line ends
         print(f"error: {line}", file=sys.stderr, flush=True)
         sys.exit(1)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Folders of experiments: `dvc exp run --temp` and `--queue` run in a copy of the project, with what git tracks.
-
-A description file that git does not track is missing there, and asking for it again would cost money and put an LLM's
-sentences in place of the user's.
+"""Folders of experiments: `dvc exp run --temp` and `--queue` run in a copy of the project that has only what git
+tracks. A description file that git does not track is missing there. Asking for it again would cost money and replace
+the user's
+sentences by an LLM's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FOLDER = Path(".dvc", "tmp", "exps")
 
 
 def workspace() -> Path | None:
-    """The project's own folder where the present one is an experiment's copy of it, otherwise None."""
+    """The project's own folder if the present one is an experiment's copy, otherwise None."""
     here = Path.cwd()
     root = os.environ.get("DVC_ROOT")  # set by DVC for what it runs: the project's own folder in experiments as well
     if root and (Path(root) / _FOLDER).resolve() in here.parents:
@@ -28,21 +28,21 @@ def workspace() -> Path | None:
     return copies[0].parents[2] if copies else None
 
 
-def check_asking(target: Path, *, asks: bool, wrote: Collection[str], told: bool, key: str) -> None:
+def check_asking(target: Path, *, asks: bool, wrote: Collection[str], allowed: bool, key: str) -> None:
     """Refuse to make a description file in an experiment's folder where that costs money or replaces the user's own.
 
     Args:
         target: the file, relative to the project's folder.
         asks: whether answers are missing to make it of.
         wrote: SHA-256 of the contents that the stage wrote; anything else at `target` is the user's.
-        told: whether the user wants experiments to ask.
+        allowed: whether the user lets experiments ask.
         key: of params.yaml, by which the user says so.
 
     Raises:
-        UserError: as above, unless `told`.
+        UserError: as above, unless `allowed`.
     """
     project = workspace()
-    if project is None or told:
+    if project is None or allowed:
         return
     absent = not target.exists() and (project / target).exists()
     if not asks and not (absent and sha256((project / target).read_bytes()) not in wrote):

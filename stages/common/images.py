@@ -1,4 +1,4 @@
-"""Reading an image file the one way every stage reads it.
+"""Reading an image file; every stage does it in this way.
 
 Pixels are those of CLIP's own preprocessing, Pillow's `convert("RGB")`: of an animation the first frame; an alpha
 channel is dropped, not composited, so that published figures stay comparable. Two things are done beyond it: the
@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-"""What is looked for in a file, whatever its name; not those for which Pillow would start another program."""
+"""Formats that are recognised by content, without those for which Pillow would start another program."""
 
 TEXT_MIB = 256
 """Text and colour profiles of a PNG, unpacked; Pillow allows 1 MiB, and the workflows of image generators have more."""
@@ -37,7 +37,7 @@ TURNS = {
 
 
 class UnreadableImage(OSError):
-    """A file that is no image that can be read; its text is the reason, in a few words."""
+    """A file that cannot be read as an image; its text is the reason, in a few words."""
 
 
 UNREADABLE = (OSError,)
@@ -45,7 +45,7 @@ UNREADABLE = (OSError,)
 
 _lock = threading.Lock()
 _limits: list[tuple[int, int]] = []
-"""Pillow's own limits of text, once for each thread that is decoding."""
+"""Pillow's own limits, saved once for each decoding thread."""
 
 
 @contextmanager
@@ -64,12 +64,12 @@ def _more_text() -> Iterator[None]:
 
 
 def content_digest(data: bytes) -> str:
-    """BLAKE2b-64 of an image file's bytes, hex: a replaced image is a changed image."""
+    """BLAKE2b-64 of an image file's bytes, hex; it shows whether an image was replaced."""
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def reason(error: OSError) -> str:
-    """Why an image cannot be read, in a few words and without its name: what is counted."""
+    """Why an image cannot be read, in a few words and without its name, for counting."""
     if isinstance(error, UnreadableImage) or not error.strerror:
         return str(error)
     return error.strerror.lower()
@@ -85,7 +85,7 @@ def open_rgb(path: Path | BinaryIO) -> Image.Image:
 
 
 def image_size(path: Path | BinaryIO) -> tuple[int, int]:
-    """Width and height of what `open_rgb` gives; the image is decoded to be sure that it can be.
+    """Width and height of the result of `open_rgb`. The image is decoded as a check.
 
     Raises:
         UNREADABLE: where `open_rgb` does.
@@ -125,7 +125,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB of an image of any mode.
 
     Raises:
-        ValueError: pixels of which nothing says what is white.
+        ValueError: pixels with an unknown range.
     """
     if image.mode.startswith("I"):  # whole numbers: 16 bits, of which Pillow makes 32 for some formats
         pixels = np.asarray(image, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Reading JSON that people write or publish: what Python's reader passes over without a word is refused."""
+"""Reading JSON that people write or publish: refuses faults that Python's reader ignores silently."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_json(path: Path, remedy: str = REMEDY) -> Any:
 
     Raises:
         FileNotFoundError: no such file; the caller knows what makes it.
-        UserError: not JSON in UTF-8, an object that has a key twice, of which Python keeps the last alone, or half of a
+        UserError: not JSON in UTF-8, an object that has a key twice (Python keeps only the last), or half of a
             character, which no file can hold.
     """
     return parse_json(path.read_bytes(), str(path), remedy)

@@ -1,4 +1,4 @@
-"""What a result was made from: named digests beside the result, by which a stage knows that it is still right.
+"""What a result was made from: named digests beside the result. They tell a stage whether the result is still valid.
 
 The record is a JSON object of names and digests under the key `made_from`, the same for every stage that keeps one.
 """

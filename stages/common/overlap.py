@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind: the arithmetic waits for neither while both keep up with it.
+"""Reading ahead and writing behind: the arithmetic waits for neither, as long as both keep up.
 
 One thread each is enough, because PyArrow and Torch release the interpreter lock while they work.
 """
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 WAITING = 2
-"""Items that are made before they are wanted, or calls that are not done yet: what evens out a slow one."""
+"""Items made in advance, or calls not yet done; enough to even out a slow one."""
 
 
 def read_ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
@@ -31,7 +31,7 @@ def read_ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
 def write_behind() -> Iterator[Callable[..., None]]:
     """A function `later(work, *arguments)` that has a thread call `work(*arguments)`, one after the other.
 
-    It waits where too many are not done yet. An error of a call is raised by a later one or at the end.
+    It waits if too many are pending. An error of a call is raised by a later one or at the end.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="write") as pool:
         pending: deque[Future[None]] = deque()

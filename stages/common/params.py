@@ -21,11 +21,11 @@ FINER_SOURCE = "finer"
 """The source that `stages/finer` makes of the concepts' attributes; `refine.sources` may name it."""
 
 RESERVED_SOURCES = ("label", "template", "waffle", "kept", FINER_SOURCE)
-"""What `texts.parquet` and the methods call texts that `describe` has no part in."""
+"""Names in `texts.parquet` of texts that do not come from `describe`."""
 
 
 def _only_names_the_class(text: str) -> str:
-    """Refuse what `str.format(name=...)` would stumble over."""
+    """Refuse braces that `str.format(name=...)` cannot fill."""
     try:
         text.format(name="")
     except (LookupError, ValueError, AttributeError):
@@ -71,7 +71,7 @@ def _numbers_or_names(mapping: dict[int | str, str]) -> dict[int | str, str]:
 
 
 ByClass = Annotated[dict[int | str, str], AfterValidator(_numbers_or_names)]
-"""Something for each class, by its name or number."""
+"""A value for each class, by name or number."""
 
 
 class Demo(Section):
@@ -80,7 +80,7 @@ class Demo(Section):
 
 
 class Columns(Section):
-    """What a manifest's columns, a tar's endings or a Parquet file's columns are called; null is the usual name."""
+    """Names of a manifest's or Parquet file's columns, or of a tar's endings; null is the usual name."""
 
     image: str | None = None
     label: str | None = None
@@ -247,7 +247,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _stage_names_differ(self) -> Params:
-        """DVC joins the keys of a stage by '-' and keeps, without a word, one of two stages of the same name."""
+        """DVC joins the keys of a stage by '-'. Of two stages with the same name it silently keeps one."""
         first: dict[str, tuple[str, str]] = {}
         for pair in product(self.datasets, self.models):
             other = first.setdefault("-".join(pair), pair)
@@ -259,7 +259,7 @@ class Params(Section):
         return self
 
     def for_dataset(self, key: str) -> Params:
-        """These parameters as one data set has them: with what its entry overrides, and its sources alone.
+        """These parameters for one data set: with the overrides of its entry, and only its sources.
 
         Raises:
             ValueError: an override that its section does not allow, or an unknown source.
@@ -288,12 +288,12 @@ class Params(Section):
         return self.model_copy(update={**sections, "sources": sources})
 
     def read_sources(self) -> dict[str, str]:
-        """Every source that `refine` reads, and what it holds; that of `stages/finer` where it is asked for."""
+        """Every source that `refine` reads, and what it holds; including that of `stages/finer` if it is asked for."""
         finer = {FINER_SOURCE: "descriptors"} if FINER_SOURCE in self.refined_sources() else {}
         return {**self.sources, **finer}
 
     def refined_sources(self) -> list[str]:
-        """The sources of sentences whose union description refinement works on, in order."""
+        """The sources whose union is refined, in order."""
         if self.refine.sources != "all":
             return list(self.refine.sources)
         return [name for name, kind in self.sources.items() if kind == "sentences"]
@@ -318,7 +318,7 @@ def _overridden(dataset: str, name: str, section: Section, own: dict[str, Any]) 
 
 
 def _check_choices(params: Params, where: str) -> None:
-    """Refuse a choice that is not among what another parameter offers.
+    """Refuse a value that another parameter does not offer.
 
     Raises:
         ValueError: as above; the text begins with `where`.

@@ -22,12 +22,12 @@ def skipped(dataset: str) -> Path:
 
 
 def unpacked(dataset: str) -> Path:
-    """Folder of the images of a data set whose own are in archives."""
+    """Folder of the images that were unpacked from archives."""
     return DATA / dataset / "unpacked"
 
 
 def settings(dataset: str, section: str) -> Path:
-    """A section of params.yaml as the data set has it."""
+    """A section of params.yaml with the data set's overrides."""
     return DATA / dataset / "settings" / f"{section}.json"
 
 

@@ -10,13 +10,13 @@ from typing import Any
 from stages.common.responses import Reply
 
 NO_ANSWER = ("HTML and no answer", "an event stream and no answer", "broken JSON", "no completion", "no choices")
-"""Reasons that mean that the endpoint does not work, or is none."""
+"""Reasons that mean that the endpoint does not work, or is not one."""
 
 FAULTS = ("error", "abort")
-"""Values of `finish_reason` by which a server says that it failed, and not the model."""
+"""Values of `finish_reason` that mean that the server failed, not the model."""
 
 CUT = ("length", "max_tokens", "max_output_tokens", "model_length")
-"""Values of `finish_reason` that say that the limit of tokens was reached; OpenAI's is the first."""
+"""Values of `finish_reason` for a reached token limit; OpenAI's is the first."""
 
 BAD_GATEWAY = 502
 
@@ -27,8 +27,8 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 class Unusable(Exception):
     """A reply that arrived and cannot be used.
 
-    Its text is the reason. `usage` is what it cost, where that is known. `detail` is what the server said, and may hold
-    the key.
+    Its text is the reason. `usage` is what it cost, if known. `detail` is what the server said, and may contain the
+    key.
     """
 
     def __init__(self, reason: str, usage: dict[str, int] | None = None, detail: str = "") -> None:
@@ -40,7 +40,7 @@ class Unusable(Exception):
 def read_reply(content: bytes) -> Reply:
     """The answer in the body of a chat completion or completion.
 
-    The client itself does not check what it received, so that is done here, on the bytes. Where the limit of tokens was
+    The client does not check what it receives, so this is done here, on the bytes. Where the limit of tokens was
     reached before the answer began (`finish_reason` "length"), servers send null, an empty string or parts without
     text. All of these are an empty answer.
 
@@ -107,7 +107,7 @@ def server_fault(content: bytes) -> tuple[int, dict[str, Any]] | None:
 
 
 def words(content: bytes) -> str:
-    """What a person reads in a server's reply of any kind: an error's message, a page's or a stream's text."""
+    """The readable text of a server's reply: an error's message, or the text of a page or stream."""
     text = content.decode(errors="replace").removeprefix("\ufeff").strip()
     if _is_stream(text):
         found = re.search(r"^data:.*\berror\b.*$", text, re.MULTILINE | re.IGNORECASE)
@@ -155,7 +155,7 @@ def _some_text(value: Any) -> str:
 
 
 def _usage(found: Any) -> dict[str, int]:
-    """Counts of tokens. Some servers send floats, and some that do not count say 0, which no prompt has."""
+    """Counts of tokens. Some servers send floats. Some that do not count send 0, which no prompt has."""
     counts = found.items() if isinstance(found, dict) else ()
     usage = {
         key: int(value)

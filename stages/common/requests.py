@@ -12,7 +12,7 @@ Api = Literal["chat", "completions"]
 
 
 class Asked(Protocol):
-    """What the endpoint and the response log need to know of a request."""
+    """What the endpoint and the response log need from a request."""
 
     @property
     def name(self) -> str:
@@ -34,7 +34,7 @@ class Asked(Protocol):
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the log says of the request, for people."""
+        """What the log says about the request, for people."""
 
 
 @dataclass(frozen=True)

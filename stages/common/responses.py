@@ -25,7 +25,7 @@ from stages.common.errors import UserError, warn
 from stages.common.requests import Asked
 
 HEADER = {"log": "responses", "format": 1}
-"""First line of a log, so that one without answers is no empty file."""
+"""First line of a log, so that a log without answers is not an empty file."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What replies cost; `unknown` of the replies came without a count."""
+    """What replies cost; `unknown` is the number of replies without a count."""
 
     replies: int = 0
     input: int = 0
@@ -54,7 +54,7 @@ class Tokens:
 
     @staticmethod
     def of(usage: dict[str, int]) -> Tokens:
-        """Of one reply with this usage."""
+        """The tokens of one reply."""
         given = usage.get("prompt_tokens"), usage.get("completion_tokens")
         return Tokens(1, given[0] or 0, given[1] or 0, int(None in given))
 
@@ -99,7 +99,7 @@ def sha256(content: bytes) -> str:
 
 
 def read_log(path: Path) -> Records:
-    """Read a log; no file is an empty log, and a last line that a killed run left torn is no record.
+    """Read a log; a missing file is an empty log, and a torn last line is ignored.
 
     Raises:
         UserError: the log is a link whose target is gone.
@@ -113,13 +113,13 @@ def read_log(path: Path) -> Records:
     for line in lines:
         if not _add(records, line) and line.strip():
             records.unreadable += 1
-    # A record that lacks nothing but its line feed has been paid for as well.
+    # A record that only lacks its line feed has been paid for as well.
     records.whole_bytes = len(content) if _add(records, torn) else len(content) - len(torn)
     return records
 
 
 def _add(records: Records, line: bytes) -> bool:
-    """Take one line into `records`; False where it is no record. The first answer to a request counts."""
+    """Take one line into `records`; False if it is not a record. The first answer to a request counts."""
     try:
         record = json.loads(line)
         if record == HEADER:
@@ -145,13 +145,13 @@ def _add(records: Records, line: bytes) -> bool:
 
 
 def ensure_log(path: Path) -> None:
-    """Create a log without answers where there is none: the pipeline lists it as an output in any case."""
+    """Create a log without answers if there is none, because the pipeline always lists it as an output."""
     if not path.exists():
         tables.write_text(path, json.dumps(HEADER) + "\n")
 
 
 class LogWriter:
-    """Appends to a log that no other process appends to meanwhile; `records` is what it held when opened.
+    """Appends to a log, which it locks; `records` is what it held when opened.
 
     Raises:
         UserError: another run holds the log, or it cannot be written.
@@ -182,7 +182,7 @@ class LogWriter:
         os.close(self._descriptor)
 
     def _mend_end(self) -> None:
-        """Let the log end with a line feed: complete the last record, or cut what is no record."""
+        """Make the log end with a line feed: complete the last record, or cut a torn one."""
         records = self.records
         if records.unreadable:
             warn(f"{self.path} has {records.unreadable} unreadable lines; their answers are asked for again")
@@ -202,7 +202,7 @@ class LogWriter:
     def add_answer_to(
         self, digest: str, model: str, reply: Reply, about: dict[str, Any] | None = None, *, sync: bool = True
     ) -> None:
-        """Append an answer to a request of which no more than its digest need be known."""
+        """Append an answer to a request that is known only by its digest."""
         self.records.answers.setdefault(digest, reply)
         self.records.pay(model, reply.usage)
         said = {"answer": reply.answer, "finish_reason": reply.finish_reason, "usage": reply.usage}
@@ -223,7 +223,7 @@ class LogWriter:
         self._append({"batch": batch, "model": model, "requests": requests})
 
     def add_ended(self, batch: str, status: str) -> None:
-        """Append that a batch has ended and all that came of it is in the log."""
+        """Append that a batch has ended and all its results are in the log."""
         self.records.batches[batch] = replace(self.records.batches[batch], ended=status)
         self._append({"batch": batch, "ended": status})
 
@@ -244,7 +244,7 @@ class LogWriter:
             if sync:
                 os.fsync(self._descriptor)
         except OSError as error:
-            os.ftruncate(self._descriptor, before)  # no half line for the next run to trip over
+            os.ftruncate(self._descriptor, before)  # leave no torn line for the next run
             raise UserError(f"{self.path} cannot be written: {error.strerror}; run again to continue") from None
 
 

@@ -1,4 +1,4 @@
-"""What every section of `params.yaml` is built of."""
+"""Building blocks of the sections of `params.yaml`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 LogScale = Annotated[float, Field(ge=-100.0, le=100.0)]
-"""Logarithm of a factor; beyond these limits its exponential is no number that one could compute with."""
+"""Logarithm of a factor; beyond these limits its exponential overflows or vanishes."""
 
 
 class Section(BaseModel):

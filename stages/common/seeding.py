@@ -1,4 +1,4 @@
-"""Random numbers that depend on a seed and names alone: not on order, batch, process or machine."""
+"""Random numbers that depend only on a seed and names, not on order, batch, process or machine."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def generator(seed: int, *names: str) -> np.random.Generator:
 
 
 def order_key(seed: int, *names: str) -> bytes:
-    """A place in an order drawn by `seed`; depends on it and the names alone, and costs less than a generator."""
+    """A sort key that depends only on `seed` and the names. It costs less than a generator."""
     return hashlib.blake2b("\0".join((str(seed), *names)).encode(), digest_size=8).digest()

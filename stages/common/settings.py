@@ -1,8 +1,9 @@
-"""What the stages are set to for a data set: `data/<dataset>/settings/{dataset,sources,crop,refine,score}.json`.
+"""The settings of the stages for a data set: `data/<dataset>/settings/{dataset,sources,crop,refine,score}.json`.
 
-`dataset` is its entry in `params.yaml` as `ingest` reads it, the others are sections with what the entry overrides.
-DVC compares these files instead of the sections, so an override of one data set reruns nothing of another's, and no
-stage that does not read it.
+`dataset` is its entry in `params.yaml` as `ingest` reads it. The others are sections with the entry's overrides.
+DVC compares these files instead of the sections. So an override for one data set reruns only stages of that data set
+that read
+it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from stages.common.tables import write_text
 
 SECTIONS = ("dataset", "sources", *OVERRIDABLE)
 ELSEWHERE = {"root", "remote_root", "sources", *OVERRIDABLE}
-"""Keys of an entry that are not in `dataset.json`: places on this machine, and what the other files hold."""
+"""Keys of an entry that are not in `dataset.json`: folders of this machine, and the content of the other files."""
 
 
 def write_settings(params: Params, dataset: str, *sections: str) -> None:
-    """Write the files of `sections` where they do not say what the parameters say.
+    """Write the files of `sections` if they differ from the parameters.
 
-    A stage calls this for the sections that it reads. Under DVC the files are there and right; a stage that is run by
-    hand brings them into step.
+    A stage calls this for the sections that it reads. Under DVC the files are right already; a stage that is run by
+    hand updates them.
 
     Args:
         params: as of `Params.for_dataset`.

@@ -56,7 +56,7 @@ def with_meta(schema: pa.Schema, meta: Metadata[Any]) -> pa.Schema:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to `path` on success and removed on failure.
 
-    What a killed writer left under the temporary name is overwritten by the next.
+    A leftover of a killed writer is overwritten.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -79,8 +79,9 @@ def write_table(path: Path, table: pa.Table, meta: Metadata[Any]) -> None:
 def writing(path: Path, schema: pa.Schema, meta: Metadata[Any]) -> Iterator[pq.ParquetWriter]:
     """A Parquet writer for a table that is written in pieces; the file appears at the end, whole."""
     tagged = with_meta(schema, meta)
-    # Embeddings hardly repeat, yet have so few distinct float16 values that Arrow would look each one up in a
-    # dictionary: four times as slow to read, and larger.
+    # No dictionary for embeddings: float16 has so few values that Arrow would use one, which is four times as slow to
+    # read
+    # and larger.
     repeating = [_leaf(field) for field in schema if not pa.types.is_fixed_size_list(field.type)]
     with (
         replacing(path) as temporary,
@@ -95,7 +96,7 @@ def _leaf(field: pa.Field) -> str:
 
 
 class _TaggedWriter:
-    """Casts each piece to the tagged schema, which differs from the piece's in its metadata alone."""
+    """Casts each piece to the tagged schema, which differs from the piece's only in its metadata."""
 
     def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
         self._writer, self._schema = writer, schema
@@ -119,7 +120,7 @@ def read_meta(path: Path, artifact: Artifact[Parameters], formats: Sequence[int]
     """The metadata of the table at `path`, checked to be that of an `artifact`.
 
     Args:
-        formats: which versions are taken; one of an earlier format comes in the terms of this one.
+        formats: accepted versions; metadata of an earlier format is converted to the present one.
 
     Raises:
         UserError: the file is missing, is not whole Parquet, or is not such an artifact of one of the formats.
@@ -236,7 +237,7 @@ def finite_rows(table: pa.Table, path: Path, name: str) -> np.ndarray:
 
     Args:
         path: of the table, for the message.
-        name: the column that says what a row is of.
+        name: the column that identifies a row in messages.
 
     Raises:
         UserError: an embedding, or a cosine beside it, is not finite.

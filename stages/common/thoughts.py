@@ -11,11 +11,11 @@ END_MARKS = (
     *("</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<|return|>", "<eos>", "<end_of_turn>"),
     *("<|end_of_text|>", "<|END_OF_TURN_TOKEN|>", "<|eom_id|>", "<｜end▁of▁sentence｜>", "<|user|>", "<pad>", "<s>"),
 )
-"""What models of different families end a turn with, and some servers leave in."""
+"""End-of-turn marks of models, which some servers leave in the text."""
 
 _NAMES = r"(?:\w+:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis)"
 _HEADER = r"(?:[^<]*(?:<\|constrain\|>[^<]*)?(?:<\|message\|>|<\|?\w*\|?\Z)|\s*<\|constrain\|>[^<]*\Z)?"  # or cut
-_WORDS = (  # of which people write as well
+_WORDS = (  # people write this as well
     rf"<{_NAMES}(?:\s+[\w-]+\s*=[^<>]*)?\s*>",  # DeepSeek, Qwen, GLM; <thinking>; <seed:think>
     r"\[think(?:ing)?\]",  # Magistral
 )
@@ -24,8 +24,8 @@ _OPENING = (
     r"<\|(?:begin_of|start)_(?:thought|thinking)\|>",  # OpenThinker, Command A
     r"◁think(?:ing)?▷",  # Kimi
     r"<unused94>(?:thought)?",  # MedGemma
-    rf"<\|channel\|>(?!\s*final\b){_HEADER}",  # gpt-oss: every channel but the last
-    r"\A\s*(?:analysis|commentary)\s*<\|message\|>",  # where the prompt begins the header
+    rf"<\|channel\|>(?!\s*final\b){_HEADER}",  # gpt-oss: every channel except the last
+    r"\A\s*(?:analysis|commentary)\s*<\|message\|>",  # if the prompt begins the header
     r"<\|channel>\s*thought",
     r"(?-i:\A\s*analysis(?=[A-Z]))",  # gpt-oss behind a server that drops the special tokens
     r"\A\s*here(?:'s| is) my thought process:?",  # Granite
@@ -42,7 +42,7 @@ _CLOSING = (
     r"<\|start\|>\s*assistant",  # another message: the one before was not the answer
     r"assistantfinal",
     r"here(?:'s| is) my response:?",
-    # What is marked as the answer ends a thought that was not closed.
+    # Text marked as the answer ends an unclosed thought.
     r"<(?:answer|response|final_answer|conclusion)>|<\|begin_of_solution\|>|<\|start_response\|>",
 )
 _MARK = re.compile(
@@ -75,7 +75,7 @@ def without_thoughts(answer: str) -> str:
     for mark in marks:
         if mark["closing"]:
             if not thinking:
-                said.clear()  # all of it was thought
+                said.clear()  # it is all thought
             start, thinking = mark.end(), False
         elif not thinking:
             said.append(text[start : mark.start()])

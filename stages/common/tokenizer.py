@@ -39,7 +39,7 @@ def build_tokenizer(vocab_size: int, context_length: int) -> Tokenizer:
 
 
 def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
-    """How many tokens each text has, with the special ones; more than the context holds where it is cut.
+    """How many tokens each text has, with the special ones. It may be more than the context, which cuts the text.
 
     Args:
         tokenizer: one of open_clip's: CLIP's own, or a wrapper of one from `transformers` (SigLIP).

@@ -1,7 +1,7 @@
-"""Images that `ingest` unpacked from archives, made again where they are gone.
+"""Images that `ingest` unpacked from archives, unpacked again if they are missing.
 
-DVC does not track them: they are the archives once more. So they are absent in the folders of `dvc exp run --temp` and
-of queued experiments, after `dvc pull` on another machine, and where somebody deleted them.
+DVC does not track them, because they repeat the archives. So they are absent in the folders of `dvc exp run --temp` and
+of queued experiments, after `dvc pull` on another machine, and after somebody deleted them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reading YAML that people write.
 
-PyYAML keeps the last of two equal keys without a word, and reads halves of characters, which no file can hold. Both are
-refused.
+PyYAML silently keeps the last of two equal keys, and reads halves of characters, which no file can hold. Both are
+refused here.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Classes and a prompt source -> descriptions, by asking an LLM; every answer is paid for once."""
+"""Classes and prompts -> descriptions, by asking an LLM. Every answer is paid for once."""

@@ -1,11 +1,11 @@
-"""Ask an LLM to describe the classes of a data set, unless their descriptions are there already.
+"""Ask an LLM to describe the classes of a data set, unless their descriptions exist.
 
     python -m stages.describe --dataset D [--source S]      all sources of the data set, or one
     python -m stages.describe --estimate [--dataset D] [--source S]    what is missing and its cost; sends nothing
 
 Reads `data/D/classes.parquet` and `descriptions/prompts/S.yaml`, writes `descriptions/D/S.json` and the response log
-`data/D/responses/S.jsonl`. The endpoint is any that speaks OpenAI's protocol, given by OPENAI_BASE_URL and
-OPENAI_API_KEY.
+`data/D/responses/S.jsonl`. OPENAI_BASE_URL and OPENAI_API_KEY name the
+endpoint, which may be any that speaks OpenAI's protocol.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     write_settings(job.params, job.dataset, "sources")
     if job.options.source is not None:
         check_key("sources", job.options.source, job.params.sources)
-    # DVC wants both folders to be there, also where no source is wanted.
+    # DVC expects both folders, even if no source is wanted.
     paths.descriptions_folder(job.dataset).mkdir(parents=True, exist_ok=True)
     paths.responses_folder(job.dataset).mkdir(parents=True, exist_ok=True)
     for source in [job.options.source] if job.options.source else job.params.sources:

@@ -1,7 +1,8 @@
-"""Asking through the Batch API: submit, wait, merge; a run that is killed at any moment is continued by the next.
+"""Asking through the Batch API: submit, wait, merge; the next run continues a killed one.
 
-A batch is found again by its id in the response log. In between its submission and that line it is found by its
-metadata, `{"bifta": digest of its requests}`, among the batches that the endpoint lists; so none is submitted twice.
+A batch is found again by its id in the response log. If the run is killed before the id is logged, the batch is found
+by its
+metadata, `{"bifta": digest of its requests}`, among those that the endpoint lists. So none is submitted twice.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ from stages.describe.batch_files import Result, line_of, read_results, split, ur
 ENDED = ("completed", "failed", "expired", "cancelled")
 METADATA_KEY = "bifta"
 KEPT_SECONDS = 30 * 24 * 3600
-"""Older batches are not looked for: their output files are gone."""
+"""Older batches are ignored: their output files are gone."""
 
 FETCHES = 3  # of a file of results whose lines are not whole
 
 GIVE_UP_AFTER = 10
-"""Looks at a batch that fail one after the other, each with all the client's retries."""
+"""Consecutive failed looks at a batch, each with all the client's retries."""
 
 
 class BrokenAnswer(openai.OpenAIError):
-    """An answer about files or batches that is no whole JSON, or JSON of something else."""
+    """An answer about files or batches that is not whole JSON, or not of the expected shape."""
 
 
 PASSING = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError, BrokenAnswer)
-"""Failures that a later request may not meet."""
+"""Failures that may pass."""
 
 
 class _HttpClient(openai.DefaultHttpxClient):
@@ -170,7 +171,7 @@ class _Batches:
                     time.sleep(self.settings.batch_poll)
 
     def _look_at(self, name: str) -> Batch | None:
-        """The batch as it is now; None where a look failed that a later one may mend."""
+        """The batch as it is now; None if the look failed and a later one may succeed."""
         try:
             with _reading():
                 batch = self.client.batches.retrieve(name)
@@ -228,14 +229,14 @@ class _Batches:
         why = f"{reason}{f': {detail}' if detail else ''}"
         batches = ", ".join(self.log.records.open_batches())
         if batches:
-            mend = f"batches under way: {batches}; a rerun with the same key and OPENAI_BASE_URL goes on"
+            remedy = f"batches under way: {batches}; a rerun with the same key and OPENAI_BASE_URL goes on"
             if isinstance(error, openai.NotFoundError):
-                mend += f"; to give one up, delete its line in {self.log.path}"
+                remedy += f"; to give one up, delete its line in {self.log.path}"
         elif isinstance(error, openai.APIStatusError) and error.status_code in (404, 405, 501):
-            mend = "this endpoint may have no Batch API: set describe.mode to direct in params.yaml"
+            remedy = "this endpoint may have no Batch API: set describe.mode to direct in params.yaml"
         else:
-            mend = hopeless(error) or "a rerun submits what was not"
-        raise UserError(f"asking in batches stopped ({why}); {mend}") from None
+            remedy = hopeless(error) or "a rerun submits what was not"
+        raise UserError(f"asking in batches stopped ({why}); {remedy}") from None
 
 
 def _pause(error: openai.OpenAIError, attempt: int) -> float:

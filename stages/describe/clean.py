@@ -31,7 +31,7 @@ _END = re.compile(r"[.!?…。！？]+[\"'”’)\]*]*$")
 _STOP = re.compile(r"([.!?]+)[\"'”’)\]]*\s+|[。！？]+")
 _STOP_WITHOUT_SPACE = re.compile(r"(?<=[a-z]{2}[.!?])(?=[A-Z][a-z]*\s)")
 _WORD = re.compile(r"[^\W\d_]{2}")
-# The end of a phrase that goes on from the prompt, run together with the sentence after it: "catThe pet ...".
+# The end of a phrase that continues the prompt, joined to the next sentence: "catThe pet ...".
 _GLUED = re.compile(r"^\W*(?:['’]s|[^A-Z.!?]*?[a-z]{2})(?=[A-Z])")
 
 _YES = re.compile(r"^\s*(?:sure|certainly|of course|absolutely)(?: thing)?[!,.:]\s*", re.IGNORECASE)
@@ -61,7 +61,7 @@ _CHATTER = re.compile(
 
 @dataclass(frozen=True)
 class _Block:
-    """One line of an answer, or lines that were one before they were wrapped."""
+    """One line of an answer, or several that were one line before wrapping."""
 
     text: str
     bullet: bool
@@ -118,19 +118,19 @@ def _blocks(answer: str) -> list[_Block]:
 
 
 def _is_wrapped(before: _Block, block: _Block) -> bool:
-    """Whether `block` goes on with a line that an editor or a model broke at its margin."""
+    """Whether `block` continues with a line that was broken at the margin."""
     long_enough = len(before.text) >= 50
     return long_enough and not block.bullet and block.text[:1].islower() and not re.search(r"[.!?:;]$", before.text)
 
 
 def _list_items(blocks: list[_Block], dropped: Counter[str]) -> list[str]:
-    """The items of a list; lines outside it are dropped where it has bullets or numbers."""
+    """The items of a list. If it has bullets or numbers, lines outside it are dropped."""
     bulleted = sum(block.bullet for block in blocks) >= 2
     if len(blocks) == 1 and ";" in blocks[0].text:
         return blocks[0].text.split(";")
     items = []
     for index, block in enumerate(blocks):
-        # The first line may lack its bullet: prompts for completion models end with one.
+        # The first line may lack its bullet, because prompts for completion models end with one.
         if not bulleted or block.bullet or block.indented or index == 0:
             items.append(block.text)
         else:

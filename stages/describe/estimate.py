@@ -19,12 +19,12 @@ from stages.common.responses import Records, Tokens
 from stages.describe.plan import Plan, make_plan
 
 CHARACTERS_A_TOKEN = 4
-"""Of English text, about; every model has a tokenizer of its own, and servers do not say theirs."""
+"""About, for English text. Each model has its own tokenizer, which servers do not reveal."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one source of one data set would cost. `output` is None where nothing bounds it."""
+    """What one source of one data set would cost. `output` is None if nothing limits it."""
 
     dataset: str
     source: str
@@ -66,7 +66,7 @@ def print_estimate(params: Params, dataset: str | None, source: str | None) -> N
     """Print a table of what is missing and what it would cost, of all data sets and sources or of those given.
 
     Raises:
-        UserError: of some of them it cannot be said, because an input is missing or wrong; the table has the others.
+        UserError: some cannot be estimated, because an input is missing or wrong. The table has the others.
     """
     rows: list[Estimate] = []
     problems: list[str] = []
@@ -85,7 +85,7 @@ def print_estimate(params: Params, dataset: str | None, source: str | None) -> N
 
 
 def format_table(rows: Sequence[Estimate], settings: Describe) -> list[str]:
-    """The lines of the table, with how its numbers came about below it."""
+    """The lines of the table, and a line that explains its numbers."""
     prices = settings.prices
     head = ["data set", "source", "requests", "missing", "input tokens", "output tokens"]
     head += ["USD"] if prices else []
@@ -127,7 +127,7 @@ def total(tokens: Iterable[Tokens]) -> Tokens:
 
 
 def explain_spent(before: dict[str, Tokens], records: Records, settings: Describe) -> str:
-    """What was spent since the log's tokens were `before`, and in all; money at the model's present prices."""
+    """What was spent since the log's tokens were `before`, and in total; money at the model's present prices."""
     everything = records.tokens.get(settings.model, Tokens())
     now = everything - before.get(settings.model, Tokens())
     text = f"spent now {_explain(now, settings.prices)}, in all {_explain(everything, settings.prices)}"

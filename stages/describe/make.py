@@ -25,19 +25,19 @@ NAMED = 40
 
 
 def describe(dataset: str, source: str, settings: Describe) -> None:
-    """Make `descriptions/<dataset>/<source>.json`, or check it where it is there and not this stage's own.
+    """Make `descriptions/<dataset>/<source>.json`, or check the file if it exists and is not this stage's own.
 
     Raises:
         UserError: the file there is not of its format, an input is missing or wrong, there is no API key, or answers
-            could not be got; those that were stay in the log. Or this is an experiment's folder, and it would have to
-            ask.
+        are missing; those received
+            stay in the log. Or the stage would have to ask in an experiment's folder.
     """
     plan = make_plan(dataset, source, settings)
     check_asking(
         plan.target,
         asks=bool(plan.missing()),
         wrote=plan.records.wrote,
-        told=settings.ask_in_experiments,
+        allowed=settings.ask_in_experiments,
         key="describe.ask_in_experiments",
     )
     ensure_log(plan.log)
@@ -49,7 +49,7 @@ def describe(dataset: str, source: str, settings: Describe) -> None:
 
 
 def make(plan: Plan, source: str, settings: Describe) -> None:
-    """Ask for what the log lacks, then write the descriptions that the log's answers give."""
+    """Ask for missing answers, then write the descriptions from all answers in the log."""
     prompts, records = plan.prompts, plan.records
     assert prompts is not None
     before, missing = dict(records.tokens), plan.missing()
@@ -67,15 +67,15 @@ def make(plan: Plan, source: str, settings: Describe) -> None:
 
 
 def ask(missing: list[Request], settings: Describe, key: str, plan: Plan) -> Records:
-    """Get an answer to each of `missing` into the log; what the log then holds.
+    """Log an answer to each of `missing`; returns the content of the log.
 
     Raises:
-        UserError: some could not be got: how many, and why.
+        UserError: some are missing: how many, and why.
     """
     with LogWriter(plan.log) as writer:
         records = writer.records
         before = dict(records.tokens)
-        # Another run may have got some of them meanwhile.
+        # Another run may have received some of them in the meantime.
         wanted = [request for request in missing if request.digest not in records.answers]
         print(f"{plan.target}: asking {settings.model} for {len(wanted)} answers", flush=True)
         try:
@@ -92,7 +92,7 @@ def ask(missing: list[Request], settings: Describe, key: str, plan: Plan) -> Rec
 
 def _ask(wanted: list[Request], settings: Describe, key: str, writer: LogWriter) -> Outcome:
     received = 0
-    # What is in a batch already is not paid for a second time, whatever the mode is now.
+    # Requests in a batch are not paid for a second time, even if the mode has changed.
     if settings.mode == "batch" or writer.records.open_batches():
         outcome = ask_in_batches(wanted, settings, key, writer)
         if settings.mode == "batch":
@@ -124,8 +124,8 @@ def list_missing(outcome: Outcome, wanted: list[Request], records: Records) -> l
 def _explain_failures(outcome: Outcome, wanted: int, plan: Plan) -> str:
     why = summarise(outcome.failures)
     if outcome.gave_up:
-        mend = "check OPENAI_API_KEY, OPENAI_BASE_URL and describe.model in params.yaml"
-        why = f"{outcome.gave_up}, so asking stopped: {why}; {mend}"
+        remedy = "check OPENAI_API_KEY, OPENAI_BASE_URL and describe.model in params.yaml"
+        why = f"{outcome.gave_up}, so asking stopped: {why}; {remedy}"
     if any(failure.reason in NOT_TAKEN for failure in outcome.failures):
         why += (
             f"; {plan.prompts_file} says what is sent: `max_tokens: null` or `temperature: null` leaves one out, "
@@ -150,11 +150,11 @@ def sentences(requests: Sequence[Request], records: Records, parse: Parse) -> tu
 
 
 def write(target: Path, log: Path, described: Descriptions) -> bool:
-    """Write the descriptions and note in the log that they are this stage's own; False where they are there already."""
+    """Write the descriptions and note in the log that they are this stage's own; False if they are unchanged."""
     content = (json.dumps(described, indent=2, ensure_ascii=False) + "\n").encode()
     if target.exists() and target.read_bytes() == content:
         return False
-    # The note comes first: a file that was written and not noted would never be made anew.
+    # The note comes first: a file without a note would never be made again.
     with LogWriter(log) as writer:
         writer.add_wrote(target, content)
     with tables.replacing(target) as temporary:

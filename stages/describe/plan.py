@@ -1,4 +1,4 @@
-"""What the stage would do for a data set and a source: use the file that is there, or have requests answered."""
+"""What the stage would do for a data set and a source: use an existing file, or get requests answered."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stages.describe.prompts import PromptSource, build_requests, class_names, l
 
 @dataclass(frozen=True)
 class Plan:
-    """`found` are the descriptions of a file that is used as it is; otherwise `requests` make them, by `prompts`."""
+    """`found`: the descriptions of an existing file. Otherwise `requests`, made by `prompts`, are to be answered."""
 
     target: Path
     log: Path
@@ -33,10 +33,10 @@ class Plan:
 
 
 def make_plan(dataset: str, source: str, settings: Describe) -> Plan:
-    """Look at what is there; nothing is sent or written.
+    """Look at what exists; nothing is sent or written.
 
     Raises:
-        UserError: the file there is not of its format, or an input is missing or wrong.
+        UserError: the existing file is not of its format, or an input is missing or wrong.
     """
     target, prompts = paths.descriptions(dataset, source), paths.prompt_source(source)
     log = paths.responses(dataset, source)

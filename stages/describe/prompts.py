@@ -1,4 +1,4 @@
-"""Prompt sources (`descriptions/prompts/<source>.yaml`) and the requests that they make of a table of classes."""
+"""Prompt sources (`descriptions/prompts/<source>.yaml`) and their requests about a table of classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Value = TypeVar("Value")
 PLACEHOLDERS = ("name", "category")
 
 CATEGORY = "object"
-"""What a class is called a kind of where neither the prompt source nor the table of classes knows better."""
+"""What a class is a kind of, if neither the prompt source nor the table of classes says so."""
 
 _RESERVED = ("model", "messages", "prompt", "n", "stream", "temperature", "max_tokens")
 
@@ -54,10 +54,12 @@ Template = Annotated[str, AfterValidator(_names_the_class)]
 
 
 class PromptSource(Section):
-    """A prompt source: `templates` is the only key that must be there.
+    """A prompt source: `templates` is the only required key.
 
-    `datasets` are questions that take the place of `templates` for one data set, `categories` what its classes are a
-    kind of; the data set's key may be spelled with any case and separators.
+    `datasets` has
+    questions that replace `templates` for one data set, and `categories` what its classes are a kind of. A data set's
+    key may have
+    any case and separators.
     """
 
     templates: Annotated[list[Template], Field(min_length=1)]
@@ -75,7 +77,7 @@ class PromptSource(Section):
 
 @dataclass(frozen=True)
 class ClassName:
-    """A class as a prompt speaks of it: its name and what it is a kind of, where known."""
+    """A class as prompts name it: its name, and what it is a kind of, if known."""
 
     name: str
     superordinate: str | None = None

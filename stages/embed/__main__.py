@@ -1,7 +1,7 @@
-"""embed: images and `boxes.parquet` -> `data/<dataset>/<model>/views/part-*.parquet`, one row a view.
+"""embed: images and `boxes.parquet` -> `data/<dataset>/<model>/views/part-*.parquet`, one row for each view.
 
-Shards that are there and were made from the same images, boxes and model are kept: an interrupted run continues after
-its last whole shard. Of other shards every row is used that shows a wanted view.
+A shard that was made from the same images, boxes and model is kept, so an interrupted run continues after its last
+whole shard. Rows of other shards are used again if they show a wanted view.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def main() -> None:
     if job.params.embed.engine == "ray":
         from stages.embed.cluster import Cluster
 
-        # Ray tells of lost nodes on standard output, where only this stage's own line belongs.
+        # Ray writes about lost nodes to standard output, which is for this stage's own line.
         with redirect_stdout(io.StringIO()), Cluster(job) as cluster:
             line = embed_dataset(job, cluster.model, cluster.embed)
         print(line)

@@ -1,8 +1,7 @@
 """`embed.engine: ray`: shards as tasks on a Ray cluster.
 
-The driver plans and writes; workers read images, embed their views and send the embeddings back. So only the images
-(and the weights, where they are a file) have to be in reach of the workers, and the shards are written in one place.
-A task that is lost with its node is run again by Ray, elsewhere.
+The driver plans and writes; workers read images, embed their views and send the embeddings back. So the workers
+need access only to the images and to the weights if these are a file. Ray runs a task again if its node is lost.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from stages.embed.reuse import Work
 from stages.embed.shards import ImageViews
 
 CPUS_A_WORKER = 8
-"""Cores of a worker at most; a node with more has several workers, each with an encoder of its own."""
+"""At most this many cores for a worker. A node with more cores has several workers, each with its own encoder."""
 SHARDS_AHEAD = 2
-"""Shards a worker that are submitted: one under way and one to go on with."""
+"""Shards submitted for each worker: one in progress and one waiting."""
 
 ANSWERS_WITHIN = 10.0
 LOOKS_EVERY = 30.0
@@ -53,7 +52,7 @@ class Cluster:
         self._job, self._ray, self._waits = job, _import_ray(), False
         entry = job.params.datasets[job.dataset]
         self._root = entry.remote_root or str(Path(local_root(job)).resolve())
-        # The code goes along, so that all nodes run this very version; nothing else does.
+        # The code is sent along, so that all nodes run this version. Nothing else is sent.
         others = [f"/{path.name}" for path in Path.cwd().iterdir() if path.name != "stages"]
         check_address(os.environ.get("RAY_ADDRESS", ""), self._ray.util.get_node_ip_address)
         try:
@@ -76,7 +75,7 @@ class Cluster:
         self._ray.shutdown()
 
     def embed(self, works: Iterable[Work], advance: Callable[[int], object]) -> Iterator[tuple[Work, list[Embedded]]]:
-        """Embed what is missing of each shard, a task a shard; those come first that are done first."""
+        """Embed what is missing from each shard, one task for each shard. Shards are yielded as they finish."""
         task = self._task(embed_remotely)
         pending: dict[Any, Work] = {}
         for work in works:
@@ -97,27 +96,27 @@ class Cluster:
             self._say_where_it_waits(bool(done))
         reference = done[0]
         work = pending.pop(reference)
-        # Copied, because arrays in Ray's memory are read-only, and so that it can let go of them.
+        # Copied, because arrays in Ray's memory are read-only, and so that Ray can free them.
         pairs = ((embeddings.copy(), similarity.copy()) for embeddings, similarity in self._get(reference))
         embedded = [Embedded(*map(torch.from_numpy, pair)) for pair in pairs]
         advance(len(embedded))
         yield work, embedded
 
     def _encoder(self) -> tuple[str, str, Params]:
-        # Of the parameters an encoder reads no data set's, whose entries refer to sections that are now one's alone.
+        # An encoder does not read the data sets' entries, which may not fit the sections of one data set.
         return str(Path.cwd()), self._job.model, self._job.params.model_copy(update={"datasets": {}})
 
     def _resources(self) -> dict[str, float]:
-        """What a worker takes: a GPU where the cluster has any, and its share of the cores."""
+        """What a worker uses: a GPU if the cluster has any, and its share of the cores."""
         alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         nodes = [node for node in alive if node.get("CPU")]
         gpus = [node for node in nodes if node.get("GPU")] if self._job.params.device != "cpu" else []
-        # Of a cluster that has still to grow nothing is known; a core is what any node will have.
+        # A cluster that has no nodes yet will at least have nodes with a core.
         shares = [node["CPU"] / node["GPU"] for node in gpus] or [node["CPU"] for node in nodes] or [1]
         return {"num_cpus": max(1, min(CPUS_A_WORKER, *map(int, shares))), "num_gpus": 1 if gpus else 0}
 
     def _say_where_it_waits(self, done: bool) -> None:
-        """One warning where no node is left that could do the work: Ray waits for one to join."""
+        """Warn once if no node is left that could do the work. Ray then waits for one to join."""
         waits = not done and self._room() == 0
         if waits and not self._waits:
             each = ", ".join(f"{count:g} {name.removeprefix('num_')}" for name, count in self._options.items() if count)
@@ -137,12 +136,12 @@ class Cluster:
         return int(min(rooms))
 
     def _task(self, function: Callable[..., Any]) -> Any:
-        # max_calls=0: a worker stays, and with it its encoder, also on a GPU. max_retries=-1: of tasks whose worker
+        # max_calls=0 keeps a worker and its encoder alive, also on a GPU. max_retries=-1 retries tasks whose worker
         # or node was lost; an error of the task itself is not retried.
         return self._ray.remote(max_calls=0, max_retries=-1, **self._options)(function)
 
     def _get(self, reference: Any) -> Any:
-        """A task's result; a user's mistake that a worker found is raised as here, in one line."""
+        """A task's result. If a worker found a user's mistake, it is raised here, in one line."""
         try:
             return self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
@@ -152,14 +151,14 @@ class Cluster:
 
 
 def check_address(address: str, own_address: Callable[[], str]) -> None:
-    """Knock at a cluster's door: Ray itself knocks for minutes, and tells what it thinks meanwhile.
+    """Check that something answers at a cluster's address: Ray itself would try for minutes and print warnings.
 
     Args:
-        address: RAY_ADDRESS; only those with a host and a port are looked at ("auto" and "local" are none).
-        own_address: this machine's address on the network, where a cluster that is called by a loopback one listens.
+        address: RAY_ADDRESS. Only addresses with a host and a port are checked, not "auto" and "local".
+        own_address: this machine's address on the network. A cluster that is given by a loopback address listens there.
 
     Raises:
-        UserError: nobody answers.
+        UserError: nothing answers.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isdigit()):
@@ -172,7 +171,7 @@ def check_address(address: str, own_address: Callable[[], str]) -> None:
 
 
 def _import_ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what is computed here is reported to nobody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics
     try:
         import ray
     except ImportError:
@@ -186,7 +185,7 @@ def _load(model: str, params: str) -> Encoder:
 
 
 def encoder_here(project: str, model: str, params: Params) -> Encoder:
-    """This worker's encoder, loaded once. Relative paths are the project's, where its folder is in reach."""
+    """This worker's encoder, loaded once. Relative paths are the project's if this node can read its folder."""
     with suppress(OSError):
         os.chdir(project)
     return _load(model, params.model_dump_json())
@@ -202,7 +201,7 @@ def embed_remotely(
     """The embeddings ([1 + V, D] float16) and similarities ([1 + V] float32) of each image, as arrays.
 
     Raises:
-        UserError: this node's encoder is not the one that the shards are to be made with.
+        UserError: this node's encoder differs from the one that makes the shards.
     """
     encoder = encoder_here(project, model, params)
     if encoder.meta != meta:

@@ -1,4 +1,4 @@
-"""Bringing the shards of a data set up to date: what is right stays, what is missing is embedded."""
+"""Updating the shards of a data set: right ones are kept, and what is missing is embedded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stages.embed.reuse import OldViews, Work, assemble, forget, set_aside
 from stages.embed.shards import Shard, plan_shards, write_shard
 
 EmbedShards = Callable[[Iterable[Work], Callable[[int], object]], Iterator[tuple[Work, list[Embedded]]]]
-"""Gives each shard's missing embeddings, shards in any order, and reports the images done meanwhile."""
+"""Gives the missing embeddings of each shard, in any order of shards, and reports the images that are done."""
 
 
 def embed_here(job: Job, encoder: Encoder) -> EmbedShards:
@@ -49,15 +49,14 @@ def local_root(job: Job) -> str:
 
 
 def embed_dataset(job: Job, model: EncoderMeta, embed: EmbedShards) -> str:
-    """Bring the shards of a data set up to date; returns the line to print.
+    """Update the shards of a data set; returns the line to print.
 
     Args:
         model: `Encoder.meta` of the encoder that `embed` uses.
-        embed: gives each shard's missing embeddings, shards in any order, and reports the images done meanwhile. It
-            is given those shards alone of which something is missing.
+        embed: see `EmbedShards`. It gets only shards of which something is missing.
 
     Raises:
-        UserError: what does not belong together, or an image that cannot be read.
+        UserError: artifacts that do not belong together, or an image that cannot be read.
     """
     folder = paths.views(job.dataset, job.model)
     images_path, boxes_path = paths.images(job.dataset), paths.boxes(job.dataset)
@@ -92,7 +91,7 @@ def embed_dataset(job: Job, model: EncoderMeta, embed: EmbedShards) -> str:
                     if not remote:
                         ensure_unpacked(job.dataset, root, (image.image_id for image in work.missing))
                     yield work
-                elif work:  # only laid out anew: free it before reading the next image
+                elif work:  # nothing to embed: free it before reading the next image
                     finish(work, [])
 
         for work, embedded in embed(works(), progress.update):
@@ -103,7 +102,7 @@ def embed_dataset(job: Job, model: EncoderMeta, embed: EmbedShards) -> str:
 
 
 def write(work: Work, embedded: list[Embedded], model: str) -> None:
-    """Write the shard: in a thread of its own, where fetching from a GPU may wait.
+    """Write the shard. It runs in its own thread, because fetching from a GPU may wait.
 
     Raises:
         UserError: an embedding is not finite, or is zero.

@@ -1,8 +1,8 @@
 """From images to the embeddings of their views, on all cores of one machine or on its GPU.
 
-On a CPU an image is one thread's work from decoding to embedding, so that no core waits for another and an image's
-embeddings depend on nothing but the image. On a GPU threads decode, the GPU resamples and encodes in batches of one
-size; a row of such a batch does not depend on its neighbours.
+On a CPU one thread does all the work of an image, from decoding to embedding. No core waits for another, and an image's
+embeddings depend on nothing but the image. On a GPU, threads decode while the GPU resamples and encodes batches of one
+size; a row of such a batch does not depend on the other rows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ Read = Callable[[ImageViews], Image.Image]
 """Gives the pixels of an image, in RGB."""
 
 PIXELS_AT_ONCE = {"cpu": 16 * 224**2, "cuda": 512 * 224**2}
-"""Of a forward pass with `embed.batch_size: auto`: on a CPU what stays in its caches, on a GPU what keeps it busy."""
+"""Pixels of a forward pass with `embed.batch_size: auto`: few enough for the caches of a CPU, enough to keep a GPU
+busy."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Embedded:
 
 
 def fetch(embedded: Sequence[Embedded]) -> list[Embedded]:
-    """The same in the CPU's memory, by one transfer: each would wait for all that a GPU has still to do."""
+    """The same in the CPU's memory. One transfer, because each transfer waits for the GPU to finish its work."""
     if not embedded:
         return []
     counts = [len(one.similarity) for one in embedded]
@@ -63,7 +64,7 @@ def fetch(embedded: Sequence[Embedded]) -> list[Embedded]:
 
 
 def forward_size(batch_size: int | str, encoder: Encoder) -> int:
-    """Views a forward pass."""
+    """Views in a forward pass."""
     if isinstance(batch_size, int):
         return batch_size
     return max(1, PIXELS_AT_ONCE[encoder.device.type] // encoder.image_size**2)
@@ -72,14 +73,14 @@ def forward_size(batch_size: int | str, encoder: Encoder) -> int:
 def embed_images(
     images: Iterable[ImageViews], root: str, encoder: Encoder, batch_size: int | str
 ) -> Iterator[Embedded]:
-    """Embed image after image, in order, some read ahead.
+    """Embed images in order, reading some ahead.
 
     Args:
         root: folder or fsspec URL that image_ids are relative to.
-        batch_size: views a forward pass, or "auto".
+        batch_size: views in a forward pass, or "auto".
 
     Raises:
-        UserError: an image that cannot be read, or is another than `ingest` saw.
+        UserError: an image that cannot be read, or that has changed since `ingest`.
     """
     return embed_pictures(images, partial(read_image, root), encoder, batch_size)
 
@@ -98,7 +99,7 @@ def embed_pictures(
 def embed_in_threads(
     images: Iterable[ImageViews], read: Read, encoder: Encoder, make_views: ViewMaker, size: int
 ) -> Iterator[Embedded]:
-    """A thread an image; forward passes of at most `size` views, each on one core."""
+    """One thread for each image; forward passes of at most `size` views, each on one core."""
 
     @torch.inference_mode()
     def one(image: ImageViews) -> Embedded:
@@ -119,13 +120,13 @@ def embed_in_batches(
 ) -> Iterator[Embedded]:
     """Threads decode; the device resamples and encodes batches of exactly `size` views, across images.
 
-    What is yielded is still on the device, and may be still to be computed: whoever fetches it waits, not the device.
+    The results are still on the device and may not be computed yet: the caller waits when it fetches them.
     """
 
     def decode(image: ImageViews) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
         picture = read(image)
         both = [to_tensor(picture).contiguous(), make_views.whole(picture)]
-        # Only from pinned memory does a copy to the GPU run beside its work.
+        # A copy to the GPU overlaps with its work only from pinned memory.
         pixels, whole = [tensor.pin_memory() for tensor in both] if encoder.device.type == "cuda" else both
         return pixels, whole, image.boxes
 
@@ -148,7 +149,7 @@ def embed_in_batches(
 
 
 def batches(views: Iterable[torch.Tensor], size: int) -> Iterator[tuple[torch.Tensor, int]]:
-    """Regroup the views of image after image into batches of exactly `size`, the last filled up with zeros.
+    """Regroup the views of consecutive images into batches of exactly `size`; the last is filled with zeros.
 
     Yields:
         [size, 3, S, S] uint8 and how many of it are real.
@@ -172,7 +173,7 @@ def read_image(root: str, image: ImageViews) -> Image.Image:
     """Read and decode an image.
 
     Raises:
-        UserError: it cannot be read, or is another than `ingest` saw.
+        UserError: it cannot be read, or has changed since `ingest`.
     """
     try:
         data = read_bytes(root, image.image_id)
@@ -197,7 +198,7 @@ def read_bytes(root: str, image_id: str) -> bytes:
     try:
         with fsspec.open(f"{root.rstrip('/')}/{image_id}", "rb") as file:
             data: bytes = file.read()
-    except (ImportError, ValueError) as error:  # a scheme whose package is not installed, or that fsspec does not know
+    except (ImportError, ValueError) as error:  # the scheme is unknown to fsspec, or its package is not installed
         raise UserError(f"images under '{root}' cannot be read here: {' '.join(str(error).split())}") from None
     return data
 

@@ -1,4 +1,4 @@
-"""Never twice: rows of earlier shards serve again, wherever their image or their crop now belongs."""
+"""Using rows of earlier shards again, so that nothing is embedded twice."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from stages.embed.encode import Embedded
 from stages.embed.shards import ImageViews, Shard
 
 READABLE = (1, FORMAT)
-"""Formats of shards whose rows serve again."""
+"""Formats of shards whose rows can be used again."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """A shard to be written: what is there of it, and what has to be embedded."""
+    """A shard to be written: the rows that exist, and the views to embed."""
 
     shard: Shard
     there: list[Rows | None]
-    """Of each image the rows that earlier shards have; None where they have none."""
+    """For each image the rows of earlier shards, or None."""
     missing: list[ImageViews]
-    """Images with the views to embed, in order; those of which nothing is missing are left out."""
+    """Images with the views to embed, in order, without complete images."""
 
 
 def old_folder(folder: Path) -> Path:
-    """Where shards that are no longer right wait until those in their place are written."""
+    """Folder for outdated shards, until new ones are written."""
     return folder / ".old"
 
 
 def set_aside(folder: Path, shards: Iterable[Shard]) -> set[Path]:
-    """Move every shard that is not one of `shards` as it should be to `old_folder`, and remove broken ones.
+    """Move every outdated shard to `old_folder`, and remove broken ones.
 
     Returns:
         The paths of the shards that are right.
     """
     right = {shard.path for shard in shards if shard.is_done()}
-    for path in folder.glob(".part-*.tmp"):  # what a killed run left
+    for path in folder.glob(".part-*.tmp"):  # left by a killed run
         path.unlink()
     for path in sorted(set(shard_paths(folder)) - right):
         try:
@@ -74,10 +74,10 @@ class OldViews:
         self._read = lru_cache(maxsize=4)(_read_if_sound)
 
     def find(self, image: ImageViews) -> Rows | None:
-        """The rows of views of `image` that are still wanted, the whole image among them."""
+        """The rows of `image` that are still wanted, including the whole image."""
         if image.crops_digest not in self._where:
             return None
-        # After a run that was interrupted and then changed, several shards may each have a part of them.
+        # If a run was interrupted and then changed, several shards may each hold a part of them.
         read = [(self._read(path), place) for path, place in self._where[image.crops_digest]]
         parts = [shard.of_image(place) for shard, place in read if shard is not None]
         if not parts:
@@ -86,7 +86,7 @@ class OldViews:
         return rows.take(np.isin(rows.candidates, np.append(image.candidates, WHOLE)))
 
     def work(self, shard: Shard) -> Work:
-        """What there is of a shard, and what is missing."""
+        """What exists of a shard, and what is missing."""
         there = [self.find(image) for image in shard.images]
         missing = []
         for image, rows in zip(shard.images, there, strict=True):
@@ -105,7 +105,7 @@ def _read_if_sound(path: Path) -> ShardRows | None:
 
 
 def assemble(work: Work, embedded: Iterable[Embedded]) -> Iterator[Rows]:
-    """The rows of each image of a shard, those that were there and new ones together.
+    """The rows of each image of a shard: old and new ones together.
 
     Args:
         embedded: of `work.missing`, in order, in the CPU's memory.
@@ -114,7 +114,7 @@ def assemble(work: Work, embedded: Iterable[Embedded]) -> Iterator[Rows]:
     for image, there in zip(work.shard.images, work.there, strict=True):
         if image.image_id in fresh:
             asked, made = fresh[image.image_id]
-            # The whole image is embedded once more with new crops: their similarity is to it, before rounding.
+            # The whole image is embedded again with new crops, because their similarity is to it before rounding.
             candidates = np.concatenate([[WHOLE], asked.candidates]).astype(np.int32)
             new = Rows(candidates, made.similarity.numpy(), made.embeddings.numpy())
             there = new if there is None else _join(new, there)
@@ -123,7 +123,7 @@ def assemble(work: Work, embedded: Iterable[Embedded]) -> Iterator[Rows]:
 
 
 def _join(new: Rows, old: Rows) -> Rows:
-    """New rows and those old ones that are not replaced, in the order of candidates."""
+    """New rows, and old ones that are not replaced, in the order of candidates."""
     stays = ~np.isin(old.candidates, new.candidates)
     order = np.argsort(np.concatenate([new.candidates, old.candidates[stays]]))
     pairs = ((new.candidates, old.candidates), (new.similarity, old.similarity), (new.embeddings, old.embeddings))

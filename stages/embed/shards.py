@@ -32,7 +32,8 @@ class ImageViews:
     content: str
     """Digest of the file's bytes."""
     crops_digest: str
-    """Digest of `content` and all candidate boxes, wanted or not: where it agrees, candidates agree by number."""
+    """Digest of `content` and all candidate boxes, wanted or not. If two agree, their candidates have the same
+    numbers."""
     candidates: np.ndarray
     """[V] int32: which candidates."""
     boxes: np.ndarray
@@ -41,14 +42,14 @@ class ImageViews:
 
 @dataclass(frozen=True)
 class Shard:
-    """A run of images, and what their shard's file must say to be taken as it is."""
+    """A run of images, and the metadata that their shard must have to be kept."""
 
     path: Path
     images: list[ImageViews]
     meta: Metadata[ViewsParameters]
 
     def is_done(self) -> bool:
-        """Whether the file is there, whole, and made from exactly this, wherever the model's weights came from."""
+        """Whether the file exists, is whole and was made from exactly this. The model's notes do not count."""
         if not self.path.exists():
             return False
         try:
@@ -95,7 +96,7 @@ def plan_shards(
         note = ShardNote(
             index=index,
             images=len(images),
-            # By this a reader that does not know the boxes tells whether the shard is of the present images.
+            # With this, a reader that does not know the boxes can tell if the shard is of the present images.
             content=digest([[i.image_id, i.content] for i in images]),
             crops_digests=[i.crops_digest for i in images],
             candidates=hexdigest(*(i.candidates for i in images)),

@@ -1,4 +1,4 @@
-"""From an image file to the pixels of its views: one decode an image, one resampling a crop that is wanted."""
+"""From an image file to the pixels of its views: each image is decoded once, and each wanted crop is resampled once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchvision import transforms
 LONG = 8
 """Longer side over shorter, above which the middle square is resized alone."""
 THINNEST = 64
-"""Longer sides over shorter, at most, where an image is resized by its longer side."""
+"""Longer over shorter side, at most, when an image is resized by its longer side."""
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -36,9 +36,9 @@ def whole_image_transform(preprocess: dict[str, Any], size: int) -> Callable[[Im
 
 
 def middle_square(image: Image.Image, size: int, interpolation: str) -> Image.Image:
-    """What resizing by the shorter side and a centre crop make of a very long image, without the ends in between.
+    """Resize by the shorter side and crop the centre of a very long image, without resizing its ends.
 
-    An image of 12000 x 1 would become one of 2688000 x 224, of which a square is kept.
+    An image of 12000 x 1 would become one of 2688000 x 224 before the crop.
     """
     width, height = image.size
     short, long = sorted(image.size)
@@ -54,7 +54,7 @@ def middle_square(image: Image.Image, size: int, interpolation: str) -> Image.Im
 def thicken(image: Image.Image) -> Image.Image:
     """An image whose shorter side, resized by the longer one, is left with at least a pixel.
 
-    Of 12000 x 1 nothing would be left; it is stretched across first.
+    An image of 12000 x 1 would vanish, so it is stretched across first.
     """
     width, height = image.size
     least = -(-max(width, height) // THINNEST)
@@ -67,7 +67,7 @@ def resample(pixels: torch.Tensor, boxes: np.ndarray, size: int, interpolation: 
 
     Channels last in memory on both sides: torch's fast path, and the layout that encoders want.
     """
-    # What `torch.nn.functional.interpolate(..., antialias=True)` calls; written in place it takes 0.4 times as long.
+    # What `torch.nn.functional.interpolate(..., antialias=True)` calls. Writing in place takes 0.4 times as long.
     antialiased = {
         "bicubic": torch.ops.aten._upsample_bicubic2d_aa.out,
         "bilinear": torch.ops.aten._upsample_bilinear2d_aa.out,

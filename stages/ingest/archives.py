@@ -23,7 +23,7 @@ from stages.ingest.walk import refuse_links, shown, some, unprintable
 LISTING = "listing.json"
 
 NO_FILE_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
-"""What a name in an archive is to blame for: it is too long, or a file's and a folder's at once."""
+"""Errors that a name in an archive causes: it is too long, or names both a file and a folder."""
 
 
 class Sample(NamedTuple):
@@ -43,14 +43,14 @@ def unpack(
     others: Callable[[set[str]], Iterable[str]],
     notes: list[str] | None = None,
 ) -> Listing:
-    """Write the images of archives into `request.unpacked`; what is there of the same archives is taken as it is.
+    """Write the images of archives into `request.unpacked`, unless those of the same archives are there.
 
     Args:
         sources: every file that is read.
         names: the classes' names, if labels are numbers that count them.
         others: gives the labels of the data set's other splits, from those of this one; called where there are no
             `names`.
-        notes: what `samples` leaves out, filled by the time that the last sample is there.
+        notes: what `samples` leaves out; complete after the last sample.
 
     Raises:
         UserError: two images of one name, or a label beyond the names.
@@ -110,13 +110,13 @@ def unpack(
 
 
 VERSION = 3
-"""Of what is made of the same archives: raised when it changes."""
+"""Version of what is made from archives; raised when that changes."""
 
 
 def _labelled(
     label_of_image: dict[str, str], names: list[str] | None, others: Callable[[set[str]], Iterable[str]], root: Path
 ) -> Listing:
-    """The listing of all images, by the names given or by the labels that occur in any split."""
+    """The listing of all images, by the given names or by the labels of all splits."""
     if names is None:
         ours = set(label_of_image.values())
         classes = class_order(ours.union(others(ours)))
@@ -141,7 +141,7 @@ def _labelled(
 
 
 def _earlier(folder: Path, stamp: str) -> Listing | None:
-    """The listing of images that were unpacked before, if it is of these archives and the images are there."""
+    """The listing of images that were unpacked before, if they are from these archives and exist."""
     try:
         found = json.loads((folder / LISTING).read_text(encoding="utf-8"))
         images = [(image_id, label) for image_id, label in found["images"]]
@@ -153,7 +153,7 @@ def _earlier(folder: Path, stamp: str) -> Listing | None:
 
 
 TAR = re.compile(r"\.(tar(\.(gz|bz2|xz))?|tgz|tbz2?|txz)$", re.IGNORECASE)
-"""How the names of tars end, compressed or not."""
+"""Endings of tars, compressed or not."""
 
 
 def stem(archive: Path) -> str:
@@ -165,7 +165,7 @@ def check_shards(shards: Sequence[Path]) -> list[str]:
     """Notes on numbers that are missing among the shards of a split.
 
     Raises:
-        UserError: of `<name>-00000-of-00002` one is missing.
+        UserError: a shard such as `<name>-00000-of-00002` is missing.
     """
     numbered: dict[tuple[Path, str, int], set[int]] = {}
     plain: dict[tuple[Path, str, str], set[int]] = {}

@@ -32,13 +32,13 @@ def own_names(
     given: Mapping[int | str, str] | Sequence[str] | None,
     called: Sequence[str] | None = None,
 ) -> list[str]:
-    """The classes' names, in place of those found: by label, or by the name found: exactly, or else in any spelling.
+    """The classes' names after renaming: by label, or by the name found, exactly or in any spelling.
 
     Args:
         called: what the classes are called on disk, which `given` may use as well.
 
     Raises:
-        UserError: as many as there are classes are wanted; a name given for a class that is not there, or twice.
+        UserError: not one name for each class; a name for an unknown class, or two names for one class.
     """
     if given is None:
         return found
@@ -48,7 +48,7 @@ def own_names(
         return list(given)
     by_name = {str(name): name_given for name, name_given in given.items()}
     classes = list(zip(called or found, found, strict=True))
-    # Folders "Cat" and "cat" differ in nothing but their spelling.
+    # Folders "Cat" and "cat" differ only in their spelling.
     exact = [next((name for name in both if name in by_name), None) for both in classes]
     rest = [{spelling(name) for name in both} for both, name in zip(classes, exact, strict=True) if name is None]
     wanted: dict[str, str] = {}
@@ -67,7 +67,7 @@ def own_names(
 
 
 def own_fine(names: Sequence[str], found: Sequence[Sequence[str]] | None) -> list[list[str]] | None:
-    """The names by which each class is right: the one it has here, then those found, each once in whatever spelling."""
+    """The right names of each class: its own first, then those found, each once whatever the spelling."""
     if found is None:
         return None
     fine = []
@@ -80,9 +80,9 @@ def own_fine(names: Sequence[str], found: Sequence[Sequence[str]] | None) -> lis
 
 
 def other_keys(listing: Listing, names: Sequence[str], published: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Keys under which a description file may list each class, where it does not have the class's name; best first.
+    """Keys under which a description file may list each class instead of its name; best first.
 
-    They are the name that the reader found, what is known of published files, and the other names that are right.
+    They are the name that the reader found, keys known from published files, and the other right names.
 
     Args:
         listing: what the reader found.
@@ -102,7 +102,7 @@ def other_keys(listing: Listing, names: Sequence[str], published: Mapping[str, S
 def labelled_aliases(key: str, aliases: Mapping[int | str, str], names: Sequence[str]) -> dict[int, str]:
     """Label -> key in description files, from an entry's `aliases`, whose keys are class names or labels.
 
-    A label says more than a name that several classes have.
+    An alias by label beats one by a name that several classes share.
 
     Raises:
         UserError: no such class, one class with two aliases, or a number that may be a label or a name.

@@ -11,7 +11,7 @@ BODIES = ("sedan", "SUV", "coupe", "convertible", "pickup", "hatchback", "van")
 """The body styles of Stanford Cars: the closed list of the published question, in its order."""
 
 _WORDS = {"Cab": "pickup", "SuperCab": "pickup", "Wagon": "hatchback"}
-"""What the published labels have for names without a body style of the list but with one of these words."""
+"""The published labels of names that have one of these words instead of a body style of the list."""
 
 _NAMED = {
     "sedan": ["Acura TL Type-S", "Buick Regal GS", "Chevrolet Cobalt SS", "Chrysler 300 SRT-8", "Dodge Charger SRT-8"],
@@ -33,10 +33,11 @@ _BODY_OF = {spelling(model): body for body, models in _NAMED.items() for model i
 
 
 def car_body(name: str) -> list[str]:
-    """The body style of one of Stanford Cars' classes, "Audi S4 Sedan 2012"; none for a name that tells none.
+    """The body style of one of Stanford Cars' classes, "Audi S4 Sedan 2012"; none if the name has none.
 
-    The first of the list whose letters the name holds, so that "Minivan" is a van; for other names what FINER's
-    authors had a language model say.
+    It is the first of the list whose letters occur in the name, so "Minivan" is a van. For other names it is what a
+    language model
+    said for FINER's authors.
     """
     written = next((body for body in BODIES if body.lower() in name.lower()), None)
     if written:
@@ -54,7 +55,7 @@ def without_qualifier(name: str) -> str:
 def bird_groups(class_id: str, names: Mapping[str, str], parent_of: Mapping[str, str]) -> list[str]:
     """The groups of one of NABirds' classes: the node above it in the tree, or above its species, taken apart.
 
-    "Ducks, Geese, and Swans" are Ducks, Geese and Swans. The root, which is all birds, is no group.
+    "Ducks, Geese, and Swans" are Ducks, Geese and Swans. The root, all birds, is not a group.
 
     Args:
         class_id: of the class, a leaf.

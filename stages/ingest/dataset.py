@@ -22,7 +22,7 @@ def find_reader(key: str, entry: Dataset) -> Reader:
     """The reader of a data set's entry.
 
     Raises:
-        UserError: no such reader, or keys that it has no use for.
+        UserError: no such reader, or keys that it does not use.
     """
     if entry.reader not in READERS:
         known = list(READERS)
@@ -38,7 +38,7 @@ def find_reader(key: str, entry: Dataset) -> Reader:
 
 
 def read_listing(key: str, entry: Dataset, reader: Reader, download: bool) -> Listing:
-    """What the reader finds, after the download if that is wanted and the root is missing or empty.
+    """What the reader finds. Downloads the data set first if that is wanted and the root is missing or empty.
 
     Raises:
         UserError: no such root, or what the reader says.
@@ -70,10 +70,12 @@ def read_listing(key: str, entry: Dataset, reader: Reader, download: bool) -> Li
 
 
 def check_listing(listing: Listing, given: Mapping[int | str, str] | Sequence[str] | None = None) -> list[str]:
-    """Refuse what would be scored wrongly: no images, one twice, names that are not text, or an accidental namesake.
+    """Refuse what would be scored wrongly: no images, an image twice, names that are not text, or two classes that
+    share a
+    name by accident.
 
     Args:
-        given: `names` of params.yaml. What is named there, or by a published list, may be called like another class.
+        given: `names` of params.yaml. Names from there, or from a published list, may repeat.
 
     Returns:
         Notes for the user.

@@ -47,7 +47,7 @@ READERS: dict[str, Reader] = {
     "demo": Reader(
         lambda request: read_demo(request.root, request.split), "the drawn birds; `dvc repro draw` makes them"
     ),
-    # What anyone brings.
+    # Layouts of your own data.
     "folder": Reader(
         lambda request: read_folder(request.root, request.split), "one sub-folder a class with its images"
     ),
@@ -143,7 +143,7 @@ READERS: dict[str, Reader] = {
         fetch("Flowers102"),
         published.FLOWERS102,
     ),
-    # Things that people made.
+    # Artefacts.
     "stanford-cars": Reader(
         read_cars,
         "stanford_cars/ with cars_test/, cars_test_annos_withlabels.mat, cars_train/ and devkit/",

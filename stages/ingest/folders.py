@@ -34,11 +34,11 @@ from stages.ingest.walk import (
 SHOWN = 3
 
 IMAGENET_NAMES = {"n04008634": "projectile", "n04355933": "sunglass"}
-"""Of the two pairs of classes to which open_clip gives one name, the one that WordNet calls otherwise."""
+"""Two pairs of classes share a name in open_clip; these are the ones that WordNet names differently."""
 
 
 def read_folder(root: Path, split: str | None) -> Listing:
-    """One sub-folder a class, images at any depth below it; `root/<split>` where a split is given.
+    """One sub-folder for each class, with images at any depth; in `root/<split>` if a split is given.
 
     Classes are those of all splits.
 
@@ -52,7 +52,7 @@ def read_folder(root: Path, split: str | None) -> Listing:
 
 
 def _refuse_splits(root: Path) -> None:
-    """Refuse a root whose folders are all called like splits and hold folders, not images: they are no classes.
+    """Refuse a root whose folders are all named like splits and hold folders instead of images.
 
     Raises:
         UserError: as above.
@@ -91,7 +91,7 @@ def _read_folders(root: Path, top: Path) -> Listing:
 
 
 def classes_of_all_splits(root: Path, top: Path) -> set[str]:
-    """The class folders in `top`, and where it is the folder of a split those of the other splits beside it."""
+    """The class folders in `top`, and if it is the folder of a split, those of the other splits."""
     classes = set(folders_in(top))
     if top == root:
         return classes
@@ -110,7 +110,7 @@ def _images(
     """(image_id, label) of the images in `folders`, whose places in the list are their labels, and notes.
 
     Args:
-        present: those of the folders that are there, if not all.
+        present: the folders that exist, if not all.
 
     Raises:
         UserError: a folder without images.
@@ -171,8 +171,8 @@ def named_folders(
     """A reader of one folder a class, in the root or in one of `places` below it, without splits.
 
     Args:
-        names: names of the classes, where they are not those of the folders.
-        leave: folders that are no classes.
+        names: names of the classes, if they differ from the folders.
+        leave: folders that are not classes.
     """
 
     def read(request: Request) -> Listing:
@@ -224,7 +224,7 @@ def imagenet_names(ids: Sequence[str]) -> list[str]:
 
 
 def named_by_imagenet(listing: Listing) -> Listing:
-    """Classes that are called by WordNet ids of ImageNet's classes get ImageNet's names; others keep theirs."""
+    """Classes named by WordNet ids of ImageNet get ImageNet's names; others keep theirs."""
     found = listing.called or listing.names
     if not any(re.fullmatch(r"n\d{8}", name) for name in listing.names):
         return listing
@@ -266,10 +266,10 @@ def imagenet_folders(
 
 
 def read_imagenet_subset(request: Request) -> Listing:
-    """Some of ImageNet's classes, as their folders say: ImageNet-100, Imagewoof; those of a split where one is given.
+    """A subset of ImageNet's classes, given by the folders: ImageNet-100, Imagewoof; of a split if one is given.
 
     Raises:
-        UserError: a folder that is no class of ImageNet.
+        UserError: a folder that is not a class of ImageNet.
     """
     known = set(imagenet_ids())
 
@@ -289,7 +289,7 @@ def read_imagenet_subset(request: Request) -> Listing:
     return replace(listing, names=imagenet_names(folders), by_name=False)
 
 
-# iNaturalist: the folders' names hold the taxonomy, and the annotations beside them what people call the species.
+# iNaturalist: the folders' names hold the taxonomy, and the annotations hold the common names.
 
 TAXONOMY = ("kingdom", "phylum", "class", "order", "family", "genus")
 
@@ -298,8 +298,8 @@ def read_inaturalist(request: Request) -> Listing:
     """iNaturalist 2021: `val/` or `train/` of `<number>_<kingdom>_..._<genus>_<epithet>/`.
 
     Names are scientific; coarse labels go from the genus up to the kingdom. With `val.json`, `train_mini.json` or
-    `train.json` beside the folders, a species is rightly called by its common name as well, and its superordinate is
-    its supercategory ("Birds"), as in FINER (arXiv 2402.16315).
+    `train.json` beside the folders, the common name is right as well,
+    and the superordinate is the supercategory ("Birds"), as in FINER (arXiv 2402.16315).
 
     Raises:
         UserError: no such folder, or one that is not named so; annotations that cannot be read or lack a folder.

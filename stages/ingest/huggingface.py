@@ -25,7 +25,7 @@ MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8":
 def read_huggingface(request: Request) -> Listing:
     """The Parquet files below the root, of one split: `<split>-00000-of-00002.parquet`, or in a folder of its name.
 
-    Classes are those of the features, or else the labels of all splits.
+    Classes come from the features, or else from the labels of all splits.
 
     Raises:
         UserError: no such files, some of them missing, of several configurations, not whole, or without a column of
@@ -102,7 +102,7 @@ def _features(schema: pa.Schema, request: Request, path: Path) -> tuple[str, str
 def _same(
     columns: Sequence[tuple[str, str, list[str] | None]], shards: Sequence[Path]
 ) -> tuple[str, str, list[str] | None]:
-    """What `_features` says of every shard.
+    """What `_features` gives for all shards.
 
     Raises:
         UserError: two shards differ, so that a label's number would mean another class in each.
@@ -151,7 +151,7 @@ def _ending(data: bytes) -> str:
 
 
 def _labels(shards: Sequence[Path], label: str) -> Iterator[str]:
-    """The labels of other splits; rows without one, or with the -1 of a hidden label, say nothing."""
+    """The labels of other splits, without missing ones and the -1 of hidden labels."""
     for shard in shards:
         for batch in pq.ParquetFile(shard).iter_batches(1 << 16, columns=[label]):
             for value in batch[label].to_pylist():

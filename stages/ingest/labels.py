@@ -1,4 +1,4 @@
-"""Labels as folders, tables and archives give them: names or numbers, in an order that nobody has to guess."""
+"""Labels from folders, tables and archives: names or numbers, in a defined order."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from decimal import Decimal
 from stages.common.errors import UserError
 
 NOTHING = ("", "nan")
-"""What programs write where there is no label."""
+"""What programs write for a missing label."""
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
 
 def class_order(labels: Iterable[str]) -> list[str]:
-    """The labels that occur, each once: in order of their numbers if all are numbers, else of their letters.
+    """The labels that occur, each once: in numeric order if all are numbers, otherwise in alphabetical order.
 
     Raises:
         UserError: two of them are the same number.
@@ -35,7 +35,7 @@ def class_order(labels: Iterable[str]) -> list[str]:
 
 
 def first_unsure(names: Sequence[str]) -> tuple[str, str] | None:
-    """Two names of which letters and numbers give another order ("class_10", "class_2"), or None.
+    """Two names whose alphabetical and numeric orders differ ("class_10", "class_2"), or None.
 
     Args:
         names: in the order of `class_order`.
@@ -54,7 +54,7 @@ def label_text(value: object) -> str:
     """A label as text; a whole number is written as one (3.0 is "3").
 
     Raises:
-        ValueError: it says nothing (null, NaN, an empty text), or is a structure, such as {"label": 3} or [0].
+        ValueError: it is empty (null, NaN, an empty text) or a structure, such as {"label": 3} or [0].
     """
     if value is None:
         raise ValueError("the label is null; a label is a name or a number")
@@ -71,7 +71,7 @@ def label_text(value: object) -> str:
 
 
 def is_structure(text: str) -> bool:
-    """Whether a text is a list or an object as JSON or Python write it."""
+    """Whether a text is a list or an object in JSON or Python."""
     if not re.match(r"\s*[\[{(]", text):
         return False
     for parse in (json.loads, ast.literal_eval):

@@ -1,4 +1,4 @@
-"""What every reader shares: what it is asked, what it finds, and one-line messages for what is not there."""
+"""What every reader shares: the request, the result, and one-line messages for what is missing."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class Listing:
     by_name: bool = field(default=False, compare=False)
     """The classes are the names that occur, sorted; otherwise they are a published list, which may repeat a name."""
     called: list[str] | None = field(default=None, compare=False)
-    """What the classes are called on disk, if otherwise; `names` in params.yaml may use either."""
+    """The names of the classes on disk, if they differ; `names` in params.yaml may use either."""
     naming: tuple[str, ...] = field(default=(), compare=False)
-    """Lines on where the names are from, of interest where the user gives none."""
+    """Lines about the origin of the names, printed if the user gives none."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """Lines that the user should read."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a reader is asked: an entry of params.yaml, and a folder that it may unpack archives into."""
+    """An entry of params.yaml, and a folder for unpacking archives."""
 
     root: Path
     split: str | None = None
@@ -70,7 +70,7 @@ class Reader:
 
 
 def chosen_split(split: str | None, splits: Sequence[str]) -> str:
-    """The split asked for, by default the first of those there are.
+    """The split asked for; by default the first one.
 
     Raises:
         UserError: there is no such split.
@@ -92,7 +92,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_rows(path: Path, fields: int, what: str) -> list[list[str]]:
-    """The lines of a list file, cut at blanks into `fields` fields; the last takes what remains.
+    """The lines of a list file, split at blanks into `fields` fields; the last takes the rest.
 
     Raises:
         UserError: as `read_lines`, or a line has fewer fields than `what` describes.
@@ -133,7 +133,7 @@ def whole_number(text: str, path: Path) -> int:
     """A number of a list file.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not a number.
     """
     try:
         return int(text)
@@ -145,7 +145,7 @@ def safe_id(name: str, where: Path) -> str:
     """A file name that a list or an archive gives, as an image_id.
 
     Raises:
-        UserError: it is no relative POSIX path, or leads out of its folder.
+        UserError: it is not a relative POSIX path, or leads out of its folder.
     """
     path = PurePosixPath(name)
     if unprintable(name):

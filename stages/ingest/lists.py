@@ -1,4 +1,4 @@
-"""Data sets whose lists say which image is of which class and split; text files, read as they were published."""
+"""Data sets with published text files that list the class and split of each image."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class PathList:
     """The folder that the paths are relative to."""
     places: tuple[str, ...] = ()
     suffix: str = ""
-    """What the lists leave out at the end of a path."""
+    """The end of a path that the lists leave out."""
     superordinate: str | None = None
 
     def __call__(self, request: Request) -> Listing:
-        """Classes are those of all lists that are there, so that each split is scored against the same.
+        """Classes come from all existing lists, so every split is scored against the same classes.
 
         Raises:
             UserError: the chosen list is missing or names no class.
@@ -129,13 +129,13 @@ def _cornell(
 
 
 NIGHTJARS = {"chuck will widow", "whip poor will"}
-"""CUB's names of several words that end in no group, as `spelling` has them."""
+"""CUB's names of several words that do not end in a group, in the form of `spelling`."""
 
 
 def bird_group(name: str) -> list[str]:
     """The group that a bird's name ends with, its last word: of "Red-winged Blackbird" it is "Blackbird".
 
-    A name of one word ("Ovenbird") tells no group.
+    A name of one word ("Ovenbird") has no group.
     """
     words = name.split()
     if len(words) < 2:
@@ -171,8 +171,9 @@ def read_cub(request: Request) -> Listing:
 def read_nabirds(request: Request) -> Listing:
     """NABirds (Van Horn et al., CVPR 2015): 555 of the 1011 nodes of its tree have images.
 
-    A class is "Common Eider (Adult male)", which tells it from the female's, and is rightly called "Common Eider";
-    coarse are the groups that its species belongs to. Both are as FINER (arXiv 2402.16315) has them.
+    A class is "Common Eider (Adult male)", and
+    "Common Eider" is right as well. Coarse labels are the groups of the species. Both are as in FINER (arXiv
+    2402.16315).
 
     Raises:
         UserError: as `read_cub`, or `hierarchy.txt` names a node that `classes.txt` does not.

@@ -1,4 +1,4 @@
-"""Where a data set is: in the root that the user gives, in a folder there, or the root is a folder of a split."""
+"""Finding a data set: in the root that the user gives, in a folder there, or the root is a folder of a split."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def home(root: Path, *places: str, marker: str, unless: str | None = None) -> Pa
     """The folder that holds `marker`: the root, one of the places below it, or else any one folder in the root.
 
     Args:
-        unless: a folder with this file is another data set.
+        unless: a folder with this file belongs to another data set.
 
     Raises:
-        UserError: none of them does, or several; or the marker is behind a link to a folder.
+        UserError: no folder holds it, or several do; or it is behind a link to a folder.
     """
     named = [root / place for place in ("", *places) if (root / place / marker).exists()][:1]
     found = named or [
@@ -58,7 +58,7 @@ def home(root: Path, *places: str, marker: str, unless: str | None = None) -> Pa
 
 
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "trainval"}
-"""What folders of splits are usually called."""
+"""Usual names of the folders of splits."""
 
 
 def is_split(name: str, classes: set[str], ours: set[str]) -> bool:
@@ -77,7 +77,7 @@ SPELLED = {"valid": "val", "validation": "val", "training": "train", "testing": 
 
 
 def said_split(name: str, splits: Sequence[str]) -> str | None:
-    """The split that a folder's name says, as "2021_valid" says val, or None."""
+    """The split in a folder's name, such as val in "2021_valid", or None."""
     spelled = {**{other: split for other, split in SPELLED.items() if split in splits}, **{s: s for s in splits}}
     for form in sorted(spelled, key=len, reverse=True):
         if re.search(rf"(?<![a-z0-9]){re.escape(form)}(?![a-z0-9])", name.casefold()):
@@ -118,11 +118,11 @@ def find_split(
     found = []
     for base in bases(root)[1:]:
         inner = [base / place for place in below if (base / place).is_dir()][:1]
-        # The folder itself: by its name that of the split, or the data set has no splits.
+        # The folder itself, if it has the split's name or the data set has no splits.
         itself = holds(base) and (len(splits) == 1 or said_split(base.name, splits) == split)
         found += inner if inner and holds(inner[0]) else [base] if itself else []
     one = only(found, root)
-    if one is None and named:  # the reader says what is missing there
+    if one is None and named:  # the reader reports what is missing there
         return named[0], split
     if one is None:
         raise UserError(f"no folder {' or '.join(repr(str(root / place)) for place in below)}")

@@ -1,4 +1,4 @@
-"""Looking at every image once: its size as it will be seen, and a digest of its bytes."""
+"""Checking every image once: its size after EXIF orientation, and a digest of its bytes."""
 
 from __future__ import annotations
 

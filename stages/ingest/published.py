@@ -1,4 +1,4 @@
-"""How published description files name the classes that they do not call by the names that the readers give them.
+"""Keys of published description files that differ from the names that the readers give.
 
 The files are those of CuPL, AttrVR, CLIP-D, WaffleCLIP, WCA and BiFTA. Case, separators and the order of words make no
 difference to `refine`, so only other words are listed. Places365's keys follow from its list of categories.
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 Keys = Mapping[str, Sequence[str]]
 
 IMAGENET: Keys = {
-    # Two pairs of classes share one name in most files. Classification by description calls two others differently.
+    # Two pairs of classes share one name in most files. Classification by description uses other names for two classes.
     "projectile": ["missile"],
     "sunglass": ["sunglasses"],
     "newt": ["eft"],

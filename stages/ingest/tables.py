@@ -13,7 +13,7 @@ from stages.ingest.probe import Probe
 
 
 def images_table(listing: Listing, probes: dict[str, Probe]) -> pa.Table:
-    """One row an image that can be read, by image_id."""
+    """One row for each readable image, by image_id."""
     rows = [
         {"image_id": image_id, "label": label, "width": p.width, "height": p.height, "content": p.content}
         for image_id, label in sorted(listing.images)
@@ -24,13 +24,13 @@ def images_table(listing: Listing, probes: dict[str, Probe]) -> pa.Table:
 
 
 def skipped_table(probes: Mapping[str, Probe]) -> pa.Table:
-    """One row an image that cannot be read, by image_id."""
+    """One row for each unreadable image, by image_id."""
     bad = sorted((image_id, p.problem) for image_id, p in probes.items() if p.problem)
     return pa.Table.from_pylist([{"image_id": i, "reason": reason} for i, reason in bad], schema=SKIPPED.columns)
 
 
 def classes_table(listing: Listing) -> pa.Table:
-    """One row a class, by label."""
+    """One row for each class, by label."""
     count = len(listing.names)
     above = listing.superordinate
     columns: dict[str, Sequence[Any]] = {

@@ -38,7 +38,7 @@ def fetch(name: str, **options: Any) -> Callable[[Path], None]:
 
 
 def _open(name: str, root: Path, **options: Any) -> Any:
-    """torchvision's data set, of which only the lists are read.
+    """torchvision's data set; only its lists are read.
 
     Raises:
         UserError: files are missing or are not what torchvision expects.
@@ -79,7 +79,7 @@ def _below(root: Path, files: list[Any], labels: list[int]) -> list[tuple[str, i
 def read_aircraft(request: Request) -> Listing:
     """FGVC-Aircraft (Maji et al., 2013): 100 variants; coarse is family and manufacturer.
 
-    An aircraft is rightly called by its variant and by its family, as in FINER (arXiv 2402.16315).
+    Variant and family are both right names, as in FINER (arXiv 2402.16315).
 
     Raises:
         UserError: files are missing.
@@ -137,7 +137,7 @@ def read_sun397(request: Request) -> Listing:
     split = chosen_split(request.split, ["all", *parts])
     root = _parent(request.root, "SUN397")
     top = root / "SUN397"
-    # "/a/abbey", "/c/church/indoor": the letter is that of the alphabet.
+    # "/a/abbey", "/c/church/indoor": the first part is a letter of the alphabet.
     classes = [line[3:] for line in read_lines(top / "ClassName.txt")]
     label_of = {name: label for label, name in enumerate(classes)}
     names = [readable(name.replace("/", " ")) for name in classes]

@@ -1,4 +1,4 @@
-"""ingest.unpack: unpack the archives of a data set again, for stages that find its images gone. Writes no tables."""
+"""ingest.unpack: unpack the archives of a data set again, for stages that need its images. Writes no tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders on disk: which files are images of the data set, and which are other programs'."""
+"""Folders on disk: which files are images of the data set, and which belong to other programs."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ class LeftOut:
     """What was not read below a folder."""
 
     foreign: list[str] = field(default_factory=list)
-    """Paths of images that are other programs'."""
+    """Paths of images of other programs."""
     endings: Counter[str] = field(default_factory=Counter)
-    """Of the files that are not taken for images, how many there are of each ending."""
+    """Number of other files by ending."""
 
     def notes(self, root: Path) -> list[str]:
         """One line for each kind, or none."""
@@ -110,7 +110,7 @@ def files_below(folder: Path, left_out: LeftOut | None = None, wanted: Callable[
 
 
 def foreign_images(folder: Path) -> list[str]:
-    """The images in a folder of another program; those that may not be read are not counted."""
+    """The images in a folder of another program, without unreadable ones."""
     return [(Path(base) / name).as_posix() for base, _, files in os.walk(folder) for name in files if is_image(name)]
 
 
@@ -119,7 +119,7 @@ def _refuse(error: OSError) -> None:
 
 
 def refuse_links(root: Path, paths: Iterable[str]) -> None:
-    """Refuse paths that lead through a link to a folder, behind which DVC would not notice a change.
+    """Refuse paths through a link to a folder, because DVC does not notice changes behind it.
 
     Args:
         root: may be a link itself, which DVC follows, as it follows links to files.
@@ -145,7 +145,7 @@ def refuse_links(root: Path, paths: Iterable[str]) -> None:
 
 
 def _quoted(path: Path) -> str:
-    """A path as one word of a shell's command."""
+    """A path, quoted for a shell."""
     return "'" + shown(str(path)).replace("'", "'\\''") + "'"
 
 
@@ -169,9 +169,9 @@ def shown(name: str) -> str:
 
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-"""What Python reads a byte as that is not UTF-8, and half a character of JSON."""
+"""What Python makes of a byte that is not UTF-8, and of half a character in JSON."""
 
 
 def unprintable(name: str) -> bool:
-    """Whether a name is not text in UTF-8, and so cannot stand in a table."""
+    """Whether a name is not UTF-8 text, so that no table can hold it."""
     return SURROGATE.search(name) is not None

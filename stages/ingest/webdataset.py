@@ -1,4 +1,4 @@
-"""webdataset: tars in which files that share a name up to the ending are a sample."""
+"""webdataset: tars in which files with the same name but for the ending make a sample."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from stages.ingest.walk import EXTENSIONS, foreign, shown, some
 def read_webdataset(request: Request) -> Listing:
     """The tars in the root, or in `<root>/<split>`: `<key>.jpg` with `<key>.cls`, a number or a name.
 
-    Where the names of tars in the root say several splits, as `train-000.tar` does, `split` chooses among them.
-    With `classnames.txt` in the root, one name a line, numbers count its lines. Without it, classes are the labels of
-    all splits. `columns` may name other endings than these, as `label: txt`.
+    If the names of tars in the root contain splits, as `train-000.tar` does, `split` chooses among them. With
+    `classnames.txt` in the
+    root (one name for each line), labels are line numbers. Without it, classes are the labels of all splits.
+    `columns` may name other endings than these, as `label: txt`.
 
     Raises:
         UserError: no tars, or those of several splits; one that is not whole; a sample without image or label, or with
@@ -84,7 +85,7 @@ def _of_split(request: Request, folder: Path) -> tuple[list[Path], dict[str, lis
 
 
 class Endings:
-    """How the files of a sample are told apart: `<key>.<ending>`."""
+    """How the files of a sample are named: `<key>.<ending>`."""
 
     def __init__(self, request: Request) -> None:
         self.label = (request.columns.label or "cls").lstrip(".")
@@ -92,7 +93,7 @@ class Endings:
         self.images = [chosen] if chosen else [ending[1:] for ending in EXTENSIONS]
 
     def split(self, name: str) -> tuple[str, str]:
-        """Key and ending of a file that is an image or a label, else the name and an empty text."""
+        """Key and ending of an image or label; otherwise the name and an empty text."""
         for ending in self.images:
             if name.lower().endswith(f".{ending}"):
                 return name[: -len(ending) - 1], name[-len(ending) :]
@@ -150,7 +151,7 @@ def _tar_samples(shards: Sequence[Path], endings: Endings, notes: list[str]) -> 
 
 
 DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
-"""What reading a tar raises that is not whole."""
+"""Errors from reading a tar that is not whole."""
 
 
 def _not_whole(shard: Path, error: Exception) -> UserError:
@@ -159,10 +160,10 @@ def _not_whole(shard: Path, error: Exception) -> UserError:
 
 
 def _end(archive: tarfile.TarFile, shard: Path) -> list[str]:
-    """A note if a tar has no mark at its end, where one that was cut between two files ends as well.
+    """A note if a tar has no end mark. A tar that was cut between two files has none either.
 
     Raises:
-        TarError: something else is there; Python's reader stops at it without a word.
+        TarError: something else is there, at which Python's reader stops silently.
     """
     archive.getmembers()
     file = archive.fileobj
@@ -207,7 +208,7 @@ def _samples(archive: tarfile.TarFile, shard: Path, endings: Endings, unread: Co
 
 
 def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> bytes:
-    """What is in a file, or in the file of the same tar that it is a link to.
+    """The content of a file, or of the file in the same tar that it links to.
 
     Raises:
         UserError: a link to something else.
@@ -228,7 +229,7 @@ def _label(data: bytes, shard: Path, name: str) -> str:
     """A label file's text; of a JSON file, its name or number.
 
     Raises:
-        UserError: it says nothing, is not UTF-8, or is a structure.
+        UserError: it is empty, not UTF-8, or a structure.
     """
     try:
         text = label_text(json.loads(data) if name.lower().endswith(".json") else data)

@@ -68,7 +68,7 @@ def make_concepts(job: FinerJob) -> str:
 
 def _check_experiment(job: FinerJob, target: Path, records: Records, *, asks: bool) -> None:
     allowed, key = job.finer.concepts.ask_in_experiments, "finer.concepts.ask_in_experiments"
-    check_asking(target, asks=asks, wrote=records.wrote, told=allowed, key=key)
+    check_asking(target, asks=asks, wrote=records.wrote, allowed=allowed, key=key)
 
 
 def _write_own(target: Path, described: dict[str, list[str]], log: Path) -> None:
