@@ -85,7 +85,7 @@ class Endpoint:
         return 200, json.loads(_completion(chat, self.answer(prompt), fault))
 
     def forget(self) -> None:
-        """Start counting anew."""
+        """Start counting again."""
         self.asked.clear()
         self.paid.clear()
         self.bodies.clear()

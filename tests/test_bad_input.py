@@ -1,4 +1,4 @@
-"""Bad input: one line that names the thing and the mend, exit code 1, no traceback, and what was computed stays."""
+"""Bad input: one line that names the thing and the remedy, exit code 1, no traceback, and what was computed stays."""
 
 from __future__ import annotations
 
@@ -532,7 +532,7 @@ def test_artifact_of_somebody_else(project: Project, refuse: Refuse) -> None:
 
 
 def test_shard_of_another_model(project: Project, refuse: Refuse, call: Call) -> None:
-    """Scoring refuses it naming both files; embedding makes it anew, and only it."""
+    """Scoring refuses it naming both files; embedding makes only it again."""
     right = snapshot(VIEWS)
     shard = VIEWS / "part-00001.parquet"
     shutil.copy("data/toy/other/views/part-00001.parquet", shard)

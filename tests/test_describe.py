@@ -241,7 +241,7 @@ def test_published_file_is_used_without_a_key(
     run_here()
 
 
-def test_missing_key_names_three_mends(project: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_key_names_three_remedies(project: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", " ")
     with pytest.raises(UserError) as error:
         run_here()
@@ -279,7 +279,7 @@ def test_own_file_follows_its_prompts_and_a_hand_edited_one_does_not(project: Pa
     assert JSON.read_text() == edited
     assert not endpoint.asked
 
-    JSON.unlink()  # asked for: made anew
+    JSON.unlink()  # made again, as asked
     run_here()
     assert set(endpoint.asked) == {f"Which claws has {name}" for name in NAMES}
 

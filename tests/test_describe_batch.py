@@ -178,9 +178,9 @@ def test_half_answers_lose_nothing(path: str, folder: Path, endpoint: Endpoint) 
 
 
 def test_hopeless_faults_are_told_in_one_line(folder: Path, endpoint: Endpoint) -> None:
-    for fault, mend in (("404", "describe.mode to direct"), ("401", "refuses the key"), ("quota", "quota is used up")):
+    for fault, remedy in (("404", "describe.mode to direct"), ("401", "refuses the key"), ("quota", "quota is used up")):
         endpoint.batch_fault = lambda method, path, before, fault=fault: fault  # type: ignore[misc]
-        with pytest.raises(UserError, match=mend) as error:
+        with pytest.raises(UserError, match=remedy) as error:
             run_here()
         assert KEY[:9] not in str(error.value)
         assert "\n" not in str(error.value)

@@ -210,7 +210,7 @@ def test_a_further_threshold_embeds_its_crops_alone(project: Project, tmp_path: 
         pytest.param(lambda params: params["embed"].update(images_per_shard=100), id="one shard"),
     ],
 )
-def test_what_is_there_is_only_laid_out_anew(project: Project, tmp_path: Path, change: Change) -> None:
+def test_what_is_there_is_only_laid_out_again(project: Project, tmp_path: Path, change: Change) -> None:
     before = content(project)
     project.edit(change)
     in_folder(project.folder, CROP)
@@ -253,7 +253,7 @@ def edited(change: Change) -> Callable[[Project], None]:
         ),
     ],
 )
-def test_what_other_parameters_touch_is_encoded_anew(
+def test_what_other_parameters_touch_is_encoded_again(
     project: Project, tmp_path: Path, change: Callable[[Project], None]
 ) -> None:
     change(project)
@@ -510,7 +510,7 @@ def test_shards_of_a_version_without_fingerprints_are_made_again(project: Projec
     assert content(project) == fresh(project, tmp_path / "fresh")
 
 
-def test_shards_that_are_only_laid_out_anew_are_not_held_in_memory(
+def test_shards_that_are_only_laid_out_again_are_not_held_in_memory(
     rounded: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One image at the front moves every other to another place; their shards are written as they come."""

@@ -203,7 +203,7 @@ def test_without_texts_or_views_there_is_one_line_and_the_rest(toy: Path, call: 
     done = call("report", "--dataset", "toy", "--model", "tiny")
     assert done.code == 0
     assert [line for line in done.err.splitlines() if "warning" in line] == [
-        "warning: no pictures of evidence: texts or views are not at hand; fetch them with `dvc pull`"
+        "warning: no pictures of evidence: texts or views are missing; fetch them with `dvc pull`"
     ]
     assert list((paths.report("toy", "tiny") / "evidence").iterdir()) == []
     assert len(list((paths.report("toy", "tiny") / "boxes").iterdir())) == 1

@@ -422,7 +422,7 @@ def test_a_checkpoint_is_served_by_transformers_and_asked(
     usage = [json.loads(line).get("usage") for line in LOG.read_text().splitlines()]
     assert Counter(bool(counts and counts["prompt_tokens"]) for counts in usage)[True] == REQUESTS
     first = ANSWERS.read_bytes()
-    LOG.unlink()  # asked anew, greedy decoding says the same
+    LOG.unlink()  # asked again, greedy decoding says the same
     assert call("finer.ask", "--lvlm", LVLM).code == 0
     assert ANSWERS.read_bytes() == first
     assert KEY not in Path("data/finer/responses/vlm/server.log").read_text()

@@ -250,7 +250,7 @@ def test_data_set_added_and_killed_while_embedding(repository: Repository, tmp_p
 
 
 def test_image_replaced(repository: Repository) -> None:
-    """Another image of the same size: only the shard that it is in is embedded anew, and the boxes stay."""
+    """Another image of the same size: only the shard that it is in is embedded again, and the boxes stay."""
     before = repository.artifacts("toy")
     views = repository.folder / "data/toy/tiny/views"
     shards = {path.name: path.stat().st_ino for path in sorted(views.iterdir())}
@@ -384,7 +384,7 @@ def test_push_and_pull(repository: Repository, tmp_path: Path) -> None:
     assert clone.stage("score", "--dataset", "toy", "--model", "tiny").returncode == 0
     assert clone.artifacts("toy") == repository.artifacts("toy")
 
-    # Texts and views alone are enough to score anew: no images, no weights, no key.
+    # Texts and views alone are enough to score again: no images, no weights, no key.
     light = Repository(tmp_path / "light")
     repository.git("clone", "--quiet", str(repository.folder), str(light.folder))
     shutil.rmtree(light.folder / "tiny-model")

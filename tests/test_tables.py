@@ -230,7 +230,7 @@ def test_only_the_parts_that_differ_are_named() -> None:
     a = {"name": "tiny", "preprocess": {"mean": [0.5], "mode": "squash"}, "weights": "aa"}
     b = {"name": "tiny", "preprocess": {"mean": [0.5], "mode": "shortest"}, "weights": "aa", "extra": 1}
     with pytest.raises(UserError) as refused:
-        require_same("model", (Path("x"), a), (Path("y"), b), "mend it")
+        require_same("model", (Path("x"), a), (Path("y"), b), "fix it")
     message = str(refused.value)
     assert "model.preprocess.mode is 'squash' in the first, 'shortest' in the second" in message
     assert "model.extra is None in the first, 1 in the second" in message

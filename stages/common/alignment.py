@@ -20,7 +20,7 @@ def normalized(vectors: np.ndarray) -> np.ndarray:
 
 
 def softmax_by_group(values: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
-    """Softmax of [N] values within each of `count` groups; groups are given by [N] numbers 0..count-1. float64."""
+    """Softmax of [N] values within each of `count` groups; `groups` has [N] numbers 0..count-1. float64."""
     values = values.astype(np.float64)
     highest = np.full(count, -np.inf)
     np.maximum.at(highest, groups, values)

@@ -1,4 +1,4 @@
-"""crop: `images.parquet` -> `data/<dataset>/boxes.parquet`, one row a candidate crop."""
+"""crop: `images.parquet` -> `data/<dataset>/boxes.parquet`, one row for each candidate crop."""
 
 from __future__ import annotations
 

@@ -164,8 +164,8 @@ def split_sentences(text: str) -> list[str]:
     sentences, start = [], 0
     for stop in _STOP.finditer(text):
         following = text[stop.end() :].lstrip("\"'“‘(*[")[:1]
-        starts_anew = following.isupper() or following.isdigit() or stop.group(1) is None
-        if starts_anew and not (stop.group(1) == "." and _ends_in_abbreviation(text[start : stop.start()])):
+        begins_sentence = following.isupper() or following.isdigit() or stop.group(1) is None
+        if begins_sentence and not (stop.group(1) == "." and _ends_in_abbreviation(text[start : stop.start()])):
             sentences.append(text[start : stop.end()].strip())
             start = stop.end()
     sentences.append(text[start:].strip())

@@ -1,1 +1,1 @@
-"""Data set on disk -> image and class tables."""
+"""ingest: a data set on disk -> image and class tables."""

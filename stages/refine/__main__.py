@@ -1,4 +1,4 @@
-"""refine: `descriptions/<dataset>/<source>.json` -> `data/<dataset>/<model>/texts.parquet`, one row a text."""
+"""refine: `descriptions/<dataset>/<source>.json` -> `data/<dataset>/<model>/texts.parquet`, one row for each text."""
 
 from __future__ import annotations
 

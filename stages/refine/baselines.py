@@ -12,15 +12,16 @@ from open_clip.tokenizer import SimpleTokenizer
 from stages.common.seeding import generator
 
 FEWEST_LETTERS = 4
-"""Of a random word: shorter entries of CLIP's vocabulary are mostly function words."""
+"""At least, for a random word: shorter entries of CLIP's vocabulary are mostly function words."""
 CHARACTERS = string.ascii_letters + string.digits + "!?#&*+-=%@"
 
 
 def join_descriptor(subject: str, descriptor: str) -> str:
     """A descriptor as a clause: "tavo" and "a red crown" are "tavo, which is a red crown".
 
-    The rule is that of Menon & Vondrick's code (arXiv 2210.07183), which WCA's and BiFTA's share: it goes by the first
-    letters alone, so that "a seabird" and "antlers" are both joined by "which is". A full stop stays where it is, in a
+    This is the rule of Menon & Vondrick's code (arXiv 2210.07183), which WCA's and BiFTA's code share. It looks only
+    at the
+    first letters, so "a seabird" and "antlers" are both joined by "which is". A full stop stays where it is, in a
     name ("Mt. St.") or at the end of a descriptor.
     """
     words = " ".join(descriptor.split())
@@ -61,10 +62,10 @@ def waffle_descriptors(seed: int, pairs: int, names: Sequence[str]) -> list[str]
 
 
 def _shape(names: Sequence[Sequence[str]]) -> tuple[int, int, int, int]:
-    """Of names cut into words: words, letters a word, groups of characters, and characters a group."""
+    """For names split into words: words, letters per word, groups of characters, and characters per group."""
     words = max(1, round(float(np.mean([len(name) for name in names]))))
     letters = max(1, round(float(np.mean([np.mean([len(word) for word in name]) for name in names]))))
     groups = round(float(np.mean([len(name) - 1 for name in names]))) + 1
     longest = math.ceil(np.mean([max(map(len, name)) for name in names]))
-    # As in the paper's code, which rounds up past a multiple: 9 characters in 3 groups become 4 a group.
+    # As in the paper's code, which rounds up even from a multiple: 9 characters in 3 groups become 4 per group.
     return words, letters, groups, (longest + groups - longest % groups) // groups

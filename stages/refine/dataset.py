@@ -85,9 +85,9 @@ def texts_table(
     Args:
         texts: N texts, those of LABEL first, by label.
         embeddings: [N, D] float32 of unit norm.
-        tokens: [N] int32, of each text, with the special ones.
+        tokens: [N] int32, tokens of each text, with the special ones.
         context_length: tokens that the model sees.
-        sources: whose union is refined, in order; the texts of all others get `kept` null.
+        sources: those whose union is refined, in order; texts of other sources get `kept` null.
     """
     labels = np.array([text.label for text in texts], dtype=np.int32)
     truncated = tokens > context_length
@@ -142,10 +142,10 @@ def union_rows(texts: Sequence[Text], labels: np.ndarray, sources: Sequence[str]
 
 
 def known_embeddings(path: Path, model: EncoderMeta) -> dict[str, tuple[np.ndarray, int]]:
-    """What an earlier run of this very `model` embedded: description -> [D] float32, and its number of tokens."""
+    """Embeddings of an earlier run with the same `model`: description -> [D] float32, and its number of tokens."""
     try:
         table, meta = read_table(path, TEXTS, ["description", "tokens", "embedding"], formats=(1, FORMAT))
-    except UserError:  # none, or none that can be used
+    except UserError:  # no file, or an unusable one
         return {}
     if not meta.encoder().same_model(model):
         return {}
@@ -156,7 +156,7 @@ def known_embeddings(path: Path, model: EncoderMeta) -> dict[str, tuple[np.ndarr
 
 
 def truncated_lines(texts: Sequence[Text], truncated: Sequence[bool], context_length: int) -> list[str]:
-    """One line for each source of which the model sees some texts only in part."""
+    """One line for each source with texts that the model sees only in part."""
     counts = Counter(text.source for text in texts)
     cut = Counter(text.source for text, is_cut in zip(texts, truncated, strict=True) if is_cut)
     return [
@@ -166,7 +166,7 @@ def truncated_lines(texts: Sequence[Text], truncated: Sequence[bool], context_le
 
 
 def summary(job: Job, table: pa.Table) -> str:
-    """How many descriptions were refined and what became of them, in one line."""
+    """How many descriptions were refined, kept and dropped, in one line."""
     kept = Counter(table["kept"].to_pylist())
     why = Counter(table["dropped_because"].to_pylist())
     return (

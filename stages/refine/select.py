@@ -32,15 +32,17 @@ def select(
 ) -> Selection:
     """Refine the descriptions of one class, in the order given.
 
-    Drops exact duplicates; then each one whose cosine with one already kept is >= `cosine_threshold`; of what remains
-    keeps the `top_k` of highest `label_similarity`, the earlier one where two are equal.
+    First drops exact duplicates, then each description whose cosine with a kept one is >= `cosine_threshold`. Of the
+    others it
+    keeps the `top_k` with the highest `label_similarity`; of two equal ones, the earlier one.
 
     Args:
         texts: N descriptions, white space cleaned.
         embeddings: [N, D] float32 of unit norm.
         label_similarity: [N] float32, cosine to the label prompt.
-        truncated: [N] bool, texts that the model sees the beginning of. Two of them are never called similar, because
-            they may differ in what the model does not see.
+        truncated: [N] bool, texts that the model sees only in part. Two of them are never called similar, because
+        they may
+            differ in the part that it does not see.
     """
     count = len(texts)
     dropped_because: list[str | None] = [None] * count

@@ -1,4 +1,4 @@
-"""Reading description files as they were published, whatever their spelling of the class names."""
+"""Reading published description files, with any spelling of the class names."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ SHOWN = 10
 
 
 MARKS = re.compile(r"<\|?(?:(?:start|end)_?of_?text|bos|eos|pad|unk|/?s)\|?>", re.IGNORECASE)
-"""Tokenizers (CLIP's; SigLIP's) take these words for their own marks, and CLIP sees nothing behind the end."""
+"""CLIP's and SigLIP's tokenizers take these words for their own marks, and CLIP ignores everything after the end
+mark."""
 
 
 def clean(text: str) -> str:
-    """White space collapsed, and no marks of a tokenizer."""
+    """The text with single spaces and without marks of a tokenizer."""
     plain = html.unescape(html.unescape(text))  # as CLIP's tokenizer does
     return " ".join(MARKS.sub(" ", plain if MARKS.search(plain) else text).split())
 
@@ -32,7 +33,7 @@ def read_source(path: Path) -> Descriptions:
     """The descriptions of a source.
 
     Raises:
-        UserError: no such file, or not of its shape.
+        UserError: no such file, or not of this shape.
     """
     try:
         return read_descriptions(path)
@@ -85,7 +86,7 @@ def match_classes(
 
     Args:
         aliases, fallbacks: as of `find_keys`.
-        may_be_empty: a key without texts is accepted: published lists of descriptors are empty for some classes.
+        may_be_empty: accept a key without texts; published lists of descriptors are empty for some classes.
 
     Raises:
         UserError: classes without a key or without texts (names each one's nearest key), or two keys for one class.
@@ -147,7 +148,7 @@ def find_keys(
 
 
 def warn_of_unknown_aliases(dataset: str, aliases: Mapping[int, str], keys: Collection[str]) -> None:
-    """Say which of the user's aliases name a key that no description file has: most likely a slip of the pen.
+    """Warn about aliases whose key is in no description file, which is most likely a typing mistake.
 
     Args:
         keys: of all description files.
@@ -168,7 +169,7 @@ def _words(form: str) -> tuple[str, ...]:
 
 
 def _by_words(forms: Iterable[str]) -> dict[tuple[str, ...], list[str]]:
-    """Sorted words -> the key that has them, where there is one only.
+    """Sorted words -> the key with these words, if there is only one.
 
     AttrVR's keys are "2012 Acura RL Sedan" and "outdoor apartment_building".
     """
@@ -179,7 +180,7 @@ def _by_words(forms: Iterable[str]) -> dict[tuple[str, ...], list[str]]:
 
 
 def _nearest_key(name: str, keys: Sequence[str], unused: Sequence[str]) -> str:
-    """The key most like a class name: in the words they share, then in letters. Keys that no class reads come first."""
+    """The key most similar to a class name, by shared words and then by letters. Unused keys come first."""
     wanted = spelling(name)
     words = set(wanted.split())
 
@@ -188,7 +189,7 @@ def _nearest_key(name: str, keys: Sequence[str], unused: Sequence[str]) -> str:
         shared, either = words & set(form.split()), words | set(form.split())
         return len(shared) / max(1, len(either)) + SequenceMatcher(None, wanted, form).ratio()
 
-    same = [key for key in keys if spelling(key) == wanted]  # the key is there, and its texts say nothing
+    same = [key for key in keys if spelling(key) == wanted]  # the key exists, but its texts are empty
     candidates = same or unused or keys
     return f" (nearest key: '{max(candidates, key=likeness)}')" if candidates else ""
 

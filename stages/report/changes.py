@@ -1,4 +1,4 @@
-"""What refinement changed, class by class, and which classes are still taken for one another, as rows of two plots."""
+"""What refinement changed for each class, and which classes are still confused, as rows of two plots."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Rows = list[dict[str, str | float | int]]
 def class_changes(predictions: Path, names: dict[int, str], *, untrained: bool) -> Rows:
     """Top-1 of each class under both methods in percent, mean over runs, and the change in points, sorted by it.
 
-    At most the `SIDE` most improved and the `SIDE` most worsened; empty where a method is missing.
+    At most the `SIDE` most improved and the `SIDE` most worsened; empty if a method is missing.
     """
     top1 = (
         pl.scan_parquet(predictions)
@@ -51,7 +51,7 @@ def class_changes(predictions: Path, names: dict[int, str], *, untrained: bool) 
 
 
 def confused_pairs(votes: pl.DataFrame, names: dict[int, str], *, untrained: bool) -> Rows:
-    """The pairs actual -> predicted of most images, with their share of the actual class; at most `PAIRS`.
+    """The pairs actual -> predicted with the most images, and their share of the actual class; at most `PAIRS`.
 
     Args:
         votes: `label` and `predicted` of one method, one row an image.

@@ -1,4 +1,5 @@
-"""The figure of a curve: accuracy over one parameter, a line a method, a panel a data set and model."""
+"""The figure of a curve: accuracy over one parameter, one line for each method, one panel for each data set and
+model."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from stages.report.curves import Point, order, shown
 from stages.report.plots import INK, MUTED, title
 
 WIDE, HIGH, GAP = 5.2, 3.4, 2.0
-"""A panel and the space beside it, which the names of the methods take, in inches."""
+"""Size of a panel, and the space beside it for the names of the methods, in inches."""
 
 
 def draw(points: list[Point], param: str) -> Figure:
@@ -59,7 +60,7 @@ def _draw_panel(axes: Axes, points: list[Point], param: str, numeric: bool) -> N
 
 
 def _name_lines(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
-    """Each method's name right of the end of its line, moved apart where lines end close to one another."""
+    """Write each method's name at the end of its line, moved apart if lines end close together."""
     low, high = axes.get_ylim()
     ends = sorted(ends)
     step, heights = 0.055 * (high - low), [y for y, _, _ in ends]

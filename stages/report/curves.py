@@ -1,7 +1,7 @@
 """Accuracy over one parameter, from DVC's experiments: `python -m stages.report.curves --param score.iou_threshold`.
 
-Of the experiments on the present commit and the workspace itself, those are taken that differ from the workspace in
-that parameter alone. `--param models` compares the models of params.yaml instead, for which no experiment is needed.
+It uses the workspace and those experiments on the present commit that differ from it only in that parameter.
+`--param models` compares the models of params.yaml instead, without experiments.
 Writes `data/curves/<param>.json` and `.png`.
 """
 
@@ -29,9 +29,9 @@ from stages.common.tables import write_json
 MODELS = "models"
 CURVES = paths.DATA / "curves"
 METRICS = re.compile(rf"{paths.DATA}/([^/]+)/([^/]+)/(?:top1|metrics)\.json")
-"""Of a present state, and of one before there were `top1.json` and `std.json`."""
+"""Files of a state; older states have only `metrics.json`."""
 IRRELEVANT = ("report.", "describe.", "device")
-"""Parameters that no accuracy depends on, or on which experiments may differ all the same."""
+"""Parameters in which experiments may differ, because no accuracy depends on them."""
 EXAMPLES = {
     "score.iou_threshold": "0.5,0.6,0.7,0.8,0.9",
     "score.views_per_run": "10,20,40,60,100",
@@ -101,13 +101,13 @@ def more(param: str) -> str:
         return "add entries to `models` in params.yaml, then dvc repro"
     own = re.fullmatch(r"datasets\.([^.]+)\.(\w+)\.(\w+)", param)
     values = EXAMPLES.get(f"{own[2]}.{own[3]}" if own else param, "<value>,<value>")
-    # Hydra sets a key that is there, and adds one that is not where told by "+".
+    # Hydra sets an existing key; "+" makes it add a new one.
     added = own and own[2] in OVERRIDABLE and own[3] not in getattr(load_params().datasets[own[1]], own[2])
     return f"dvc exp run --queue -S '{'+' if added else ''}{param}={values}' && dvc queue start"
 
 
 def check_param(param: str) -> None:
-    """Refuse what is no parameter, with the nearest.
+    """Refuse an unknown parameter and name the nearest.
 
     Raises:
         UserError: as above.
@@ -123,7 +123,7 @@ def check_param(param: str) -> None:
 def experiments(*, all_commits: bool) -> list[dict[str, Any]]:
     """What `dvc exp show` says of the workspace, and of each experiment on the present commit or on all.
 
-    Its JSON rather than `dvc.api.exp_show`, which leaves out of a metric's name which file it is from where it can.
+    It uses the JSON, because `dvc.api.exp_show` often omits the file of a metric.
 
     Raises:
         UserError: DVC says why not.
@@ -139,7 +139,7 @@ def experiments(*, all_commits: bool) -> list[dict[str, Any]]:
 def finished(shown_by_dvc: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The `data` of each revision that has metrics of its own, the workspace first.
 
-    DVC lends an experiment that is queued, running or failed the metrics of the commit that it started from.
+    For an experiment that is queued, running or failed, DVC shows the metrics of the commit that it started from.
     """
     found = []
     for baseline in shown_by_dvc:
@@ -152,7 +152,7 @@ def finished(shown_by_dvc: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def outdated(workspace: Params, lock: Path = Path("dvc.lock")) -> list[str]:
-    """The parameters whose value in params.yaml is not that with which the workspace was last reproduced.
+    """The parameters whose value in params.yaml differs from the last `dvc repro`.
 
     Keys that were added to a data set's entry or taken out of it are among them. An entry that is gone is not: nothing
     is shown of it.
@@ -173,8 +173,8 @@ def collect(states: list[dict[str, Any]], param: str) -> list[Point]:
     """The points of the curve, by data set and model, in order of the table's methods and of the values.
 
     Args:
-        states: `params` and `metrics` as `dvc exp show --json` gives them, the workspace first. Of two that have the
-            same value the first counts.
+        states: `params` and `metrics` as `dvc exp show --json` gives them, the workspace first. If two have the same
+        value, the first counts.
     """
     if not states:
         return []
@@ -196,10 +196,11 @@ def collect(states: list[dict[str, Any]], param: str) -> list[Point]:
 
 
 def value_for(params: Params, param: str, dataset: str) -> Any:
-    """What a data set was computed with, or None where the parameter is not its own to vary.
+    """The value that a data set was computed with, or None if the parameter does not apply to it.
 
-    A global parameter that the data set overrides changes nothing of it; `datasets.<key>.crop.candidates` is that of
-    one data set, and the global value where its entry has none.
+    A global parameter that the data set overrides does not apply. `datasets.<key>.crop.candidates` applies to one
+    data set, with
+    the global value if its entry has none.
     """
     own = f"datasets.{dataset}."
     if param.startswith(own):
@@ -211,12 +212,12 @@ def value_for(params: Params, param: str, dataset: str) -> Any:
 
 def across_models(states: list[dict[str, Any]]) -> list[Point]:
     """The workspace's points with the model for a value: the backbones side by side."""
-    points = collect(states[:1], "seed")  # whichever parameter: every revision has it, and there is one revision
+    points = collect(states[:1], "seed")  # any parameter will do, because there is only one revision
     return [replace(point, model="each model", value=point.model) for point in points]
 
 
 def alike(params: Params, reference: Params, param: str) -> bool:
-    """Whether two sets of parameters differ in `param` alone, and in what no accuracy depends on."""
+    """Whether two sets of parameters differ only in `param` and in what no accuracy depends on."""
     return all(
         params.get(key) == reference.get(key)
         for key in {*params, *reference}
@@ -231,7 +232,7 @@ def order(value: Any) -> tuple[bool, float, str]:
 
 
 def shown(value: Any) -> str:
-    """A parameter's value as it is written in a table or below a tick."""
+    """A parameter's value as text, for tables and ticks."""
     return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

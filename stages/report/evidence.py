@@ -1,7 +1,8 @@
-"""What `bifta` saw in an image: each view's weight and contribution to a class, and the descriptions that matched.
+"""What decided the prediction of `bifta`: each view's weight and contribution to a class, and the matching
+descriptions.
 
 A class's score is a sum over views and a sum over descriptions, so every box and every sentence has a share of it
-(WCA, arXiv 2406.02915, equation 5; BiFTA, arXiv 2601.20419, section 3). Here every kept view counts once, where a
+(WCA, arXiv 2406.02915, equation 5; BiFTA, arXiv 2601.20419, section 3). Here every kept view counts once, while a
 scored run draws among them.
 """
 
@@ -44,7 +45,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class Match:
-    """A description that spoke for its class."""
+    """A description that matched the image."""
 
     description: str
     weight: float
@@ -57,7 +58,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Side:
-    """A class that an image is held against."""
+    """A class that an image is compared with."""
 
     label: int
     score: float
@@ -69,18 +70,18 @@ class Side:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What decided about an image. Accepted boxes by descending weight, rejected ones likewise."""
+    """What decided about an image. Accepted and rejected boxes are ordered by descending weight."""
 
     accepted: np.ndarray
     """[K, 4] int32 left, top, right, bottom."""
     weights: np.ndarray
     """[K] float64: w_i, which sum to 1."""
     rejected: np.ndarray
-    """[R, 4] int32: rejected and embedded all the same, for the methods that do not refine views."""
+    """[R, 4] int32: rejected, but embedded for the methods that do not refine views."""
     hypothetical_weights: np.ndarray
     """[R] float64: the weight of each if it alone were accepted too."""
     sides: list[Side]
-    """The true class; then the predicted one or, where that is the true one, the next best; if there is another."""
+    """The true class, and the predicted one; if they are the same, the next best class if there is one."""
     right: bool
 
 
@@ -129,7 +130,7 @@ def class_scores(image: np.ndarray, texts: Texts, classes: int, normalize: bool)
 
 
 def side(label: int, views: np.ndarray, weights: np.ndarray, texts: Texts, normalize: bool) -> Side:
-    """What the accepted views [K, D] and the descriptions of `label` have to do with one another."""
+    """How the accepted views [K, D] and the descriptions of `label` match."""
     rows = np.flatnonzero(texts.labels == label)
     of_views, of_texts, cosines = hold_against(
         views, weights, texts.embeddings[rows].astype(np.float64), texts.weights[rows], normalize
@@ -182,7 +183,7 @@ def gather(
 
 
 def at_hand(dataset: str, model: str) -> bool:
-    """Whether texts and views are there: a clone that pulled metrics alone has none."""
+    """Whether texts and views exist; a clone that pulled only metrics has none."""
     return paths.texts(dataset, model).exists() and bool(shard_paths(paths.views(dataset, model)))
 
 

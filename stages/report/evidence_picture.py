@@ -20,7 +20,7 @@ from stages.report.plots import INK, MUTED
 NUMBERED = 5
 """Accepted boxes that get a number and a row of the table: those of the highest weight."""
 LABELLED = 3
-"""Rejected boxes that have their weight written on."""
+"""Number of rejected boxes that are labelled with their weight."""
 PHOTO, GAP, TEXT = 3.5, 0.4, 6.4
 """Side of a square photo's panel, the space beside it, and the width of what is written there, in inches."""
 LINE, ROW, BAR = 0.155, 0.24, 0.7

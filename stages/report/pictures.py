@@ -1,4 +1,4 @@
-"""Pictures of view refinement: an image with the crops that were kept, and with those that were not."""
+"""Pictures of view refinement: an image with its kept and its rejected crops."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RED, GREEN, WHITE = (0.75, 0.1, 0.1), (0.05, 0.5, 0.2), (1.0, 1.0, 1.0)
 FIRST = 5
 """Of the boxes kept, those drawn first stand out."""
 MOST_BOXES = 300
-"""Boxes drawn in a panel at most."""
+"""Most boxes drawn in a panel."""
 LONGEST_SIDE = 720
 """Photos are shrunk to this many pixels before they are drawn."""
 PANEL, GAP = 4.4, 0.15
@@ -128,7 +128,7 @@ def draw(photo: Image.Image, crops: Crops, caption: Caption) -> Figure:
     overlap = closest(crops)
     example = f"bold: one rejected, IoU {overlap[2]:.2f} with a kept one (dashed)" if overlap else ""
     panel(right, backdrop, photo.size, heading, example)
-    # Many lines add up to a tint; few would be lost at the opacity that many need.
+    # Many lines add up to a tint, so they need a lower opacity than a few lines.
     outline(right, [(box, RED) for box in rejected], width=0.6, opacity=min(0.9, max(0.3, 25 / max(1, len(rejected)))))
     if overlap:
         stand_out(right, [(overlap[0], RED)])
@@ -200,7 +200,7 @@ def distinct(count: int) -> Iterator[Colour]:
 
 
 def shortened(text: str, width: int) -> str:
-    """`text`, its middle left out where it is longer than `width`."""
+    """`text` without its middle if it is longer than `width`."""
     if len(text) <= width:
         return text
     half = (width - 1) // 2

@@ -31,7 +31,7 @@ def save(figure: Figure, path: Path, dpi: int = 150) -> None:
     """Write a figure as PNG, whole or not at all; the same figure gives the same bytes."""
     FigureCanvasAgg(figure)
     with replacing(path) as temporary:
-        # Without matplotlib's version in it, the file says nothing about the machine that made it.
+        # Without matplotlib's version, the file does not depend on the machine.
         figure.savefig(
             temporary,
             format="png",
@@ -69,7 +69,7 @@ def method_bars(result: Result, classes: int) -> Figure:
     """Horizontal bars of top-1 in the order of the table, with one standard deviation where there are runs.
 
     Args:
-        classes: how many there are; guessing is right one time in so many.
+        classes: how many there are; guessing is right once in this many times.
     """
     rows = result.rows
     figure = Figure(figsize=(6.4, 0.33 * len(rows)))

@@ -1,4 +1,4 @@
-"""Printing what is computed: the table of every data set and model, and where its files are."""
+"""Printing the results: the table of every data set and model, and where its files are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def summary(params: Params) -> None:
     """Print the table of every data set and model that has metrics.
 
     Raises:
-        UserError: none has.
+        UserError: there are none.
     """
     found = 0
     for dataset, entry in params.datasets.items():

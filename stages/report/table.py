@@ -1,4 +1,4 @@
-"""What a data set and a model came to, as a Markdown table and as plain text."""
+"""The results of a data set and a model, as a Markdown table and as plain text."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ class Row:
 
     @property
     def spread(self) -> float:
-        """Standard deviation where there is one: a single run has none."""
+        """Standard deviation; 0 for a single run."""
         return self.std if self.runs > 1 else 0.0
 
 
 @dataclass(frozen=True)
 class Result:
-    """All methods of one data set and model, and what a reader must know before believing them."""
+    """All methods of one data set and model, and the notes that a reader needs."""
 
     dataset: str
     model: str
     rows: list[Row]
     encoder: EncoderMeta | None
-    """What made the views; None where the predictions are not at hand."""
+    """What made the views; None if the predictions are missing."""
     untrained: bool
     demo: bool
     missing: list[str]
@@ -115,14 +115,14 @@ def read_result(
     """Read `metrics.json`.
 
     Args:
-        beside: metrics of further methods of the same shape, which need not be there.
-        predictions: metadata of the predictions, or None where they are not at hand: then the model's tag and weights
-            are not named.
+        beside: metrics of other methods in the same shape; the file may be missing.
+        predictions: metadata of the predictions, or None if they are missing: then the model's tag and weights are
+            not named.
         demo: whether the data set is the embedded demo.
         classes: how many the data set has, where known.
 
     Raises:
-        UserError: the file is missing, is no JSON or holds no method.
+        UserError: the file is missing, is not JSON or holds no method.
     """
     try:
         raw = json.loads(metrics.read_text(encoding="utf-8"))

@@ -19,9 +19,10 @@ OTHER = "(other classes)"
 
 
 def majority(predictions: Path, methods: Sequence[str]) -> pl.DataFrame:
-    """One row a method and image: `method`, `image_id`, `label` and `predicted`, the label predicted in most runs.
+    """One row for each method and image: `method`, `image_id`, `label` and `predicted`, the label predicted in most
+    runs.
 
-    Of labels predicted equally often the smallest is taken. Rows are ordered by method, label and image.
+    If several labels are predicted equally often, the smallest is taken. Rows are ordered by method, label and image.
     Reads four columns of the predictions, as a stream.
     """
     return (
@@ -38,12 +39,12 @@ def majority(predictions: Path, methods: Sequence[str]) -> pl.DataFrame:
 
 
 def confusion_method(methods: Sequence[str]) -> str:
-    """Whose confusions are shown: `bifta`, or where it is missing the last method of the table."""
+    """The method whose confusions are shown: `bifta`, or the last method of the table if it is missing."""
     return FULL if FULL in methods else methods[-1]
 
 
 def class_names(classes: pl.DataFrame) -> dict[int, str]:
-    """Label -> name; classes that share a name are told apart by their label."""
+    """Label -> name; classes that share a name get their label added."""
     shared = set(classes.filter(pl.col("name").is_duplicated())["name"])
     return {
         label: f"{name} ({label})" if name in shared else name
@@ -52,10 +53,10 @@ def class_names(classes: pl.DataFrame) -> dict[int, str]:
 
 
 def most_confused(votes: pl.DataFrame, count: int) -> list[int]:
-    """The `count` labels of the pairs most often taken for one another, ascending.
+    """The `count` labels of the most confused pairs, ascending.
 
-    Pairs are counted in both directions, equal ones in order of their labels. Where too few classes are ever
-    confused, the smallest labels left fill up.
+    Pairs are counted in both directions, equal ones in order of their labels. If too few classes are confused, the
+    smallest other labels are added.
     """
     pairs = (
         votes.filter(pl.col("label") != pl.col("predicted"))
@@ -77,7 +78,7 @@ def most_confused(votes: pl.DataFrame, count: int) -> list[int]:
 
 
 def confusion(votes: pl.DataFrame, names: dict[int, str]) -> tuple[pl.DataFrame, list[str], str]:
-    """What was taken for what, of the classes that a plot can show.
+    """Confusions of the classes that a plot can show.
 
     Args:
         votes: `label` and `predicted` of one method, one row an image.
@@ -101,7 +102,7 @@ def confusion(votes: pl.DataFrame, names: dict[int, str]) -> tuple[pl.DataFrame,
 
 
 def choose_images(images: pl.DataFrame, disagreed: set[str], count: int) -> list[str]:
-    """`count` image ids spread over the classes, rather those in `disagreed`; the same ones every time.
+    """`count` image ids spread over the classes, preferring those in `disagreed`; always the same ones.
 
     Args:
         images: `image_id` and `label`.
@@ -112,7 +113,7 @@ def choose_images(images: pl.DataFrame, disagreed: set[str], count: int) -> list
         .with_columns(rank=pl.int_range(pl.len()).over("label"))
     )
     chosen: list[str] = []
-    # Each class's first choice before anybody's second, and among equals those that methods disagree on.
+    # First choices of all classes come before second ones; among equals, images that methods disagree on come first.
     for _, group in ranked.sort("rank", "agreed", "label").group_by("rank", "agreed", maintain_order=True):
         chosen += evenly(group["image_id"].to_list(), count - len(chosen))
         if len(chosen) == count:

@@ -1,4 +1,4 @@
-"""One report: from the artifacts of a data set and a model to the files of its folder."""
+"""One report: from the artifacts of a data set and a model to the files of the report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stages.report.skipped import skipped_notes
 from stages.report.table import Result
 
 PICTURED = (PLAIN, UNREFINED, FULL)
-"""The methods whose answers stand over a picture of boxes."""
+"""The methods whose predictions are written over a picture of boxes."""
 
 
 def write_report(dataset: str, model: str, picture_count: int, root: str) -> Result:
@@ -74,14 +74,15 @@ def _write_confusion(folder: Path, result: Result, answers: pl.DataFrame, names:
 def _write_changes(
     folder: Path, result: Result, predictions: Path, answers: pl.DataFrame, names: dict[int, str]
 ) -> None:
-    """Write `classes.json` and `pairs.json`; without rows they are empty lists, since DVC wants them to be there."""
+    """Write `classes.json` and `pairs.json`; without rows they are empty lists, because DVC expects the files."""
     untrained = result.untrained
     tables.write_json(folder / "classes.json", changes.class_changes(predictions, names, untrained=untrained))
     tables.write_json(folder / "pairs.json", changes.confused_pairs(answers, names, untrained=untrained))
 
 
 def _choose(images: pl.DataFrame, answers: pl.DataFrame, count: int) -> pl.DataFrame:
-    """The images that get a picture: `image_id`, `label` and a column a method of `PICTURED` with its answer."""
+    """The images that get a picture: `image_id`, `label` and, for each method of `PICTURED`, a column with its
+    prediction."""
     wide = images.sort("image_id")
     for method in PICTURED:
         said = answers.filter(pl.col("method") == method).select("image_id", pl.col("predicted").alias(method))
@@ -108,7 +109,7 @@ def _write_pictures(
 ) -> None:
     """Write `boxes/<nn>.png` and `evidence/<nn>.png` for each image chosen.
 
-    None where the images are not at hand, and no evidence where texts or views are not, with a warning.
+    Warns and writes none if the images are missing, and no evidence if texts or views are missing.
     """
     image_ids = chosen["image_id"].to_list()
     try:
@@ -144,13 +145,13 @@ def _write_pictures(
 def _read_evidence(
     result: Result, predictions: Metadata[PredictionsParameters], chosen: pl.DataFrame, classes: int
 ) -> dict[str, evidence.Evidence]:
-    """The evidence in each image chosen; empty, with a warning, where what it is made from is not at hand."""
+    """The evidence in each image chosen; empty, with a warning, if its inputs are missing."""
     if chosen.is_empty():
         return {}
     if chosen[FULL].null_count():
         warn("no pictures of evidence: bifta was not scored")
         return {}
     if not evidence.at_hand(result.dataset, result.model):
-        warn("no pictures of evidence: texts or views are not at hand; fetch them with `dvc pull`")
+        warn("no pictures of evidence: texts or views are missing; fetch them with `dvc pull`")
         return {}
     return evidence.read_evidence(result.dataset, result.model, predictions, chosen, classes)

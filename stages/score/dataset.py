@@ -1,4 +1,4 @@
-"""Scoring a data set: all methods and all runs in one pass over the shards, on the GPU when there is one."""
+"""Scoring a data set: all methods and all runs in one pass over the shards, on a GPU if there is one."""
 
 from __future__ import annotations
 
@@ -104,12 +104,14 @@ def known_labels(path: Path, images: pa.Table) -> np.ndarray:
 
 
 def _on_device(first: np.ndarray, device: torch.device) -> torch.Tensor | None:
-    """None where each class has a vector of its own."""
+    """None if every class has its own vector."""
     return None if (first == np.arange(len(first))).all() else torch.from_numpy(first).to(device)
 
 
 def tie_lines(first: Mapping[str, np.ndarray], labels: np.ndarray) -> list[str]:
-    """Which methods cannot tell some classes apart, because their texts are the same, and what that costs at least.
+    """Lines about methods that cannot distinguish some classes because their texts are the same, with the top-1 that
+    remains
+    possible.
 
     Args:
         first: method -> the lowest label of the same texts, for each class: [C] int64.

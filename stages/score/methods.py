@@ -1,4 +1,4 @@
-"""Which methods can be scored with the texts that are there, and the class vectors that they compare images with."""
+"""Which methods can be scored with the existing texts, and their class vectors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from stages.common.tables import finite_rows
 
 
 def available(texts: pa.Table, restricted: str | None = None) -> tuple[list[Method], list[str]]:
-    """The methods whose texts are there, and for each other one a line that says which source it wants.
+    """The methods whose texts exist, and for each of the others a line that names the missing source.
 
     Args:
-        restricted: the key of the data set, where its entry restricts the sources.
+        restricted: the key of the data set, if its entry restricts the sources.
     """
     listed = "`sources`" if restricted is None else f"`sources` and `datasets.{restricted}.sources`"
     sources = set(pc.unique(texts["source"]).to_pylist())
@@ -38,7 +38,7 @@ def available(texts: pa.Table, restricted: str | None = None) -> tuple[list[Meth
 def class_vectors(
     path: Path, texts: pa.Table, compared: Sequence[Method], classes: int, score: Score
 ) -> list[np.ndarray]:
-    """For each method one vector a class: [C, D] float32. Methods with the same vectors get the same array.
+    """For each method one vector for each class: [C, D] float32. Methods with the same vectors get the same array.
 
     Raises:
         UserError: a class has no text of a method, or an embedding is not finite.
@@ -55,7 +55,7 @@ def class_vectors(
 def first_equals(vectors: np.ndarray) -> np.ndarray:
     """The lowest label of the same vector, for each class: [C, D] float32 -> [C] int64.
 
-    Classes with the same texts have the same vector but for rounding, and no image can tell them apart.
+    Classes with the same texts have the same vector within rounding, and no method can distinguish them.
     """
     rounded = vectors.round(6) + 0.0  # no negative zeros
     first: dict[bytes, int] = {}

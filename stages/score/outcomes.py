@@ -1,4 +1,4 @@
-"""Scoring batches of images with every method and run, and counting what comes out."""
+"""Scoring batches of images with every method and run, and counting the results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS_PER_GROUP = 1 << 17
 
 
 class Ledger:
-    """What becomes of the ranks of batch after batch: rows of predictions, and the metrics."""
+    """Collects the ranks of all batches: writes rows of predictions and counts the metrics."""
 
     def __init__(self, methods: Sequence[Method], runs: int, writer: pq.ParquetWriter) -> None:
         self._methods, self._writer = methods, writer
@@ -38,7 +38,7 @@ class Ledger:
             self.flush()
 
     def flush(self) -> None:
-        """Write the rows that wait for their row group to be full."""
+        """Write the rows that are waiting for a full row group."""
         if self._waiting:
             self._writer.write_table(pa.concat_tables(self._waiting))
             self._waiting.clear()
@@ -89,16 +89,17 @@ class Classes(NamedTuple):
     vectors: torch.Tensor
     """[C, D] float32."""
     first: torch.Tensor | None = None
-    """[C] int64: the lowest label of the same vector, where classes share one."""
+    """[C] int64: the lowest label with the same vector, if classes share one."""
 
     def scores(self, images: torch.Tensor) -> torch.Tensor:
-        """[B, R, D] image vectors -> [B, R, C]. Classes of one vector get one score, to the last bit."""
+        """[B, R, D] image vectors -> [B, R, C]. Classes with the same vector get the same score, to the last bit."""
         scores = images @ self.vectors.T
         return scores if self.first is None else scores[..., self.first]
 
 
 def score_batch(inputs: Inputs, methods: Sequence[Classes], score: Score) -> Ranks:
-    """All methods and runs on one batch: method after method, run after run. On a GPU it returns before that is done.
+    """All methods and runs on one batch: method after method, run after run. On a GPU it returns before the work is
+    done.
 
     Args:
         methods: with what each compares images with.
@@ -112,7 +113,7 @@ def score_batch(inputs: Inputs, methods: Sequence[Classes], score: Score) -> Ran
 
 
 def fetch(ranks: Ranks, runs: Sequence[int]) -> list[Outcome]:
-    """What each method says, by their numbers of runs; waits until the device has computed it."""
+    """The outcome of each method; waits until the device has computed it."""
     arrays = [tensor.cpu().numpy() for tensor in ranks]
     ends = np.cumsum(runs)
     return [Outcome(*(array[:, end - count : end] for array in arrays)) for count, end in zip(runs, ends, strict=True)]

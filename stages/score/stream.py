@@ -60,7 +60,7 @@ def read_batches(shards: Shards, kept: np.ndarray, max_views: int, size: int) ->
 
 
 def _pad(shard: ShardRows, images: slice, first: int, kept: np.ndarray, max_views: int) -> ViewBatch:
-    """Lay the rows of some images of a shard, whose first is image `first` of all, out as a rectangle."""
+    """Pad the rows of some images of a shard to a rectangle. `first` is the place of the shard's first image."""
     starts, lengths = shard.starts[images], np.diff(shard.starts[images.start : images.stop + 1])
     rows = slice(starts[0], starts[0] + lengths.sum())
     candidate, embeddings = shard.candidates[rows], shard.embeddings[rows]

@@ -1,6 +1,6 @@
 """Captions for training: short texts that name some of what a drawing shows.
 
-The demo's own descriptions (describe_demo.py) are worded from other templates, so that at test time the model
+The demo's own descriptions (stages/demo/descriptions) are worded from other templates, so that at test time the model
 reads sentences it has not been trained on.
 """
 

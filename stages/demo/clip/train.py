@@ -115,7 +115,7 @@ def _spread_cross_entropy(logits: Tensor, positive: Tensor) -> Tensor:
 
 
 def filler_words() -> list[str]:
-    """Whole words of the cut vocabulary, for captions to be padded with; none that an attribute is told by."""
+    """Whole words of the cut vocabulary to pad captions with, without words that state an attribute."""
     telling = " ".join(" ".join(values) for values in ATTRIBUTES.values()).split()
     telling += [
         "gray",
@@ -255,7 +255,7 @@ def record(log: Path, **fields: Any) -> None:
 
 @torch.inference_mode()
 def held_out_accuracies(model: Any, views: Views, settings: Settings) -> dict[str, float]:
-    """Percent of held-out whole frames whose value of an attribute is told by training captions of one fact."""
+    """Percent of held-out whole frames whose attribute is recognised by captions of one fact."""
     tokenizer, rng = build_tokenizer(VOCAB_SIZE, CONTEXT_LENGTH), np.random.default_rng([settings.seed, 0])
     images = model.encode_image(normalised(views.images[-settings.held_out :, 0]), normalize=True)
     truth = torch.from_numpy(views.facts[-settings.held_out :, 0]).long()
