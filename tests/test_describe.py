@@ -68,7 +68,7 @@ def test_failures_are_counted_and_a_rerun_asks_only_for_the_rest(project: Path, 
 
     def fault(prompt: str, before: int) -> str | None:
         if prompt == "Describe bird l":
-            return "429" if before == 0 else None  # a retry of the client's mends it
+            return "429" if before == 0 else None  # a retry of the client succeeds
         return by_prompt.get(prompt)
 
     endpoint.fault = fault

@@ -178,7 +178,8 @@ def test_half_answers_lose_nothing(path: str, folder: Path, endpoint: Endpoint) 
 
 
 def test_hopeless_faults_are_told_in_one_line(folder: Path, endpoint: Endpoint) -> None:
-    for fault, remedy in (("404", "describe.mode to direct"), ("401", "refuses the key"), ("quota", "quota is used up")):
+    faults = (("404", "describe.mode to direct"), ("401", "refuses the key"), ("quota", "quota is used up"))
+    for fault, remedy in faults:
         endpoint.batch_fault = lambda method, path, before, fault=fault: fault  # type: ignore[misc]
         with pytest.raises(UserError, match=remedy) as error:
             run_here()
