@@ -229,11 +229,12 @@ def experimented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
         "folder = pathlib.Path('data/birds/vit')\n"
         "folder.mkdir(parents=True, exist_ok=True)\n"
         "(folder / 'top1.json').write_text(json.dumps({'bifta': 100 * t}))\n"
-        "(folder / 'std.json').write_text(json.dumps({'bifta': 1.0}))\n"
+        "whole = dict(top1=100 * t, top5=99.0, std=1.0, images=5, runs=3)\n"
+        "(folder / 'metrics.json').write_text(json.dumps({'bifta': whole}))\n"
     )
     (folder / "dvc.yaml").write_text(
         "stages:\n  score:\n    cmd: python stage.py\n    deps: [stage.py]\n    params: [score, report]\n"
-        "    metrics: [data/birds/vit/top1.json, data/birds/vit/std.json]\n"
+        "    outs: [data/birds/vit/metrics.json]\n    metrics: [data/birds/vit/top1.json]\n"
     )
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["git", "add", "-A"]):
         made.run(*command)

@@ -107,7 +107,7 @@ def predictions_table(
 
 
 def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Write `metrics.json`, and for DVC's tables `top1.json` and `std.json` beside it: one number a method.
+    """Write `metrics.json`, and beside it `top1.json` for DVC's tables: one number for each method.
 
     Args:
         metrics: method -> `Tally.metrics`; other entries, such as a warning about the weights, are not numbers of a
@@ -117,4 +117,3 @@ def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
     notes = {name: own for name, own in metrics.items() if name not in of_methods}
     write_json(path, metrics)
     write_json(path.with_name("top1.json"), {name: own["top1"] for name, own in of_methods.items()} | notes)
-    write_json(path.with_name("std.json"), {name: own["std"] for name, own in of_methods.items()})

@@ -27,6 +27,8 @@ from stages.common.params import OVERRIDABLE, load_params
 from stages.common.tables import write_json
 
 MODELS = "models"
+WORKSPACE = "workspace"
+"""What DVC calls the files as they are now."""
 CURVES = paths.DATA / "curves"
 METRICS = re.compile(rf"{paths.DATA}/([^/]+)/([^/]+)/(?:top1|metrics)\.json")
 """Files of a state; older states have only `metrics.json`."""
@@ -148,7 +150,7 @@ def finished(shown_by_dvc: list[dict[str, Any]]) -> list[dict[str, Any]]:
             state = (experiment.get("executor") or {}).get("state", "success")
             if state == "success":
                 found += experiment["revs"][:1]  # of its commits the latest
-    return [revision["data"] for revision in found if revision.get("data")]
+    return [{**revision["data"], "rev": revision.get("rev", WORKSPACE)} for revision in found if revision.get("data")]
 
 
 def outdated(workspace: Params, lock: Path = Path("dvc.lock")) -> list[str]:
@@ -251,21 +253,37 @@ def _params(state: dict[str, Any]) -> Params:
 
 def _figures(state: dict[str, Any]) -> Iterator[tuple[str, str, str, float, float, str]]:
     """Data set, model, method, top-1, its deviation over runs, and note, of every method in a state."""
-    metrics = state.get("metrics") or {}
-    for path, content in metrics.items():
+    for path, content in (state.get("metrics") or {}).items():
         place = METRICS.fullmatch(Path(path).as_posix())
         if not place or "data" not in content:
             continue
-        beside = str(Path(path).with_name("std.json"))
-        deviations = metrics.get(beside, {}).get("data", {})
-        if path.endswith("top1.json") and not deviations:
-            warn(f"no {beside} in one of the experiments: its points have no error bars")
+        whole = _whole_metrics(state, Path(path)) if path.endswith("top1.json") else content["data"]
         note = content["data"].get("weights", "")
         for method, own in content["data"].items():
+            figures = whole.get(method, {})
+            spread = figures["std"] if isinstance(figures, dict) and figures.get("runs", 1) > 1 else 0.0
             if isinstance(own, int | float):
-                yield place[1], place[2], method, own, deviations.get(method, 0.0), note
+                yield place[1], place[2], method, own, spread, note
             elif isinstance(own, dict) and "top1" in own:
-                yield place[1], place[2], method, own["top1"], own["std"] if own["runs"] > 1 else 0.0, note
+                yield place[1], place[2], method, own["top1"], spread, note
+
+
+def _whole_metrics(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The `metrics.json` beside a `top1.json`, of the state's revision; empty, with a warning, if it is not there."""
+    beside, revision = path.with_name("metrics.json"), state.get("rev", WORKSPACE)
+    try:
+        if revision == WORKSPACE:
+            text = beside.read_text(encoding="utf-8")
+        else:
+            # DVC takes seconds to load.
+            import dvc.api
+
+            text = dvc.api.read(beside.as_posix(), rev=revision, encoding="utf-8")
+        found: dict[str, Any] = json.loads(text)
+    except Exception as error:  # DVC raises errors of many kinds
+        warn(f"{beside} of {revision[:7]} cannot be read ({error}): its points have no error bars")
+        return {}
+    return found
 
 
 def table(points: list[Point], param: str) -> str:
