@@ -15,17 +15,20 @@ CODE = ("params.yaml", "stages/", ".git/", ".dvc/", "dvc.yaml")
 ELSEWHERE: dict[str, tuple[str, ...]] = {
     "images by their digests, in images.parquet or the unified files": (
         "embed data/demo/images", "report data/demo/images", "ask data/demo/images", "probe data/demo/images",
-        "tune data/demo/images", "embed datasets.demo.root", "report datasets.demo.root",
+        "ask-endpoint data/demo/images", "tune data/demo/images",
+        "embed datasets.demo.root", "report datasets.demo.root",
     ),
     "DVC does not watch the file behind a local checkpoint; the README says what to run": (
         "refine tiny-model", "embed tiny-model", "score tiny-model", "align tiny-model",
     ),
     "checkpoints by the hash of their weights, which the answers carry": ("probe data/finer/models",),
-    "what a killed run left": ("toy data/finer/tune", "tune data/finer/tune"),
+    "what a killed run left": ("tune data/finer/tune",),
     "text towers compute in float32 whatever it is": ("refine precision", "score precision", "align precision"),
     "texts are the same in batches of any size": ("align refine.batch_size",),
     "for the words of a line that is printed": ("score datasets.demo.sources",),
-    "to see that the command line's key is one of them": ("ask finer.endpoints", "ask finer.served"),
+    "to see that the command line's key is one of them": (
+        "ask finer.endpoints", "ask finer.served", "ask-endpoint finer.endpoints", "ask-endpoint finer.served",
+    ),
     "for the values that params.yaml may have": tuple(
         f"{stage} stages/finer/promptings.py" for stage in ("concepts", "probe", "unify", "tune")
     ),

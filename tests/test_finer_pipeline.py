@@ -13,6 +13,7 @@ import drift
 import polars as pl
 import pytest
 from conftest import ROOT, Project, make_tiny_model
+from openai_server import KEY, Endpoint
 from PIL import Image
 
 pytestmark = pytest.mark.pipeline
@@ -118,10 +119,10 @@ def test_the_first_pipeline_does_without_the_second(repository: Project) -> None
     assert (repository.folder / "data/demo/tiny/report/table.md").exists()
 
 
-@pytest.mark.parametrize(
-    "difference",
-    [drift.unlisted_files, drift.unread_deps, drift.unlisted_params, drift.unread_params, drift.unlisted_code],
-)
+CHECKS = (drift.unlisted_files, drift.unread_deps, drift.unlisted_params, drift.unread_params, drift.unlisted_code)
+
+
+@pytest.mark.parametrize("difference", CHECKS)
 def test_dvc_lists_what_a_stage_reads(
     repository: Project, difference: Callable[[drift.Listed, drift.Recorded], set[str]]
 ) -> None:
@@ -131,6 +132,28 @@ def test_dvc_lists_what_a_stage_reads(
     assert set(runs) == set(stages)
     found = {stage.name: difference(stage, runs[command]) for command, stage in stages.items()}
     assert {name: sorted(names) for name, names in found.items() if names} == {}
+
+
+def test_dvc_lists_what_is_read_to_ask_an_endpoint(
+    repository: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """params.yaml names no endpoint, so that `ask-endpoint` is not among the stages above."""
+    before, command = (repository.folder / "params.yaml").read_text(), "python -m stages.finer.ask --lvlm far"
+    monkeypatch.setenv("FAR_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    repository.records = tmp_path
+    with Endpoint() as server:
+        far = {"model": "m", "base_url": server.url, "api_key_env": "FAR_KEY", "vision": True}
+        try:
+            repository.edit(lambda params: params["finer"]["endpoints"].update(far=far))
+            repository.run(*command.split())
+            stage, run = drift.listed(repository.folder)[command], drift.recorded(tmp_path, repository.folder)[command]
+        finally:
+            repository.records = None
+            (repository.folder / "params.yaml").write_text(before)
+            for made in ("answers/far", "responses/far"):
+                shutil.rmtree(repository.folder / "data/finer" / made, ignore_errors=True)
+    assert {check.__name__: found for check in CHECKS if (found := check(stage, run))} == {}
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")

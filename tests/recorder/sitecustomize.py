@@ -75,18 +75,19 @@ def start() -> None:
 
 
 def reading(record: Record, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, whose first argument is a path that code outside of Python opens."""
+    """`function`, whose first argument is a path, or some, that code outside of Python opens."""
 
     def recorded(first: Any, *arguments: Any, **named: Any) -> Any:
-        if isinstance(first, str | os.PathLike):
-            record.add("read", os.path.abspath(os.fspath(first)))
+        for path in first if isinstance(first, list | tuple) else [first]:
+            if isinstance(path, str | os.PathLike):
+                record.add("read", os.path.abspath(os.fspath(path)))
         return function(first, *arguments, **named)
 
     return recorded
 
 
 def watch_arrow(record: Record, module: ModuleType) -> None:
-    for name in ("read_table", "read_schema"):
+    for name in ("read_table", "read_schema", "read_metadata"):
         setattr(module, name, reading(record, getattr(module, name)))
     opened = module.ParquetFile.__init__
 
@@ -99,7 +100,7 @@ def watch_arrow(record: Record, module: ModuleType) -> None:
 
 
 def watch_polars(record: Record, module: ModuleType) -> None:
-    for name in ("scan_parquet", "read_parquet", "read_csv", "scan_csv"):
+    for name in [name for name in vars(module) if name.startswith(("read_", "scan_"))]:
         setattr(module, name, reading(record, getattr(module, name)))
 
 
@@ -118,6 +119,10 @@ def watch_params(record: Record, module: ModuleType) -> None:
         """A mapping of keys to sections: to go through it is to read which keys there are."""
 
         place = ""
+
+        def __contains__(self, key: object) -> bool:
+            record.add_param(f"{self.place}.{key}")
+            return super().__contains__(key)
 
         def __iter__(self) -> Any:
             record.add_param(self.place)
@@ -158,15 +163,20 @@ def watch_params(record: Record, module: ModuleType) -> None:
             record.add_param(f"{paths[id(self)][1]}.{name}".lstrip("."))
         return value
 
-    dump = section.model_dump
+    def whole(function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, which reads all fields of a section."""
 
-    def dumped(self: Any, **named: Any) -> Any:
-        if id(self) in paths:
-            for name in set(type(self).model_fields) - set(named.get("exclude") or ()):
-                record.add_param(f"{paths[id(self)][1]}.{name}".lstrip("."))
-        return dump(self, **named)
+        def run(self: Any, **named: Any) -> Any:
+            if id(self) in paths:
+                for name in set(type(self).model_fields) - set(named.get("exclude") or ()):
+                    record.add_param(f"{paths[id(self)][1]}.{name}".lstrip("."))
+            return function(self, **named)
 
-    section.__getattribute__, section.model_dump = recorded, dumped
+        return run
+
+    section.__getattribute__ = recorded
+    for name in ("model_dump", "model_dump_json", "__iter__"):
+        setattr(section, name, whole(getattr(section, name)))
 
     def walked(function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **named: Any) -> Any:
