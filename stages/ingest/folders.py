@@ -196,13 +196,13 @@ def _named_top(root: Path, places: Sequence[str], known: dict[str, str]) -> Path
         UserError: there are several.
     """
 
-    def holds(folder: Path) -> bool:
+    def has_classes(folder: Path) -> bool:
         return not known or bool(set(folders_in(folder)) & set(known))
 
     for base in bases(root)[:1], bases(root)[1:]:
         inner = [next((one / place for place in places if (one / place).is_dir()), None) for one in base]
-        found = [place for place in inner if place is not None and holds(place)]
-        top = only(found, root) or only([one for one in base if known and holds(one)], root)
+        found = [place for place in inner if place is not None and has_classes(place)]
+        top = only(found, root) or only([one for one in base if known and has_classes(one)], root)
         if top is not None:
             return top
     return None
@@ -273,14 +273,14 @@ def read_imagenet_subset(request: Request) -> Listing:
     """
     known = set(imagenet_ids())
 
-    def holds(folder: Path) -> bool:
+    def has_classes(folder: Path) -> bool:
         return not known.isdisjoint(folders_in(folder))
 
     top = request.root
     if request.split:
-        top, _ = find_split(request, [request.split, "train", "val", "test"], ["{split}"], holds)
-    elif not holds(top):
-        top = only([*filter(holds, bases(top))], top) or top
+        top, _ = find_split(request, [request.split, "train", "val", "test"], ["{split}"], has_classes)
+    elif not has_classes(top):
+        top = only([*filter(has_classes, bases(top))], top) or top
     listing = _read_folders(request.root, top)
     folders = listing.called or []
     strangers = [name for name in folders if name not in known]

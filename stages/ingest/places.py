@@ -86,7 +86,7 @@ def said_split(name: str, splits: Sequence[str]) -> str | None:
 
 
 def find_split(
-    request: Request, splits: Sequence[str], places: Sequence[str], holds: Callable[[Path], bool]
+    request: Request, splits: Sequence[str], places: Sequence[str], has_classes: Callable[[Path], bool]
 ) -> tuple[Path, str]:
     """The folder of a split's classes, and the split.
 
@@ -95,7 +95,7 @@ def find_split(
     Args:
         splits: the first is the default.
         places: where it may be, with `{split}`.
-        holds: whether a folder holds classes of this data set.
+        has_classes: whether a folder holds classes of this data set.
 
     Raises:
         UserError: there is none or there are several, or the root is the folder of another split.
@@ -104,9 +104,9 @@ def find_split(
     split = chosen_split(request.split, splits)
     below = [place.format(split=split) for place in places]
     named = [root / place for place in below if (root / place).is_dir()]
-    for folder in filter(holds, named):
+    for folder in filter(has_classes, named):
         return folder, split
-    if holds(root):
+    if has_classes(root):
         # The root may be a link to the folder.
         said = said_split(Path(os.path.abspath(root)).name, splits) or said_split(root.resolve().name, splits)
         if request.split is not None and said not in (None, split):
@@ -119,8 +119,8 @@ def find_split(
     for base in bases(root)[1:]:
         inner = [base / place for place in below if (base / place).is_dir()][:1]
         # The folder itself, if it has the split's name or the data set has no splits.
-        itself = holds(base) and (len(splits) == 1 or said_split(base.name, splits) == split)
-        found += inner if inner and holds(inner[0]) else [base] if itself else []
+        itself = has_classes(base) and (len(splits) == 1 or said_split(base.name, splits) == split)
+        found += inner if inner and has_classes(inner[0]) else [base] if itself else []
     one = only(found, root)
     if one is None and named:  # the reader reports what is missing there
         return named[0], split
