@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from artifact_files import ENCODER, boxes_parameters, filled, write_raw
+from artifact_files import ENCODER, boxes_parameters, filled, predictions_parameters, write_raw
 
-from stages.common.artifacts import IMAGES, VIEWS, ImagesParameters, Metadata, ViewsParameters
+from stages.common.artifacts import IMAGES, PREDICTIONS, VIEWS, ImagesParameters, Metadata, ViewsParameters
 from stages.common.errors import UserError
 from stages.common.tables import (
     digest,
@@ -124,6 +124,14 @@ def test_views_of_another_width_than_their_metadata_says_are_refused(tmp_path: P
     write_table(path, pa.table({**columns, "embedding": embedding_column(rows)}), meta)
     with pytest.raises(UserError, match=r"its column 'embedding' is .*5.*, not .*4"):
         read_table(path, VIEWS)
+
+
+def test_predictions_without_a_model_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.parquet"
+    meta = make_meta(PREDICTIONS, "toy", predictions_parameters(), ENCODER).model_dump(mode="json")
+    write_raw(path, filled(PREDICTIONS, {"image_id": ["a"]}), {key: own for key, own in meta.items() if key != "model"})
+    with pytest.raises(UserError, match="names no model; delete it and run `dvc repro`"):
+        read_meta(path, PREDICTIONS)
 
 
 def test_a_model_is_the_same_whatever_its_notes_say() -> None:

@@ -158,13 +158,17 @@ class Artifact(Generic[Parameters]):
     name: str
     columns: pa.Schema
     parameters: type[Parameters]
+    by_model: bool = False
+    """Whether an encoder made it, so that its metadata names one."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Columns of format 1 -> their present names."""
     upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     """From the metadata of format 1, as JSON, to that of the present format."""
 
     def mismatch(self, schema: pa.Schema, meta: Metadata[Parameters]) -> str:
-        """What a file's schema lacks of the declared columns, in words; empty where it has them all."""
+        """How a file differs from the declaration, in words; empty if it does not."""
+        if self.by_model and meta.model is None:
+            return "its metadata names no model"
         for column in self.columns:
             place = schema.get_field_index(column.name)
             if place < 0:
@@ -236,6 +240,7 @@ TEXTS = Artifact(
         }
     ),
     TextsParameters,
+    by_model=True,
 )
 VIEWS = Artifact(
     "views",
@@ -248,6 +253,7 @@ VIEWS = Artifact(
         }
     ),
     ViewsParameters,
+    by_model=True,
     upgrade=_crops_digests,
 )
 PREDICTIONS = Artifact(
@@ -264,4 +270,5 @@ PREDICTIONS = Artifact(
         }
     ),
     PredictionsParameters,
+    by_model=True,
 )
