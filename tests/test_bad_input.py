@@ -626,3 +626,9 @@ def test_file_where_a_folder_belongs(project: Project, refuse: Refuse) -> None:
     shutil.rmtree("data/toy/tiny")
     Path("data/toy/tiny").write_text("")
     refuse("refine", "data/toy/tiny", "run again")
+
+
+def test_output_that_is_no_longer_read_is_no_traceback(project: Project) -> None:
+    code = "from stages.common.errors import run; run(lambda: print('line\\n' * 100_000))"
+    done = project.run("bash", "-c", f'set -o pipefail; python -c "{code}" | head -1', check=False)
+    assert (done.stdout, done.stderr) == ("line\n", "")

@@ -55,6 +55,10 @@ def run(main: Callable[[], None]) -> None:
         line = " ".join(str(error).splitlines())  # names on disk and in files may contain line ends
         print(f"error: {line}", file=sys.stderr, flush=True)
         sys.exit(1)
+    except BrokenPipeError:
+        # The reader of the output, such as `head`, has closed it. Python would complain once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except OSError as error:
         if error.errno not in OF_THE_MACHINE:
             raise
