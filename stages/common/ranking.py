@@ -15,9 +15,12 @@ import pyarrow as pa
 import torch
 
 from stages.common.artifacts import PREDICTIONS
-from stages.common.tables import write_json
+from stages.common.tables import digest, write_json
 
 TOP = 5
+
+METRICS = "metrics"
+"""The name under which predictions keep the digest of their metrics."""
 
 Ranks = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """[B, S] each, on the device of the scores: predicted label (int64), its score, its margin to the next class (0 where
@@ -66,9 +69,18 @@ class Tally:
         self.top1, self.top5 = np.zeros(self.runs), np.zeros(self.runs)
 
     def add(self, outcome: Outcome, labels: np.ndarray) -> None:
-        self.images += len(labels)
-        self.top1 += (outcome.predicted == labels[:, None]).sum(axis=0)
+        """Count B images.
+
+        Args:
+            labels: [B], the true ones.
+        """
+        self.count(outcome.predicted == labels[:, None])
         self.top5 += outcome.in_top.sum(axis=0)
+
+    def count(self, right: np.ndarray) -> None:
+        """Count B images of which only is known whether the prediction is right: [B, R] bool."""
+        self.images += len(right)
+        self.top1 += right.sum(axis=0)
 
     def metrics(self) -> dict[str, float | int]:
         """Percent over images, mean over runs; `std` is the sample standard deviation of top1 over runs."""
@@ -104,6 +116,11 @@ def predictions_table(
         joined("margin", np.float32),
     ]
     return pa.table(columns, schema=PREDICTIONS.columns)
+
+
+def metrics_digest(metrics: Mapping[str, Any]) -> str:
+    """Digest of the content of `metrics.json`. The predictions keep it, so that metrics of another run are noticed."""
+    return digest(metrics)
 
 
 def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:

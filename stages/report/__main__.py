@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from stages.common import paths
+from stages.common.artifacts import PredictionsParameters
 from stages.common.cli import parse_job
 from stages.common.errors import run
 from stages.common.params import load_params
@@ -20,7 +21,9 @@ def main() -> None:
     # Drawing needs libraries that take seconds to load; the summary does without.
     from stages.report.write import write_report
 
-    result = write_report(job.dataset, job.model, job.params.report.pictures, job.params.datasets[job.dataset].root)
+    asked = PredictionsParameters(seed=job.params.seed, **job.params.score.model_dump())
+    root = job.params.datasets[job.dataset].root
+    result = write_report(job.dataset, job.model, job.params.report.pictures, root, asked)
     print(plain(result))
     say_where(paths.report(job.dataset, job.model))
 
