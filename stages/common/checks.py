@@ -1,4 +1,4 @@
-"""What the rows of each artifact must be like, whoever wrote them: one check for each, run by the one reader.
+"""What the rows of each artifact must be like, no matter what wrote them: one check for each, run by the one reader.
 
 A check gets a table, or a piece of one, with all columns or some of them. It returns what is wrong in words, and an
 empty string if nothing is. What two artifacts must have in common is checked where they meet.
@@ -59,7 +59,7 @@ def _ascending(table: pa.Table, name: str) -> str:
 
 def check_images(table: pa.Table, meta: Metadata[Any]) -> str:
     """One row an image, by image_id. `label` may be null; sizes are positive."""
-    problem = _nulls(table, "label") or _ascending(table, "image_id")
+    problem = _nulls(table, "label") or _ascending(table, "image_id") or ("" if len(table) else "it lists no image")
     for name, least in (("label", 0), ("width", 1), ("height", 1)):
         if not problem and _has(table, name):
             low = pc.fill_null(pc.less(table[name], least), False).to_numpy()

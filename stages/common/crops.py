@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -82,29 +83,30 @@ def read_crops(boxes: Opened[BoxesParameters], images: Images, size: int) -> Ite
         UserError: damaged boxes, or boxes that are not of these images.
     """
     parameters = boxes.meta.parameters
-    remedy = "run `dvc repro crop`"
-    rows = (paths.images(boxes.meta.dataset), len(images) * parameters.candidates), (boxes.path, boxes.rows)
-    require_same("rows", *rows, remedy)
-    for number, table in enumerate(boxes.batches(size * parameters.candidates)):
-        part = slice(number * size, number * size + len(table) // parameters.candidates)
-        own = table["image_id"].take(np.arange(0, len(table), parameters.candidates)).to_pylist()
-        corners = box_rows(table).reshape(len(own), parameters.candidates, 4)
-        _require_these(boxes, own, images.image_ids[part], corners, images.sizes[part], remedy)
-        kept = kept_under(table["kept"], parameters.iou_thresholds)
+    table = paths.images(boxes.meta.dataset)
+    rows = (table, len(images) * parameters.candidates), (boxes.path, boxes.rows)
+    require_same("rows", *rows, "run `dvc repro crop`")
+    for number, piece in enumerate(boxes.batches(size * parameters.candidates)):
+        part = slice(number * size, number * size + len(piece) // parameters.candidates)
+        own = piece["image_id"].take(np.arange(0, len(piece), parameters.candidates)).to_pylist()
+        corners = box_rows(piece).reshape(len(own), parameters.candidates, 4)
+        _require_these(boxes.path, table, own, images.image_ids[part], corners, images.sizes[part])
+        kept = kept_under(piece["kept"], parameters.iou_thresholds)
         assert kept is not None  # checked by the reader
         yield Crops(own, images.contents[part], corners, kept.reshape(*corners.shape[:2], -1), parameters)
 
 
 def _require_these(
-    boxes: Opened[BoxesParameters],
-    own: Sequence[str],
-    image_ids: Sequence[str],
-    corners: np.ndarray,
-    sizes: np.ndarray,
-    remedy: str,
+    path: Path, table: Path, own: Sequence[str], image_ids: Sequence[str], corners: np.ndarray, sizes: np.ndarray
 ) -> None:
+    """Refuse boxes of other images, or beyond their images.
+
+    Args:
+        own: image_ids of the boxes; image_ids: those that the table of images has there.
+        corners: [B, C, 4]; sizes: [B, 2] width and height.
+    """
     for mine, listed, inside in zip(own, image_ids, corners[..., 2:].max(axis=1) <= sizes, strict=True):
         if mine != listed:
-            raise UserError(f"{boxes.path} was not made from the present images (no boxes of '{listed}'); {remedy}")
+            raise UserError(f"{path} was not made from {table} (no boxes of '{listed}'); run `dvc repro crop`")
         if not inside.all():
-            raise UserError(f"{boxes.path}: a box of '{mine}' is outside the image; {remedy}")
+            raise UserError(f"{path}: a box of '{mine}' is beyond the size that {table} has; run `dvc repro crop`")

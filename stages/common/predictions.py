@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,8 @@ from stages.common import methods, paths
 from stages.common.artifacts import PREDICTIONS, PredictionsParameters
 from stages.common.errors import UserError
 from stages.common.labels import Labelled
-from stages.common.tables import REMEDY, Opened, open_table
+from stages.common.params import PARAMS_FILE
+from stages.common.tables import REMEDY, Opened, open_table, require_same
 
 ROWS_AT_ONCE = 1 << 18
 
@@ -28,13 +30,23 @@ class Answers:
     """Method -> [B, R] int32, the predicted label in each run."""
 
 
-def open_predictions(dataset: str, model: str) -> Opened[PredictionsParameters]:
+def open_predictions(
+    dataset: str, model: str, asked: PredictionsParameters | None = None
+) -> Opened[PredictionsParameters]:
     """`predictions.parquet` of a data set and model.
 
+    Args:
+        asked: what they must have been made with, by params.yaml; None: anything.
+
     Raises:
-        UserError: as `open_table`.
+        UserError: as `open_table`, or they were made with something else.
     """
-    return open_table(paths.predictions(dataset, model), PREDICTIONS, dataset)
+    predictions = open_table(paths.predictions(dataset, model), PREDICTIONS, dataset)
+    if asked:
+        wanted = (PARAMS_FILE, asked.model_dump(exclude={"methods"}))
+        made_with = predictions.meta.parameters.model_dump(exclude={"methods"})
+        require_same("score", (predictions.path, made_with), wanted, "run `dvc repro`")
+    return predictions
 
 
 def read_answers(predictions: Opened[PredictionsParameters], images: Labelled, classes: int) -> Iterator[Answers]:
@@ -47,8 +59,8 @@ def read_answers(predictions: Opened[PredictionsParameters], images: Labelled, c
     rows, over = divmod(predictions.rows, len(images.image_ids))
     if over or not rows:
         raise UserError(
-            f"{path} has {predictions.rows} rows for {len(images.image_ids)} images, which is not the same number for "
-            f"each; {REMEDY}"
+            f"{path} has {predictions.rows} rows, {_images(predictions)} has {len(images.image_ids)} images: not "
+            f"as many rows for each; {REMEDY}"
         )
     columns = ["image_id", "label", "method", "run", "predicted"]
     size = max(1, ROWS_AT_ONCE // rows)
@@ -65,6 +77,10 @@ def read_answers(predictions: Opened[PredictionsParameters], images: Labelled, c
         yield Answers(span, {method: part for (method, _), part in zip(layout, parts, strict=True)})
 
 
+def _images(predictions: Opened[PredictionsParameters]) -> Path:
+    return paths.images(predictions.meta.dataset)
+
+
 def _layout(predictions: Opened[PredictionsParameters], image: pa.Table) -> list[tuple[str, int]]:
     """The methods and their numbers of runs, from the rows of the first image."""
     asked = predictions.meta.parameters
@@ -73,7 +89,8 @@ def _layout(predictions: Opened[PredictionsParameters], image: pa.Table) -> list
     wanted = [(method, known.get(method)) for method in asked.methods if method in dict(found)]
     if found != wanted:
         raise UserError(
-            f"{predictions.path} does not have each method's runs once, in the order of its metadata; {REMEDY}"
+            f"{predictions.path} does not have each method's runs once for each image of {_images(predictions)}; "
+            f"{REMEDY}"
         )
     return found
 
@@ -100,6 +117,6 @@ def _require_order(
     for name, right in wanted.items():
         if not table[name].combine_chunks().equals(right):
             raise UserError(
-                f"{predictions.path} is not of the present images: its column '{name}' is not what they, and each "
-                f"method and run, give; {REMEDY}"
+                f"{predictions.path} does not have the images of {_images(predictions)} in order, each with every "
+                f"method and run: its column '{name}' differs; {REMEDY}"
             )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -125,22 +126,9 @@ def read_result(
     Raises:
         UserError: the file is missing, is not JSON, holds no method, or is not of the predictions.
     """
-    try:
-        raw = json.loads(metrics.read_text(encoding="utf-8"))
-        _require_these(metrics, raw, predictions)
-        if beside:
-            others = json.loads(beside[0].read_text(encoding="utf-8"))
-            _require_these(beside[0], others, beside[1])
-            raw |= others
-        rows = [
-            Row(method, float(v["top1"]), float(v["top5"]), float(v["std"]), int(v["images"]), int(v["runs"]))
-            for method, v in raw.items()
-            if isinstance(v, dict)
-        ]
-    except FileNotFoundError:
-        raise UserError(f"{metrics} is missing; make it with `dvc repro`") from None
-    except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{metrics} is not what the score stage writes ({error!r}); run `dvc repro -f`") from None
+    raw, rows = _read_metrics(metrics, predictions)
+    if beside:
+        rows += _read_metrics(*beside)[1]
     if not rows:
         raise UserError(f"{metrics} holds no method; `dvc repro` says which sources they want")
     encoder = predictions.meta.model if predictions else None
@@ -157,14 +145,26 @@ def read_result(
     )
 
 
-def _require_these(metrics: Path, raw: object, predictions: Opened[PredictionsParameters] | None) -> None:
-    """Refuse metrics that were not written with the predictions.
+def _read_metrics(metrics: Path, predictions: Opened[PredictionsParameters] | None) -> tuple[dict[str, Any], list[Row]]:
+    """The content of `metrics.json`, and its rows.
 
     Raises:
-        UserError: names both files.
+        UserError: the file is missing, is not JSON of that shape, or was not written with the predictions.
     """
-    if predictions and (not isinstance(raw, dict) or predictions.digests.get(METRICS) != metrics_digest(raw)):
+    try:
+        raw = json.loads(metrics.read_text(encoding="utf-8"))
+        rows = [
+            Row(method, float(v["top1"]), float(v["top5"]), float(v["std"]), int(v["images"]), int(v["runs"]))
+            for method, v in raw.items()
+            if isinstance(v, dict)
+        ]
+    except FileNotFoundError:
+        raise UserError(f"{metrics} is missing; make it with `dvc repro`") from None
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{metrics} is not what the score stage writes ({error!r}); run `dvc repro -f`") from None
+    if predictions and predictions.digests.get(METRICS) != metrics_digest(raw):
         raise UserError(f"{metrics} is not of {predictions.path}, or was changed; run `dvc repro -f score`")
+    return raw, rows
 
 
 def require_counted(result: Result, tallies: Mapping[str, Tally], predictions: Path) -> None:

@@ -37,11 +37,7 @@ def write_report(
     Raises:
         UserError: an artifact is missing, not whole, or does not belong with the others.
     """
-    predictions = open_predictions(dataset, model)
-    if asked:
-        settings = (Path("params.yaml"), asked.model_dump(exclude={"methods"}))
-        made_with = predictions.meta.parameters.model_dump(exclude={"methods"})
-        tables.require_same("score", (predictions.path, made_with), settings, "run `dvc repro`")
+    predictions = open_predictions(dataset, model, asked)
     classes = read_classes(dataset)
     images = read_labels(dataset, classes)
     count = len(classes.names)

@@ -69,7 +69,12 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
     bifta = methods.find(methods.FULL)
     vectors = methods.vectors_of(texts_path, texts, embeddings, bifta, len(classes.names), job.params.score)
     wholes = whole_images(job.dataset, model, (texts_path, meta))
-    others = correct_runs(job.dataset, model, labelled, len(classes.names))
+    score = job.params.score.model_dump()
+    predictions = open_predictions(job.dataset, model, PredictionsParameters(seed=job.params.seed, **score))
+    tables.require_same_model(
+        (predictions.path, predictions.meta.encoder()), (texts_path, meta.encoder()), "run `dvc repro`"
+    )
+    others = correct_runs(predictions, labelled, len(classes.names))
     rows, metrics, lines = [], {}, []
     for lvlm in (*job.finer.endpoints, *job.finer.served):
         seen = read_seen(job, lvlm)
@@ -94,7 +99,6 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
         )
     folder = common_paths.attrseek(job.dataset, model)
     table = pa.concat_tables(rows) if rows else PREDICTIONS.columns.empty_table()
-    score = job.params.score.model_dump()
     made = tables.make_meta(PREDICTIONS, job.dataset, PredictionsParameters(**score), encoder.meta)
     tables.write_table(folder / "predictions.parquet", table, made, **{METRICS: metrics_digest(metrics)})
     write_metrics(folder / "metrics.json", metrics)
@@ -170,14 +174,16 @@ def whole_images(dataset: str, model: str, texts: tuple[Path, Metadata]) -> dict
     return found
 
 
-def correct_runs(dataset: str, model: str, images: Labelled, classes: int) -> dict[str, np.ndarray]:
+def correct_runs(
+    predictions: tables.Opened[PredictionsParameters], images: Labelled, classes: int
+) -> dict[str, np.ndarray]:
     """Method of the other pipeline -> for each image the share of its runs that are right: [N] float64.
 
     Raises:
         UserError: as `read_answers`.
     """
     found: dict[str, list[np.ndarray]] = {}
-    for part in read_answers(open_predictions(dataset, model), images, classes):
+    for part in read_answers(predictions, images, classes):
         for method, predicted in part.predicted.items():
             right = predicted == images.labels[part.span, None]
             found.setdefault(method, []).append(right.mean(axis=1))
