@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.common import print_table, record
-from benchmarks.faults import artifacts
+from benchmarks.faults import artifacts, kills
 from benchmarks.faults.ledger import HEADER, WRONG, Ledger, list_wrong, markdown, rows
 
 PARTS = ("artifacts", "flips", "kills", "endpoint")
@@ -50,6 +50,8 @@ def main() -> None:
 def run(part: str, seed: int, quick: bool, ledger: Ledger) -> None:
     if part in ("artifacts", "flips"):
         artifacts.run_part(part, seed, quick, ledger)
+    elif part == "kills":
+        kills.run_part(seed, quick, ledger)
 
 
 def report(ledger: Ledger, quick: bool) -> None:

@@ -39,7 +39,7 @@ def code_digest() -> str:
 
 
 class Ledger:
-    """The outcomes so far of the present code; others are forgotten."""
+    """The outcomes so far of the present code; those of other code stay in the log and do not count."""
 
     def __init__(self, log: Path = LOG) -> None:
         self.log, self.code = log, code_digest()
@@ -47,10 +47,6 @@ class Ledger:
         self.entries = [Entry(**line["entry"]) for line in lines if line["code"] == self.code]
         self.known = {(entry.part, entry.seed, entry.case) for entry in self.entries}
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text("".join(map(self._line, self.entries)))
-
-    def _line(self, entry: Entry) -> str:
-        return json.dumps({"code": self.code, "entry": asdict(entry)}) + "\n"
 
     def has(self, part: str, seed: int, case: str) -> bool:
         return (part, seed, case) in self.known
@@ -59,7 +55,7 @@ class Ledger:
         self.entries.append(entry)
         self.known.add((entry.part, entry.seed, entry.case))
         with self.log.open("a") as file:
-            file.write(self._line(entry))
+            file.write(json.dumps({"code": self.code, "entry": asdict(entry)}) + "\n")
 
 
 def rows(entries: Iterable[Entry]) -> list[tuple[str, int, int, int, int]]:
