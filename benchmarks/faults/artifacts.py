@@ -57,7 +57,7 @@ def run_cases(
         (case, partial(cases.run_case, base=base, case=case, corruption=change, seed=seed)) for case, change in tried
     )
     for case, ended, folder in run_all(works):
-        report(case, cases.judge(case, ended, folder, base, clean.get(case.stage, ended.out)))
+        report(case, cases.judge_child(case, ended, folder, base, clean.get(case.stage, ended.out)))
 
 
 def printed_when_clean(base: Path, seed: int) -> dict[str, str]:
@@ -67,7 +67,7 @@ def printed_when_clean(base: Path, seed: int) -> dict[str, str]:
         (one, partial(cases.run_case, base=base, case=one, corruption=None, seed=seed)) for one in cases.controls()
     )
     for case, ended, folder in run_all(works):
-        verdict = cases.judge(case, ended, folder, base, ended.out)
+        verdict = cases.judge_child(case, ended, folder, base, ended.out)
         if verdict.outcome != HARMLESS:
             sys.exit(f"with nothing corrupted, {case.stage}: {verdict.detail}")
         printed[case.stage] = ended.out

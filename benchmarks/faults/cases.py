@@ -18,12 +18,14 @@ from benchmarks.faults import corruptions, sketches
 from benchmarks.faults.base import KINDS, STAGES, Stage, run_lines
 from benchmarks.faults.corruptions import FILE, Corruption
 from benchmarks.faults.forks import Ended
+from benchmarks.faults.ledger import HARMLESS, REFUSED, WRONG
 from benchmarks.faults.listed import CORRUPTIONS
 from stages.common.tables import METADATA_KEY
 
-REFUSED, HARMLESS, WRONG = "refused", "harmless", "wrong"
 FLIPS = 200
 """Of each kind of artifact."""
+CORRUPTED = "corrupted"
+"""File beside the project that names what was corrupted."""
 BIT_FLIP, CONTROL = "bit flip", "nothing"
 
 
@@ -86,10 +88,10 @@ def corrupt(case: Case, corruption: Corruption | None, seed: int) -> Path:
     if corruption is not None:
         corruption.apply(case.kind, path, case.mode, rng)
     elif case.corruption != CONTROL:
-        number, size = int(case.corruption.split()[-1]), path.stat().st_size
-        # In turns in the pages and in the footer, which of small files is much the larger part.
-        footer = int.from_bytes(path.read_bytes()[-8:-4], "little") if path.suffix == ".parquet" else 0
-        first, last = (0, size - footer - 8) if number % 2 or not footer else (size - footer - 8, size)
+        size = path.stat().st_size
+        # As often in the footer as in the pages, whichever is the larger part of the file.
+        footer = 8 + int.from_bytes(path.read_bytes()[-8:-4], "little") if path.suffix == ".parquet" else 0
+        first, last = (size - footer, size) if footer and rng.random() < 0.5 else (0, size - footer)
         corruptions.flip_bit(path, int(rng.integers(8 * first, 8 * last)))
     return path
 
@@ -99,7 +101,7 @@ def run_case(folder: Path, base: Path, case: Case, corruption: Corruption | None
     shutil.copytree(base, folder)
     os.chdir(folder)
     path = corrupt(case, corruption, seed)
-    (folder.parent / "corrupted").write_text(path.as_posix())
+    (folder.parent / CORRUPTED).write_text(path.as_posix())
     stage = STAGES[case.stage]
     if not stage.keeps:
         remove(stage, path)
@@ -116,13 +118,24 @@ def remove(stage: Stage, but: Path) -> None:
                 path.unlink()
 
 
-def judge(case: Case, ended: Ended, folder: Path, base: Path, clean_out: str) -> Verdict:
-    """What came of a case."""
-    marker = folder.parent / "corrupted"
-    last = ended.lines[-1] if ended.lines else ""
+def judge_child(case: Case, ended: Ended, folder: Path, base: Path, clean_out: str) -> Verdict:
+    """What came of a case that `run_case` ran in a child."""
+    marker = folder.parent / CORRUPTED
     if not marker.exists():
-        return Verdict(WRONG, f"the corruption failed: {last}")
-    path = Path(marker.read_text())
+        return Verdict(WRONG, f"the corruption failed: {' / '.join(ended.lines[-1:])}")
+    return judge(case, ended, Path(marker.read_text()), folder, base, clean_out)
+
+
+def judge(case: Case, ended: Ended, path: Path, folder: Path, base: Path, clean_out: str) -> Verdict:
+    """What came of a case.
+
+    Args:
+        path: the file that was corrupted.
+        folder: the project in which the stage ran.
+        base: the project as it was before.
+        clean_out: what the stage prints where nothing is corrupted.
+    """
+    last = ended.lines[-1] if ended.lines else ""
     if ended.late:
         return Verdict(WRONG, "does not end")
     if ended.code < 0:

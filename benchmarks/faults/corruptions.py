@@ -39,14 +39,15 @@ class Corruption:
     spoil: Callable[[str, Path, Rng], None] | None = None
     """Of a file: the kind and the path."""
     shown: tuple[str, ...] = ()
-    """The stages to which structure shows the change of a table, however it was written."""
+    """The stages to which structure shows the change of a table, however it was written. Where a file is spoiled: the
+    only stages to which it is shown; empty for all."""
 
     def modes(self, kind: str, stage: str) -> list[str]:
         """The modes in which this is tried on a stage."""
         if kind not in self.kinds:
             return []
         if self.change is None:
-            return [FILE]
+            return [FILE] if not self.shown or stage in self.shown else []
         return [STALE, RESEALED] if self.shown == ALL or stage in self.shown else [STALE]
 
     def apply(self, kind: str, path: Path, mode: str, rng: Rng) -> None:

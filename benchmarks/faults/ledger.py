@@ -87,9 +87,12 @@ def list_wrong(entries: Iterable[Entry]) -> str:
     found: dict[tuple[str, str], list[str]] = {}
     for entry in entries:
         if entry.outcome == WRONG:
-            found.setdefault((entry.kind, entry.detail), []).append(f"{entry.case} (seed {entry.seed})")
+            found.setdefault((f"{entry.part}: {entry.kind.split(': ')[0]}", entry.detail), []).append(
+                f"{entry.case} (seed {entry.seed})"
+            )
     lines = []
-    for (kind, detail), cases in sorted(found.items()):
+    for (kind, detail), repeated in sorted(found.items()):
+        cases = list(dict.fromkeys(repeated))
         more = f"\n      and {len(cases) - 8} more" if len(cases) > 8 else ""
         lines.append(f"{kind}: {len(cases)} x {detail[:400]}" + "".join(f"\n      {c}" for c in cases[:8]) + more)
     return "\n".join(lines)

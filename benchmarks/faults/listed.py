@@ -178,8 +178,12 @@ def _files() -> list[Corruption]:
         file("file: of another model", tuple(k for k in every if KINDS[k].other_model), c.of_other_model),
     ]
     for run in ("seed", "threshold"):
-        found.append(file(f"file: of another {run}", ("metrics", "predictions"), c.of_other_run, run=run))
-    for figure in ("top1", "top5", "mean_per_class", "std", "images", "runs"):
+        found.append(file(f"file: of another {run}", ("metrics",), c.of_other_run, run=run))
+        # What `finer.align` reads does not say which seed is wanted.
+        readers = KINDS["predictions"].readers[: 2 if run == "seed" else None]
+        spoil = partial(c.of_other_run, run=run)
+        found.append(Corruption(f"file: of another {run}", ("predictions",), spoil=spoil, shown=readers))
+    for figure in ("top1", "top5", "std", "images", "runs"):
         kinds = METRICS if figure != "std" else ("metrics",)
         found.append(file(f"figures: {figure} changed", kinds, c.figure_changed, figure=figure))
     for name, content in (("null", b"null"), ("a list", b"[]"), ("an empty object", b"{}"), ("NaN", b'{"clip": NaN}')):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,12 @@ def content(value: Any) -> Any:
     return repr(value)
 
 
-def install() -> None:
-    """From now on this process writes what would be drawn."""
+def install(set_to: Callable[[Any, str, Any], None] = setattr) -> None:
+    """From now on this process writes what would be drawn.
+
+    Args:
+        set_to: sets an attribute of a module; a test gives one that can be undone.
+    """
 
     def draw(*values: Any) -> Any:
         return str(content(values))
@@ -40,5 +45,5 @@ def install() -> None:
         write_text(path, figure if isinstance(figure, str) else "a figure\n")
 
     for module in (pictures, evidence_picture):
-        module.draw = draw  # type: ignore[attr-defined]
-    plots.save = save
+        set_to(module, "draw", draw)
+    set_to(plots, "save", save)
