@@ -5,6 +5,7 @@ A stage refuses a corrupt file in one line that names it, or its results are tho
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,19 +16,20 @@ import pytest
 
 from benchmarks.faults import base, cases, sketches
 from benchmarks.faults.cases import Case
-from benchmarks.faults.corruptions import FILE, Corruption
+from benchmarks.faults.corruptions import FILE, STALE, Corruption
 from benchmarks.faults.forks import Ended
 from benchmarks.faults.ledger import WRONG
 
 READER = {
-    "images": "score",
-    "classes": "report",
-    "boxes": "score",
-    "texts": "score",
-    "views": "embed",
-    "answers": "finer.score",
+    "images": ("score",),
+    "classes": ("report", "finer.unify"),
+    "boxes": ("score",),
+    "texts": ("score",),
+    "views": ("embed",),
+    "predictions": ("report", "finer.align"),
+    "answers": ("finer.score",),
 }
-"""Who is given the corrupt artifact, if not its first reader."""
+"""Who is given the corrupt artifact, and who what is stale, if not its first reader: a report takes longest."""
 FLIPS = 2
 """Of each artifact, with the same reader."""
 
@@ -40,23 +42,28 @@ def sample() -> Iterator[tuple[Case, Corruption | None]]:
     found: dict[tuple[str, str, str], tuple[Case, Corruption]] = {}
     alike: dict[tuple[str, ...], set[tuple[str, str]]] = {}
     for case, corruption in cases.all_corruptions():
-        of, first = (case.kind, case.corruption), case.corruption.split(": ")[0]
+        which, first = (case.kind, case.corruption), case.corruption.split(": ")[0]
         if first == "columns":
             several = alike.setdefault((case.kind, case.mode), set())
         elif first == "file" and " of " not in case.corruption:  # the same for whatever the file holds
             several = alike.setdefault((case.corruption, Path(base.KINDS[case.kind].path).suffix), set())
         else:
             several = set()
-        if len(several) >= 2 and of not in several:
+        if len(several) >= 2 and which not in several:
             continue
-        several.add(of)
-        key = (*of, case.mode)
-        if key not in found or case.stage == READER.get(case.kind):
+        several.add(which)
+        key = (*which, case.mode)
+        if key not in found or case.stage == reader(case.kind, case.mode):
             found[key] = case, corruption
     yield from found.values()
-    for kind, of in base.KINDS.items():
-        stage = READER.get(kind, of.readers[0])
+    for kind in base.KINDS:
+        stage = reader(kind, STALE)
         yield from ((Case(kind, f"{cases.BIT_FLIP} {number}", FILE, stage), None) for number in range(FLIPS))
+
+
+def reader(kind: str, mode: str) -> str:
+    readers = READER.get(kind, base.KINDS[kind].readers[:1])
+    return readers[-1 if mode == STALE else 0]
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ def test_nothing_wrong_gets_through(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder, stage = tmp_path / "project", base.STAGES[case.stage]
-    shutil.copytree(clean.folder, folder)
+    shutil.copytree(clean.folder, folder, copy_function=os.link)
     monkeypatch.chdir(folder)
     path = cases.corrupt(case, corruption, seed=0)
     if not stage.keeps:

@@ -85,6 +85,9 @@ def corrupt(case: Case, corruption: Corruption | None, seed: int) -> Path:
     """Corrupt the artifact in the present folder; returns the file."""
     rng = case.rng(seed)
     path = chosen_path(case.kind, rng)
+    content = path.read_bytes()
+    path.unlink()  # it may be a link to the file of the clean project
+    path.write_bytes(content)
     if corruption is not None:
         corruption.apply(case.kind, path, case.mode, rng)
     elif case.corruption != CONTROL:
@@ -97,8 +100,8 @@ def corrupt(case: Case, corruption: Corruption | None, seed: int) -> Path:
 
 
 def run_case(folder: Path, base: Path, case: Case, corruption: Corruption | None, seed: int) -> None:
-    """In a child: copy the project, corrupt the artifact, run the stage."""
-    shutil.copytree(base, folder)
+    """In a child: link to the project's files, corrupt the artifact, run the stage, which replaces files."""
+    shutil.copytree(base, folder, copy_function=os.link)
     os.chdir(folder)
     path = corrupt(case, corruption, seed)
     (folder.parent / CORRUPTED).write_text(path.as_posix())
