@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.faults.base import FOREIGN, KINDS
-from stages.common.tables import embedding_column, embedding_rows, read_meta, write_table
+from stages.common.columns import embedding_column, embedding_rows
+from stages.common.tables import read_meta, write_table
 
 Rng = np.random.Generator
 Change = Callable[[pa.Table, Rng], pa.Table]
