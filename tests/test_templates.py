@@ -17,7 +17,7 @@ from stages.describe.prompts import ClassName, PromptSource, build_requests, loa
 from stages.refine.sources import read_templates
 
 WRONG = [
-    "a {name.__class__} {name}", "{name!r} {name}", "{name:>10} {name}", "{name[0]} {name}", "{0} {name}", 
+    "a {name.__class__} {name}", "{name!r} {name}", "{name:>10} {name}", "{name[0]} {name}", "{0} {name}",
     "{ name} {name}",
     "{name} {", "} {name}", "{name}}", "{{name}", "{{name} {name}", "{{{name!s}}} {name}", "{name} {\n}",
     "{name} {name:{name}}", "{colour} {name}", "{name!}{name}", "{__class__} {name}",
