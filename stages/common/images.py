@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000
 
 TEXT_MIB = 256
 """Text and colour profiles of a PNG, unpacked; Pillow allows 1 MiB, and the workflows of image generators have more."""
+
+IMAGE_MIB = 256
+"""Bytes of an image file, or of an image in an archive; a photo of 50 megapixels without compression has 150 MiB."""
 
 EXIF_ORIENTATION = 0x0112
 TURNS = {
@@ -68,6 +72,19 @@ def content_digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
+def read_image(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        UNREADABLE: the file is missing, or has more than IMAGE_MIB.
+    """
+    with path.open("rb") as file:
+        data = file.read((IMAGE_MIB << 20) + 1) if os.fstat(file.fileno()).st_size <= IMAGE_MIB << 20 else None
+    if data is None or len(data) > IMAGE_MIB << 20:
+        raise UnreadableImage(f"more than {IMAGE_MIB} MiB")
+    return data
+
+
 def reason(error: OSError) -> str:
     """Why an image cannot be read, in a few words and without its name, for counting."""
     if isinstance(error, UnreadableImage) or not error.strerror:
@@ -95,7 +112,7 @@ def image_size(path: Path | BinaryIO) -> tuple[int, int]:
 
 def _decode(path: Path | BinaryIO, *, check: bool) -> tuple[Image.Image, tuple[int, int]]:
     """The RGB image, to check alone at a fraction of its size, and its width and height."""
-    source: BinaryIO = io.BytesIO(path.read_bytes()) if isinstance(path, Path) else path
+    source: BinaryIO = io.BytesIO(read_image(path)) if isinstance(path, Path) else path
     try:
         with _more_text(), Image.open(source, formats=FORMATS) as image:
             width, height = image.size
@@ -128,10 +145,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
         ValueError: pixels with an unknown range.
     """
     if image.mode.startswith("I"):  # whole numbers: 16 bits, of which Pillow makes 32 for some formats
-        pixels = np.asarray(image, dtype=np.int64)
-        if pixels.min() < 0 or pixels.max() > 0xFFFF:
+        whole = np.asarray(image)
+        if whole.min() < 0 or whole.max() > 0xFFFF:
             raise ValueError("32-bit pixels")
-        image = Image.fromarray(((pixels * 0xFF + 0x7FFF) // 0xFFFF).astype(np.uint8))
+        pixels = whole.astype(np.uint32)
+        pixels *= 0xFF
+        pixels += 0x7FFF
+        pixels //= 0xFFFF
+        image = Image.fromarray(pixels.astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("floating-point pixels")
     elif image.mode == "P" and "transparency" in image.info:

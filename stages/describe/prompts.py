@@ -102,7 +102,7 @@ def _explain(problem: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"{key}: missing; without questions, a published file must be at descriptions/<dataset>/<source>.json"
     message = problem["msg"].removeprefix("Value error, ")
-    text = f"{message}, not {problem['input']!r}" if problem["type"] != "value_error" else message
+    text = f"{message}, not {problem['input']!r:.200}" if problem["type"] != "value_error" else message
     return f"{key}: {text}" if key else "must be a mapping with the key 'templates'"
 
 
