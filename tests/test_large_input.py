@@ -8,12 +8,14 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
+from scipy.io import savemat  # type: ignore[import-untyped]
 
 from stages.common.errors import UserError
 from stages.common.images import UNREADABLE, image_size, open_rgb
@@ -24,7 +26,9 @@ from stages.ingest import parquet
 from stages.ingest.huggingface import read_huggingface
 from stages.ingest.listing import Request
 from stages.ingest.manifests import read_manifest
+from stages.ingest.mat import check_mat
 from stages.ingest.probe import probe
+from stages.ingest.torchvision_readers import _mat
 from stages.ingest.webdataset import read_webdataset
 
 LIMIT = 1 << 16
@@ -164,6 +168,22 @@ def test_a_huge_file_in_a_tar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "'0.png' has 1,099,511,627,776 bytes" in refusal(read_webdataset)
     make_tar("note", 3 * HUGE, kind=tarfile.XHDTYPE)
     assert "a name or note of 3,145,728 bytes" in refusal(read_webdataset)
+
+
+def test_a_huge_matlab_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path("x.mat")
+    for packed in (True, False):
+        savemat(path, {"labels": np.zeros((1, HUGE)), "words": np.array([["ab", "c"]], object)}, do_compression=packed)
+        check_mat(path)
+        assert len(_mat(path, "labels")[0]) == HUGE
+    savemat(path, {"labels": np.zeros((1, HUGE))}, do_compression=True)
+    monkeypatch.setattr("stages.ingest.torchvision_readers.loadmat", never)
+    monkeypatch.setattr("stages.ingest.mat.MOST_BYTES", HUGE)
+    with pytest.raises(UserError, match=r"'x\.mat' unpacks to more than 1,048,576"):
+        _mat(path, "labels")
+    monkeypatch.setattr("stages.ingest.mat.MOST_VALUES", 10)
+    with pytest.raises(UserError, match=r"'x\.mat' has 1,048,576 values in 'labels'; at most 10"):
+        _mat(path, "labels")
 
 
 def test_huge_images(monkeypatch: pytest.MonkeyPatch) -> None:

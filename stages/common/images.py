@@ -12,7 +12,7 @@ import io
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,7 +47,10 @@ class UnreadableImage(OSError):
 UNREADABLE = (OSError,)
 """What reading an image raises: `UnreadableImage`, or the operating system's errors."""
 
-_lock = threading.Lock()
+LARGE_PIXELS = 40_000_000
+"""Images with more are decoded one at a time, whatever the number of threads: Pillow's limit allows 2 GB for each."""
+
+_lock, _large = threading.Lock(), threading.Lock()
 _limits: list[tuple[int, int]] = []
 """Pillow's own limits, saved once for each decoding thread."""
 
@@ -119,9 +122,10 @@ def _decode(path: Path | BinaryIO, *, check: bool) -> tuple[Image.Image, tuple[i
             if check:
                 # A JPEG is decoded at an eighth of its size: as sure a check, at a fraction of the cost.
                 image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
-            image.load()
-            turn = orientation(image)
-            rgb = to_rgb(image)
+            with _large if width * height > LARGE_PIXELS else nullcontext():
+                image.load()
+                turn = orientation(image)
+                rgb = to_rgb(image)
     except Exception as error:  # a damaged file makes Pillow raise whatever its decoder stumbled over
         raise UnreadableImage(_explain(error, source)) from error
     if turn in TURNS:
