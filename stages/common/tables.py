@@ -136,7 +136,25 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, _json_text(value))
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a text that a browser shows: a page in Markdown, or the data of a plot.
+
+    `dvc plots show` copies data into a script of its page as it is, where "</script>" in a class name would end that
+    script and start another. So each "<" is written as "‹", which looks alike and means nothing to a browser.
+    """
+    write_text(path, text.replace("<", "‹"))
+
+
+def write_plot(path: Path, rows: Any) -> None:
+    """Write the data of a plot as JSON, with "<" as `write_page` writes it."""
+    write_page(path, _json_text(rows))
 
 
 @dataclass(frozen=True)

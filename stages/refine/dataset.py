@@ -20,6 +20,7 @@ from stages.common.errors import UserError
 from stages.common.labels import names_digest, read_classes
 from stages.common.params import Refine
 from stages.common.tables import make_meta, open_table, write_table
+from stages.common.templates import fill
 from stages.refine.baselines import join_descriptor, join_to_prompt, waffle_descriptors
 from stages.refine.select import EXACT, RANK, SIMILAR, select
 from stages.refine.sources import match_classes, read_source, read_templates, warn_of_unknown_aliases
@@ -44,7 +45,7 @@ def collect_texts(job: Job, names: Sequence[str], made_by: ClassesParameters) ->
         names: of the classes, by label.
         made_by: parameters of `classes.parquet`: templates, and the keys of classes in description files.
     """
-    prompts = [job.params.refine.label_prompt.format(name=name) for name in names]
+    prompts = [fill(job.params.refine.label_prompt, name=name) for name in names]
     random = waffle_descriptors(job.params.seed, job.params.refine.waffle_pairs, names)
     templates = read_templates(made_by.templates, paths.descriptions_folder(job.dataset))
     aliases, fallbacks = made_by.aliases, made_by.fallbacks
@@ -55,7 +56,7 @@ def collect_texts(job: Job, names: Sequence[str], made_by: ClassesParameters) ->
         for label, prompt in enumerate(prompts):
             yield LABEL, label, prompt
         for label, name in enumerate(names):
-            yield from ((TEMPLATE, label, template.format(name=name)) for template in templates)
+            yield from ((TEMPLATE, label, fill(template, name=name)) for template in templates)
         for source, kind in job.params.read_sources().items():
             path, joined = paths.descriptions(job.dataset, source), kind == "descriptors"
             found = read_source(path)

@@ -51,7 +51,7 @@ def write_report(
     method = votes.confusion_method([row.method for row in result.rows])
     answers = found.of(sorted({method, *PICTURED}), images)
     remark = _write_confusion(folder, result, answers.filter(pl.col("method") == method), names, method)
-    tables.write_json(folder / "methods.json", table.method_rows(result))
+    tables.write_plot(folder / "methods.json", table.method_rows(result))
     plots.save(plots.method_table(table.plain(result), untrained=result.untrained), folder / "table.png")
     plots.save(plots.method_bars(result, len(names)), folder / "methods.png")
     _write_changes(folder, result, found, images, answers.filter(pl.col("method") == method), names)
@@ -60,7 +60,7 @@ def write_report(
     place = Path(image_root(dataset, root, images.meta.parameters.unpacked))
     _write_pictures(folder, result, predictions.meta, place, chosen, classes)
     note = f"`confusion.csv` and `confusion.png` show {method}" + (f", {remark}." if remark else ".")
-    tables.write_text(folder / "table.md", table.markdown(result, [note, *skipped_notes(dataset)]))
+    tables.write_page(folder / "table.md", table.markdown(result, [note, *skipped_notes(dataset)]))
     return result
 
 
@@ -70,7 +70,7 @@ def _write_confusion(folder: Path, result: Result, answers: pl.DataFrame, names:
     rows = pairs.with_columns(note=pl.lit(UNTRAINED)) if result.untrained else pairs
     text = io.StringIO()
     rows.write_csv(text)
-    tables.write_text(folder / "confusion.csv", text.getvalue())
+    tables.write_page(folder / "confusion.csv", text.getvalue())
     plots.save(plots.confusion_matrix(result, pairs, order, method, remark), folder / "confusion.png")
     return remark
 
@@ -85,10 +85,9 @@ def _write_changes(
 ) -> None:
     """Write `classes.json` and `pairs.json`; without rows they are empty lists, because DVC expects the files."""
     untrained = result.untrained
-    tables.write_json(
-        folder / "classes.json", changes.class_changes(found.right, images.labels, names, untrained=untrained)
-    )
-    tables.write_json(folder / "pairs.json", changes.confused_pairs(answers, names, untrained=untrained))
+    rows = changes.class_changes(found.right, images.labels, names, untrained=untrained)
+    tables.write_plot(folder / "classes.json", rows)
+    tables.write_plot(folder / "pairs.json", changes.confused_pairs(answers, names, untrained=untrained))
 
 
 def _choose(images: pl.DataFrame, answers: pl.DataFrame, count: int) -> pl.DataFrame:
