@@ -36,8 +36,8 @@ from stages.common.boxes import iou
 from stages.common.errors import UserError
 from stages.common.errors import run as run_main
 from stages.common.labels import names_digest
-from stages.common.ranking import METRICS as METRICS_KEY
-from stages.common.ranking import metrics_digest
+from stages.common.metrics import METRICS as METRICS_KEY
+from stages.common.metrics import metrics_digest
 from stages.common.tables import make_meta, open_table, write_json, write_table
 from stages.report import plots, votes
 from stages.report.__main__ import main

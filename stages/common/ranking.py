@@ -5,22 +5,16 @@ Which class an image is given, by what margin, and whether the true one is among
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from stages.common.artifacts import PREDICTIONS
-from stages.common.tables import digest, write_json
 
 TOP = 5
-
-METRICS = "metrics"
-"""The name under which predictions keep the digest of their metrics."""
 
 Ranks = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """[B, S] each, on the device of the scores: predicted label (int64), its score, its margin to the next class (0 where
@@ -116,21 +110,3 @@ def predictions_table(
         joined("margin", np.float32),
     ]
     return pa.table(columns, schema=PREDICTIONS.columns)
-
-
-def metrics_digest(metrics: Mapping[str, Any]) -> str:
-    """Digest of the content of `metrics.json`. The predictions keep it, so that metrics of another run are noticed."""
-    return digest(metrics)
-
-
-def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Write `metrics.json`, and beside it `top1.json` for DVC's tables: one number for each method.
-
-    Args:
-        metrics: method -> `Tally.metrics`; other entries, such as a warning about the weights, are not numbers of a
-            method and go into `top1.json` as they are.
-    """
-    of_methods = {name: own for name, own in metrics.items() if isinstance(own, dict)}
-    notes = {name: own for name, own in metrics.items() if name not in of_methods}
-    write_json(path, metrics)
-    write_json(path.with_name("top1.json"), {name: own["top1"] for name, own in of_methods.items()} | notes)

@@ -13,7 +13,8 @@ from tabulate import tabulate
 from stages.common import methods
 from stages.common.artifacts import UNTRAINED, EncoderMeta, PredictionsParameters
 from stages.common.errors import UserError
-from stages.common.ranking import METRICS, Tally, metrics_digest
+from stages.common.metrics import require_metrics
+from stages.common.ranking import Tally
 from stages.common.tables import Opened
 
 UNTRAINED_NOTE = "UNTRAINED: this model has random weights; the figures say nothing about the methods."
@@ -162,8 +163,8 @@ def _read_metrics(metrics: Path, predictions: Opened[PredictionsParameters] | No
         raise UserError(f"{metrics} is missing; make it with `dvc repro`") from None
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{metrics} is not what the score stage writes ({error!r}); run `dvc repro -f`") from None
-    if predictions and predictions.digests.get(METRICS) != metrics_digest(raw):
-        raise UserError(f"{metrics} is not of {predictions.path}, or was changed; run `dvc repro -f score`")
+    if predictions:
+        require_metrics(metrics, raw, predictions, "run `dvc repro -f score`")
     return raw, rows
 
 

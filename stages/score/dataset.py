@@ -14,8 +14,8 @@ from stages.common.cli import Job
 from stages.common.crops import open_boxes
 from stages.common.device import pick_device
 from stages.common.labels import read_classes, read_labels
+from stages.common.metrics import METRICS, metrics_digest, write_metrics
 from stages.common.overlap import read_ahead, write_behind
-from stages.common.ranking import METRICS, metrics_digest, write_metrics
 from stages.common.tables import make_meta, read_table, writing
 from stages.common.views import find_shards
 from stages.score.methods import available, class_vectors, first_equals

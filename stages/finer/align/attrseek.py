@@ -24,9 +24,10 @@ from stages.common.columns import embedding_rows
 from stages.common.encoders import load_encoder
 from stages.common.errors import UserError
 from stages.common.labels import Labelled, read_classes, read_labels
+from stages.common.metrics import METRICS, metrics_digest, write_metrics
 from stages.common.params import Score
 from stages.common.predictions import open_predictions, read_answers
-from stages.common.ranking import METRICS, Outcome, Tally, metrics_digest, predictions_table, rank, write_metrics
+from stages.common.ranking import Outcome, Tally, predictions_table, rank
 from stages.common.thoughts import without_thoughts
 from stages.common.views import find_shards
 from stages.finer import answers, paths
