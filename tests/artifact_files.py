@@ -76,3 +76,9 @@ def as_format_1(meta: dict[str, Any]) -> dict[str, Any]:
         shard = dict(meta["shard"])
         old["shard"] = {"drawings": shard.pop("crops_digests"), **shard}
     return old
+
+
+def without_digests(meta: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of texts or views as the first version of format 2 wrote it."""
+    parameters = {key: value for key, value in meta["parameters"].items() if key != "classes"}
+    return {**{key: value for key, value in meta.items() if key != "signed"}, "parameters": parameters}
