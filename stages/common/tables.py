@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from stages.common.artifacts import FORMAT, Artifact, EncoderMeta, Metadata, Parameters
 from stages.common.errors import UserError
+from stages.common.parquet_pages import check_pages
 
 METADATA_KEY = b"bifta"
 REMEDY = "delete it and run `dvc repro`"
@@ -150,10 +151,12 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a Parquet file for reading, memory mapped.
 
     Raises:
-        UserError: the file is missing or is not whole Parquet.
+        UserError: the file is missing, is not whole Parquet, or unpacks to gigabytes.
     """
     try:
-        return pq.ParquetFile(path, memory_map=True)
+        file = pq.ParquetFile(path, memory_map=True)
+        check_pages(path, file.metadata)
+        return file
     except FileNotFoundError:
         raise UserError(f"{path} is missing; make it with `dvc repro`, or fetch it with `dvc pull {path}`") from None
     except (pa.ArrowInvalid, OSError) as error:
