@@ -111,7 +111,10 @@ def test_images_that_do_not_shrink_are_read(monkeypatch: pytest.MonkeyPatch) -> 
 def test_pages_are_found_whatever_wrote_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their headers are read here and not by a library: with statistics, of both versions, by two writers."""
     rows = range(3000)
-    values = {"image": [f"{row}.png".encode() for row in rows], "label": [f"class {row % 7}" for row in rows]}
+    values: dict[str, list[Any]] = {
+        "image": [f"{row}.png".encode() for row in rows],
+        "label": [f"class {row % 7}" for row in rows],
+    }
     written: dict[str, dict[str, Any]] = {
         "1": PLAIN, "2": {"data_page_version": "2.0"}, "3": {"data_page_size": 100},
     }  # fmt: skip
@@ -119,6 +122,9 @@ def test_pages_are_found_whatever_wrote_them(monkeypatch: pytest.MonkeyPatch) ->
     for name, options in written.items():
         write(name, values, **options)
     pl.DataFrame(values).write_parquet("root/polars", row_group_size=700, data_page_size=500)
+    write("none", {name: column[:0] for name, column in values.items()} | {"number": pa.array([], pa.int32())})
+    assert parquet_pages.check_pages(Path("root/none"), pq.read_metadata("root/none")) < 100
+    Path("root/none").unlink()
     for path in Path("root").iterdir():
         footer = pq.read_metadata(path)
         assert 0 < parquet_pages.check_pages(path, footer, limits) < 60_000

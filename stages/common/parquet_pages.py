@@ -71,9 +71,10 @@ def check_pages(path: Path, footer: pq.FileMetaData, columns: Mapping[str, int] 
 
 def _pages(source: BinaryIO, column: pq.ColumnChunkMetaData) -> Iterator[_Page]:
     """The pages of a column in a row group, from their headers."""
-    place = column.data_page_offset
-    if column.has_dictionary_page and 0 < (column.dictionary_page_offset or 0) < place:
-        place = column.dictionary_page_offset
+    # A column without rows may have a dictionary and no page of data, or nothing.
+    dictionary = column.dictionary_page_offset if column.has_dictionary_page else 0
+    starts = [start for start in (dictionary, column.data_page_offset) if start]
+    place = min(starts, default=0)
     end = place + column.total_compressed_size
     while place < end:
         source.seek(place)
