@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ KINDS: dict[str, tuple[pa.DataType, st.SearchStrategy[Any]]] = {
 def digests(table: pa.Table, cuts: list[int] | None = None) -> dict[str, str]:
     found = ColumnDigests()
     edges = [0, *sorted(cut % (len(table) + 1) for cut in cuts or []), len(table)]
-    for first, end in zip(edges, edges[1:], strict=False):
+    for first, end in itertools.pairwise(edges):
         found.add(table.slice(first, end - first))
     return found.digests()
 

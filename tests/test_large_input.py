@@ -17,12 +17,13 @@ import yaml
 from PIL import Image
 from scipy.io import savemat  # type: ignore[import-untyped]
 
+from stages.common import parquet_pages
 from stages.common.errors import UserError
 from stages.common.images import UNREADABLE, image_size, open_rgb
 from stages.common.jsons import read_json
+from stages.common.tables import open_parquet
 from stages.common.yamls import load_yaml
 from stages.describe.prompts import load_source
-from stages.ingest import parquet
 from stages.ingest.huggingface import read_huggingface
 from stages.ingest.listing import Request
 from stages.ingest.manifests import read_manifest
@@ -39,8 +40,10 @@ HUGE = 1 << 20
 def _low_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits of 64 KiB, so that a megabyte is huge; no reading of Parquet values but by tests that need it."""
     monkeypatch.chdir(tmp_path)
-    for name in ("huggingface.IMAGE_BYTES", "parquet.IMAGE_BYTES", "parquet.PAGE_BYTES", "parquet.PAGE_HEAD"):
-        monkeypatch.setattr(f"stages.ingest.{name}", LIMIT)
+    for name in ("ingest.huggingface.IMAGE_BYTES", "ingest.parquet.IMAGE_BYTES"):
+        monkeypatch.setattr(f"stages.{name}", LIMIT)
+    monkeypatch.setattr(parquet_pages, "PAGE_BYTES", LIMIT)
+    monkeypatch.setattr(parquet_pages, "PAGE_HEAD", LIMIT)
 
 
 def png() -> bytes:
@@ -82,7 +85,7 @@ def test_a_huge_value_in_a_small_parquet_file(
     values[column][60] = png() + bytes(HUGE) if column == "image" else "x" * HUGE
     write("train.parquet", values, **options)
     assert Path("root/train.parquet").stat().st_size < LIMIT
-    monkeypatch.setattr(parquet.pq.ParquetFile, "iter_batches", never)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", never)
     message = refusal(read_huggingface)
     assert f"'root/train.parquet', column '{column}', from row " in message
     if options is HIDDEN:
@@ -108,7 +111,10 @@ def test_images_that_do_not_shrink_are_read(monkeypatch: pytest.MonkeyPatch) -> 
 def test_pages_are_found_whatever_wrote_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their headers are read here and not by a library: with statistics, of both versions, by two writers."""
     rows = range(3000)
-    values = {"image": [f"{row}.png".encode() for row in rows], "label": [f"class {row % 7}" for row in rows]}
+    values: dict[str, list[Any]] = {
+        "image": [f"{row}.png".encode() for row in rows],
+        "label": [f"class {row % 7}" for row in rows],
+    }
     written: dict[str, dict[str, Any]] = {
         "1": PLAIN, "2": {"data_page_version": "2.0"}, "3": {"data_page_size": 100},
     }  # fmt: skip
@@ -116,19 +122,22 @@ def test_pages_are_found_whatever_wrote_them(monkeypatch: pytest.MonkeyPatch) ->
     for name, options in written.items():
         write(name, values, **options)
     pl.DataFrame(values).write_parquet("root/polars", row_group_size=700, data_page_size=500)
+    write("none", {name: column[:0] for name, column in values.items()} | {"number": pa.array([], pa.int32())})
+    assert parquet_pages.check_pages(Path("root/none"), pq.read_metadata("root/none")) < 100
+    Path("root/none").unlink()
     for path in Path("root").iterdir():
         footer = pq.read_metadata(path)
-        assert 0 < parquet.check_pages(path, footer, limits) < 60_000
+        assert 0 < parquet_pages.check_pages(path, footer, limits) < 60_000
         groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
         for column in (group.column(0) for group in groups):
             with path.open("rb") as source:
-                pages = list(parquet._pages(path, source, column))
+                pages = list(parquet_pages._pages(source, column))
             assert sum(page.values for page in pages if not page.is_dictionary) == column.num_values
     damaged = bytearray(Path("root/1").read_bytes())
     damaged[4:40] = b"\xff" * 36
     Path("root/1").write_bytes(damaged)
-    with pytest.raises(UserError, match="'root/1' is damaged at byte 4"):
-        parquet.check_pages(Path("root/1"), pq.read_metadata("root/1"), limits)
+    with pytest.raises(pa.ArrowInvalid, match="damaged at byte 4, where a page begins"):
+        parquet_pages.check_pages(Path("root/1"), pq.read_metadata("root/1"), limits)
 
 
 def test_a_huge_value_in_a_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +155,12 @@ def test_a_huge_value_in_a_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
     assert listing.images == [("a.png", 0), ("b.png", 1)], "a column that is not read does no harm"
     Path("root/m.csv").write_text(f"image,label\na.png,a\nb.png,{'x' * LIMIT}\n")
     assert "'root/m.csv', row 2: the column 'label' has 65,536 bytes" in refusal(read_manifest, manifest="m.csv")
+
+
+def test_a_huge_value_in_an_artifact(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("texts.parquet", {"description": ["a", "b" * HUGE]}, **PLAIN)
+    with pytest.raises(UserError, match=r"texts\.parquet', column 'description', from row 0 on: 2 values unpack"):
+        open_parquet(Path("root/texts.parquet"))
 
 
 def make_tar(name: str, size: int, kind: bytes = tarfile.REGTYPE, claimed: int | None = None) -> None:

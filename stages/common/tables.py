@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from stages.common.artifacts import FORMAT, Artifact, EncoderMeta, Metadata, Parameters
 from stages.common.digests import ALL, COLUMNS, ColumnDigests, sign
 from stages.common.errors import UserError
+from stages.common.parquet_pages import check_pages
 
 METADATA_KEY, DIGESTS_KEY = b"bifta", b"bifta_digests"
 REMEDY = "delete it and run `dvc repro`"
@@ -275,10 +276,12 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a Parquet file for reading, memory mapped.
 
     Raises:
-        UserError: the file is missing or is not whole Parquet.
+        UserError: the file is missing, is not whole Parquet, or unpacks to gigabytes.
     """
     with _decoding(path):
-        return pq.ParquetFile(path, memory_map=True)
+        file = pq.ParquetFile(path, memory_map=True)
+        check_pages(path, file.metadata)
+        return file
 
 
 def _raw_meta(path: Path, artifact: Artifact[Any], schema: pa.Schema) -> dict[str, Any]:

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.common.errors import UserError
+from stages.common.parquet_pages import EXPANSION
 from stages.ingest.archives import Sample, check_shards, unpack
 from stages.ingest.labels import label_text
 from stages.ingest.listing import Listing, Request
-from stages.ingest.parquet import EXPANSION, IMAGE_BYTES, TEXT_BYTES, batches
+from stages.ingest.parquet import IMAGE_BYTES, TEXT_BYTES, batches
 from stages.ingest.places import SPLITS
 from stages.ingest.walk import EXTENSIONS, files_below
 

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.common.errors import UserError, nearest
+from stages.common.parquet_pages import check_pages
 from stages.ingest.labels import LONGEST, NOTHING, class_order, is_structure
 from stages.ingest.listing import Listing, Request, safe_id
-from stages.ingest.parquet import TEXT_BYTES, check_pages
+from stages.ingest.parquet import TEXT_BYTES
 from stages.ingest.walk import refuse_links
 
 MOST_ROWS = 20_000_000
