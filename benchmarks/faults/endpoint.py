@@ -29,7 +29,8 @@ from benchmarks.faults.ledger import HARMLESS, WRONG, Entry, Ledger
 
 MODES = {"direct": 8, "batch": 5, "batch, lagging list": 5, "ask": 6}
 """How describe or finer ask, and how many projects do so."""
-RUNS, CONCURRENCY, TIMEOUT = 6, 3, 2.0
+RUNS = {"direct": 6, "batch": 12, "ask": 6}
+CONCURRENCY, TIMEOUT = 3, 2.0
 CLASSES = [f"bird {number}" for number in range(24)]
 SECRETS = (KEY, KEY[:9], KEY[-8:])
 LINES = {"ask": "finer.ask --lvlm vlm"}
@@ -79,8 +80,8 @@ class Trial:
         child = start(lambda _: run_in(folder, LINES.get(self.mode, DESCRIBE)))
         if kill:
             until = time.monotonic() + self.rng.uniform(0, 1.0)
-            # In half of the cases as soon as a batch is there, before anybody knows.
-            early = self.rng.random() < 0.5
+            # As soon as a batch is there, before the run knows; at a random moment where there is none.
+            early = self.mode.startswith("batch") and self.rng.random() < 0.8
             while time.monotonic() < until and not (early and submitted.exists()):
                 time.sleep(0.001)
             os.kill(child.pid, signal.SIGKILL)
@@ -144,8 +145,8 @@ def run_trial(work: Path, mode: str, seed: int, number: int) -> None:
         if folder == clean:
             trial.run(clean)
         else:
-            for _ in range(RUNS):
-                trial.run(work, kill=bool(trial.rng.random() < 0.5))
+            for _ in range(RUNS[faults]):
+                trial.run(work, kill=bool(trial.rng.random() < 0.6))
             (place / server.QUIET).touch()
             trial.finish()
         (place / server.STOP).touch()

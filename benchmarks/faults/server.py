@@ -130,5 +130,8 @@ def serve(folder: Path, mode: str, seed: list[int], lag: bool) -> None:
         (folder / f"{URL}.new").rename(folder / URL)
         while not (folder / STOP).exists():
             time.sleep(0.01)
+        for batch in endpoint.batches.batches.values():
+            if batch["status"] == "in_progress":  # whoever submits it pays, even if nobody fetches its results
+                endpoint.batches._process(batch)
     counts = {"met": faults.met, "twice": {prompt: n for prompt, n in faults.usable.items() if n > 1}}
     (folder / COUNTS).write_text(json.dumps(counts))
