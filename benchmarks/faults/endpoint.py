@@ -86,7 +86,6 @@ class Trial:
                 time.sleep(0.001)
             os.kill(child.pid, signal.SIGKILL)
         ended = wait(child)
-        shutil.rmtree(child.folder, ignore_errors=True)
         self.killed += ended.code == -signal.SIGKILL
         said = [line for line in ended.lines if not line.startswith("warning: ")]
         refused = ended.code == 1 and len(said) == 1 and said[0].startswith("error: ")
@@ -124,9 +123,8 @@ def run_trial(work: Path, mode: str, seed: int, number: int) -> None:
     """In a child: ask again and again while the endpoint fails, then once more; prints what came of it as JSON."""
     trial = Trial(work, mode, seed, number)
     made = start(lambda _: make_project(work, mode, seed, retries=number % 2))
-    if wait(made).code:
-        sys.exit(f"the project failed: {(made.folder / 'err').read_text()}")
-    shutil.rmtree(made.folder, ignore_errors=True)
+    if (ended := wait(made)).code:
+        sys.exit(f"the project failed: {ended.err}")
     clean = work.with_name("clean")
     shutil.copytree(work, clean)
     os.environ.update(OPENAI_API_KEY=KEY, NO_PROXY="127.0.0.1")
@@ -151,7 +149,6 @@ def run_trial(work: Path, mode: str, seed: int, number: int) -> None:
             trial.finish()
         (place / server.STOP).touch()
         wait(process)
-        shutil.rmtree(process.folder, ignore_errors=True)
         counts = json.loads((place / server.COUNTS).read_text())
     trial.check_counts(counts["twice"])
     result = clean / trial.result.relative_to(work)
