@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from stages.common.jsons import read_json
 from stages.common.tables import open_parquet
 from stages.common.yamls import load_yaml
 from stages.describe.prompts import load_source
+from stages.ingest import manifests
 from stages.ingest.huggingface import read_huggingface
 from stages.ingest.listing import Request
 from stages.ingest.manifests import read_manifest
@@ -123,28 +125,57 @@ def test_pages_are_found_whatever_wrote_them(monkeypatch: pytest.MonkeyPatch) ->
         write(name, values, **options)
     pl.DataFrame(values).write_parquet("root/polars", row_group_size=700, data_page_size=500)
     write("none", {name: column[:0] for name, column in values.items()} | {"number": pa.array([], pa.int32())})
-    assert parquet_pages.check_pages(Path("root/none"), pq.read_metadata("root/none")) < 100
+    assert parquet_pages.check_pages(Path("root/none")) < 100
     Path("root/none").unlink()
     for path in Path("root").iterdir():
         footer = pq.read_metadata(path)
-        assert 0 < parquet_pages.check_pages(path, footer, limits) < 60_000
-        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-        for column in (group.column(0) for group in groups):
-            with path.open("rb") as source:
-                pages = list(parquet_pages._pages(source, column))
-            assert sum(page.values for page in pages if not page.is_dictionary) == column.num_values
+        assert 0 < parquet_pages.check_pages(path, limits) < 60_000
+        with path.open("rb") as source:
+            groups = list(parquet_pages._row_groups(source))
+            assert [count for count, _ in groups] == [
+                footer.row_group(g).num_rows for g in range(footer.num_row_groups)
+            ]
+            for count, chunks in groups:
+                pages = list(parquet_pages._pages(source, chunks[0]))
+                assert sum(page.values for page in pages if not page.is_dictionary) == count
     damaged = bytearray(Path("root/1").read_bytes())
     damaged[4:40] = b"\xff" * 36
     Path("root/1").write_bytes(damaged)
     with pytest.raises(pa.ArrowInvalid, match="damaged at byte 4, where a page begins"):
-        parquet_pages.check_pages(Path("root/1"), pq.read_metadata("root/1"), limits)
+        parquet_pages.check_pages(Path("root/1"), limits)
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "artifact": open_parquet,
+    "manifest": lambda path: manifests._read(path, "image", ["image", "label"]),
+    "huggingface": lambda path: read_huggingface(Request(path.parent, unpacked=Path("unpacked"))),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_no_bit_of_a_parquet_file_ends_the_process(reader: str) -> None:
+    """pyarrow and Polars do so at some: at statistics that do not fit the schema, or names that are no text."""
+    write("whole.parquet", {"image": [png()], "label": ["é"]}, **PLAIN)
+    content = Path("root/whole.parquet").read_bytes()
+    Path("root/whole.parquet").unlink()
+    outcomes = set()
+    for bit in range(0, 8 * len(content), 3 if reader == "artifact" else 11):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        Path("root/train.parquet").write_bytes(flipped)
+        try:
+            READERS[reader](Path("root/train.parquet"))
+            outcomes.add("read")
+        except UserError:
+            outcomes.add("refused")
+    assert outcomes == {"read", "refused"}
 
 
 def test_a_huge_value_in_a_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
     write("m.parquet", {"image": ["a.png", "b.png"], "label": ["a", "x" * HUGE]}, **PLAIN)
     write("rows.parquet", {"image": ["a.png"] * 90, "label": ["a"] * 90})
     with monkeypatch.context() as patched:
-        patched.setattr(pl, "read_parquet", never)
+        patched.setattr(pq, "read_table", never)
         patched.setattr("stages.ingest.manifests.MOST_ROWS", 80)
         assert "'root/m.parquet', column 'label', from row 0" in refusal(read_manifest, manifest="m.parquet")
         assert "'root/rows.parquet' has 90 rows; at most 80" in refusal(read_manifest, manifest="rows.parquet")

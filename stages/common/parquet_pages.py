@@ -2,16 +2,18 @@
 
 Parquet's footer does not say how large single values are, and a few kilobytes can unpack to gigabytes. The headers of
 the pages do say it: a value lies in one page, whose header has its size before and after packing. They are read first.
+
+The footer is read here as well, because pyarrow ends the whole process if it is asked for a column of a damaged footer.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stages.common.errors import UserError
 
@@ -36,7 +38,15 @@ class _Page(NamedTuple):
     is_dictionary: bool
 
 
-def check_pages(path: Path, footer: pq.FileMetaData, columns: Mapping[str, int] | None = None) -> int:
+class _Chunk(NamedTuple):
+    """A column in a row group."""
+
+    column: str
+    start: int
+    end: int
+
+
+def check_pages(path: Path, columns: Mapping[str, int] | None = None) -> int:
     """Bytes of the largest page of some columns, unpacked; nothing is unpacked here.
 
     Args:
@@ -44,59 +54,82 @@ def check_pages(path: Path, footer: pq.FileMetaData, columns: Mapping[str, int] 
 
     Raises:
         UserError: a value, or a page of values, unpacks to more than the limit.
-        ArrowInvalid: a page's header cannot be read.
+        ArrowInvalid: the footer or a page's header cannot be read.
     """
     largest = row = 0
     with path.open("rb") as source:
-        for group in map(footer.row_group, range(footer.num_row_groups)):
-            for column in map(group.column, range(group.num_columns)):
-                name = column.path_in_schema.split(".")[0]
+        for rows, chunks in _row_groups(source):
+            for chunk in chunks:
+                name = chunk.column.split(".")[0]
                 if columns is not None and name not in columns:
                     continue
                 first = row
-                for page in _pages(source, column):
+                for page in _pages(source, chunk):
                     largest = max(largest, page.unpacked)
                     expands = page.unpacked > max(PAGE_BYTES, EXPANSION * page.packed)
                     if expands or (columns and page.unpacked > PAGE_HEAD + columns[name] * page.values):
                         allowed = f"; a value has at most {columns[name]:,} bytes" if columns else ""
                         raise UserError(
-                            f"'{path}', column '{column.path_in_schema}', from row {first} on: {page.values:,} values "
-                            f"unpack from {page.packed:,} to {page.unpacked:,} bytes{allowed}; remove such rows, or "
-                            "make the file again"
+                            f"'{path}', column '{chunk.column}', from row {first} on: {page.values:,} values unpack "
+                            f"from {page.packed:,} to {page.unpacked:,} bytes{allowed}; remove such rows, or make the "
+                            "file again"
                         )
                     first += 0 if page.is_dictionary else page.values
-            row += group.num_rows
+            row += rows
     return largest
 
 
-def _pages(source: BinaryIO, column: pq.ColumnChunkMetaData) -> Iterator[_Page]:
-    """The pages of a column in a row group, from their headers."""
+def _row_groups(source: BinaryIO) -> Iterator[tuple[int, list[_Chunk]]]:
+    """The number of rows and the columns of each row group, from the footer."""
+    size = source.seek(0, os.SEEK_END)
+    source.seek(max(0, size - 8))
+    length = int.from_bytes(source.read(4), "little")
+    if length + 8 > size:
+        raise pa.ArrowInvalid("it has no footer")
+    source.seek(size - 8 - length)
+    try:
+        footer, _ = _struct(source.read(length), 0)
+        for group in footer.get(4) or []:
+            yield _size(group[3]), [_chunk(column[3]) for column in group[1]]
+    except (IndexError, KeyError, ValueError, TypeError, AttributeError):
+        raise pa.ArrowInvalid("its footer is damaged") from None
+
+
+def _chunk(described: dict[int, Any]) -> _Chunk:
     # A column without rows may have a dictionary and no page of data, or nothing.
-    dictionary = column.dictionary_page_offset if column.has_dictionary_page else 0
-    starts = [start for start in (dictionary, column.data_page_offset) if start]
-    place = min(starts, default=0)
-    end = place + column.total_compressed_size
-    while place < end:
-        source.seek(place)
-        content = source.read(_CHUNK)
+    start = min((place for place in map(_size, (described.get(11, 0), described[9])) if place), default=0)
+    name = b".".join(described[3]).decode(errors="replace")
+    return _Chunk(name, start, start + _size(described[7]))
+
+
+def _size(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError("not a size")
+    return value
+
+
+def _pages(source: BinaryIO, chunk: _Chunk) -> Iterator[_Page]:
+    """The pages of a column in a row group, from their headers."""
+    place = chunk.start
+    while place < chunk.end:
         try:
+            source.seek(place)
+            content = source.read(_CHUNK)
             try:
                 header, length = _struct(content, 0)
             except IndexError:  # statistics in it can be long
                 content += source.read(1 << 24)
                 header, length = _struct(content, 0)
             described = header.get(5) or header.get(7) or header.get(8) or {}
-            page = _Page(header[2], header[3], described.get(1, 0), 7 in header)
-        except (IndexError, KeyError, ValueError, AttributeError):
+            page = _Page(_size(header[2]), _size(header[3]), _size(described.get(1, 0)), 7 in header)
+        except (IndexError, KeyError, ValueError, AttributeError, OverflowError):
             raise pa.ArrowInvalid(f"damaged at byte {place}, where a page begins") from None
-        if page.unpacked < 0 or page.packed < 0:
-            raise pa.ArrowInvalid(f"damaged at byte {place}, where a page begins")
         yield page
         place += length + page.packed
 
 
 def _struct(content: bytes, place: int, depth: int = 0) -> tuple[dict[int, Any], int]:
-    """A structure in Thrift's compact protocol: numbers and structures by field, and where it ends.
+    """A structure in Thrift's compact protocol: values by field, and where it ends.
 
     Raises:
         IndexError: `content` ends before.
@@ -116,7 +149,7 @@ def _struct(content: bytes, place: int, depth: int = 0) -> tuple[dict[int, Any],
 
 
 def _value(content: bytes, place: int, kind: int, depth: int) -> tuple[Any, int]:
-    """A value, None where its content is of no interest, and where it ends."""
+    """A number, text, list or structure, None for what is of no interest, and where it ends."""
     if depth > 8:
         raise ValueError("nested too deeply")
     if kind in _BOOLEANS:
@@ -129,7 +162,7 @@ def _value(content: bytes, place: int, kind: int, depth: int) -> tuple[Any, int]
         return None, place + (1 if kind == _BYTE else 8)
     if kind == _BINARY:
         length, place = _varint(content, place)
-        return None, place + length
+        return content[place : place + length], place + length
     if kind in _LISTS:
         head, place = content[place], place + 1
         count = head >> 4
@@ -137,10 +170,12 @@ def _value(content: bytes, place: int, kind: int, depth: int) -> tuple[Any, int]
             count, place = _varint(content, place)
         if count > len(content):
             raise ValueError("longer than the file")
+        items = []
         for _ in range(count):
             # Booleans in lists take a byte each.
-            _, place = _value(content, place, _BYTE if head & 0x0F in _BOOLEANS else head & 0x0F, depth + 1)
-        return None, place
+            item, place = _value(content, place, _BYTE if head & 0x0F in _BOOLEANS else head & 0x0F, depth + 1)
+            items.append(item)
+        return items, place
     raise ValueError(f"unknown type {kind}")
 
 

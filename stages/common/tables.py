@@ -280,7 +280,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     """
     with _decoding(path):
         file = pq.ParquetFile(path, memory_map=True)
-        check_pages(path, file.metadata)
+        check_pages(path)
         return file
 
 

@@ -58,7 +58,7 @@ def read_huggingface(request: Request) -> Listing:
         beside = [file for file in others if label in pq.read_schema(file).names] if classes is None else []
         samples = _parquet_samples(request, shards, image, label)
         return unpack(request, [*shards, *beside], samples, classes, lambda _: _labels(beside, label), notes)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the Parquet files of '{root}' cannot be read ({reason}); fetch them again") from None
 
@@ -149,8 +149,9 @@ def _parquet_samples(request: Request, shards: Sequence[Path], image: str, label
                     raise UserError(
                         f"'{shard}', column '{label}', row {row}: {error}; name another column under `columns.label`"
                     ) from None
-                name = PurePosixPath(value.get("path") or "") if isinstance(value, dict) else PurePosixPath()
-                ending = name.suffix.lower() if name.suffix.lower() in EXTENSIONS else _ending(data)
+                called = value.get("path") if isinstance(value, dict) else None
+                suffix = PurePosixPath(called).suffix.lower() if isinstance(called, str) else ""
+                ending = suffix if suffix in EXTENSIONS else _ending(data)
                 yield Sample(f"{place}/{row:06d}{ending}", data, text)
                 row += 1
 

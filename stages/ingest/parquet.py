@@ -29,6 +29,8 @@ def batches(path: Path, columns: Mapping[str, int], rows: int = ROWS) -> Iterato
         ArrowException: the file is not whole Parquet.
     """
     with pq.ParquetFile(path) as file:
-        largest = check_pages(path, file.metadata, columns)
+        largest = check_pages(path, columns)
         fitting = max(1, min(rows, IMAGE_BYTES // max(1, largest)))
-        yield from file.iter_batches(fitting, columns=list(columns))
+        for batch in file.iter_batches(fitting, columns=list(columns)):
+            batch.validate(full=True)  # texts that are no UTF-8
+            yield batch
