@@ -126,7 +126,7 @@ def _decode(path: Path | BinaryIO, *, check: bool) -> tuple[Image.Image, tuple[i
                 image.load()
                 turn = orientation(image)
                 rgb = to_rgb(image)
-    except Exception as error:  # a damaged file makes Pillow raise whatever its decoder stumbled over
+    except Exception as error:  # Pillow raises many kinds of errors for a damaged file
         raise UnreadableImage(_explain(error, source)) from error
     if turn in TURNS:
         rgb = rgb.transpose(TURNS[turn])
@@ -148,7 +148,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: pixels with an unknown range.
     """
-    if image.mode.startswith("I"):  # whole numbers: 16 bits, of which Pillow makes 32 for some formats
+    if image.mode.startswith("I"):  # whole numbers of 16 bits, which Pillow reads as 32 bits from some formats
         whole = np.asarray(image)
         if whole.min() < 0 or whole.max() > 0xFFFF:
             raise ValueError("32-bit pixels")

@@ -285,7 +285,7 @@ class Params(Section):
 
 
 OVERRIDABLE = ("crop", "refine", "score")
-"""Sections of which the entry of a data set may override any key."""
+"""The entry of a data set may override any key of these sections."""
 
 
 def _overridden(dataset: str, name: str, section: Section, own: dict[str, Any]) -> Any:

@@ -72,7 +72,7 @@ class Tally:
         self.top5 += outcome.in_top.sum(axis=0)
 
     def count(self, right: np.ndarray) -> None:
-        """Count B images of which only is known whether the prediction is right: [B, R] bool."""
+        """Count B images when only the correctness of each prediction is known: [B, R] bool."""
         self.images += len(right)
         self.top1 += right.sum(axis=0)
 

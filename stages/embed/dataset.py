@@ -54,7 +54,7 @@ def embed_dataset(job: Job, model: EncoderMeta, embed: EmbedShards) -> str:
 
     Args:
         model: `Encoder.meta` of the encoder that `embed` uses.
-        embed: see `EmbedShards`. It gets only shards of which something is missing.
+        embed: see `EmbedShards`. It gets only the shards that lack something.
 
     Raises:
         UserError: artifacts that do not belong together, or an image that cannot be read.

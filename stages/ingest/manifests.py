@@ -1,4 +1,4 @@
-"""A table that says which image is of which class: CSV or Parquet."""
+"""A table of images and their classes: CSV or Parquet."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def read_aircraft(request: Request) -> Listing:
     found = [_open("FGVCAircraft", root, split=split, annotation_level=level) for level in levels]
     variants = found[0]
     above: dict[int, list[str]] = {}
-    # The same images at every level say which variant is of which family; any split has all variants.
+    # The images are the same at every level, so they show the family of each variant. Any split has all variants.
     for variant, family, manufacturer in zip(*(level._labels for level in found), strict=True):
         above[variant] = [found[1].classes[family], found[2].classes[manufacturer]]
     images = _below(request.root, variants._image_files, variants._labels)

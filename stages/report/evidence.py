@@ -114,7 +114,7 @@ def hold_against(
             that product.
 
     Returns:
-        [K] shares of the views and [M] shares of the texts, each of which sums to the score, and
+        [K] shares of the views and [M] shares of the texts, which both sum to the score, and
         [M] sum_i w_i cos(I_i, T_j), all float64.
     """
     image, of_class = weights @ views, text_weights @ texts

@@ -20,9 +20,9 @@ from stages.demo.birds.draw import SIDE as DRAWN_SIDE
 from stages.demo.birds.draw import draw_bird, encode_jpeg
 from stages.demo.birds.species import SUPERORDINATE, random_look
 
-SIDE = 96  # pixels, to which the drawings are reduced
+SIDE = 96  # pixels of a drawing, after it was made smaller
 INDEX = "drawings.jsonl"
-_CHUNK = 50  # drawings that a process is given at once
+_CHUNK = 50  # drawings that a process gets at once
 
 
 def image_name(index: int) -> str:
