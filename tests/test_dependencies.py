@@ -10,7 +10,21 @@ import pytest
 import yaml
 from conftest import ROOT
 
-PLUMBING = {"cli", "errors", "explain", "params", "paths", "section", "settings", "__init__", "optional", "yamls"}
+PLUMBING = {
+    *(
+        "cli",
+        "errors",
+        "explain",
+        "params",
+        "paths",
+        "section",
+        "settings",
+        "__init__",
+        "optional",
+        "templates",
+        "yamls",
+    )
+}
 """Modules that decide no result: command line, messages, the types of parameters, places of files."""
 
 OWN_FILES = {

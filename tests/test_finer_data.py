@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import polars as pl
 import pytest
@@ -14,6 +15,7 @@ from finer_project import NAMES, make_labelled, read_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.common.digests import DIGEST
 from stages.common.errors import UserError
 from stages.common.images import content_digest
 from stages.finer.attributes import Attributes, Concept, read_attributes, write_attributes
@@ -72,10 +74,22 @@ def test_published_keys_and_multi_word_labels(tmp_path: Path) -> None:
         "coarse-level-lbl": ["moray eel", "eel\u2028s"],
         "fine-level-lbl": ["A300"],
         "img_path": "r/a.jpg",
-        "metadata": metadata,
+        "metadata": metadata | {DIGEST: ANY},
     }
     # A line separator inside of a label is no end of the line.
     assert read_unified(path, "x")[0].coarse == ["moray eel", "eel\u2028s"]
+
+
+def test_a_changed_or_missing_line_of_a_unified_file_shows(tmp_path: Path) -> None:
+    """Those that were written by an earlier version have no digests, and are read."""
+    samples = [Sample(idx, "aircraft", ["Boeing"], ["A300B4"], f"{idx}.jpg", OURS) for idx in range(3)]
+    path, unsigned = tmp_path / "u.jsonl", unified_file(tmp_path / "v.jsonl", *(line(idx=idx) for idx in range(3)))
+    write_unified(path, samples)
+    lines = path.read_text().splitlines()
+    assert read_unified(path, "x") == samples and len(read_unified(unsigned, "x")) == 3
+    for changed in (lines[:2], lines[1:], lines[::-1], [lines[0].replace("Boeing", "Boejng"), *lines[1:]]):
+        with pytest.raises(UserError, match=r"v\.jsonl is damaged: its line 1, or the number of its lines"):
+            read_unified(unified_file(unsigned, *changed), "x")
 
 
 @pytest.mark.parametrize(
@@ -221,7 +235,7 @@ def test_stage_writes_both_splits(labelled: Project, call: Call) -> None:
         assert [row["idx"] for row in rows] == sorted(row["idx"] for row in rows)
         for row in rows:
             found = images.row(row["idx"], named=True)
-            ours = {"dataset": "toy", "class": NAMES[found["label"]]}
+            ours = {"dataset": "toy", "class": NAMES[found["label"]], DIGEST: ANY}
             assert row["metadata"] == ours | {key: found[key] for key in ("image_id", "label", "content")}
             assert row["fine-level-lbl"] == [NAMES[found["label"]]]
             assert row["basic-level-lbl"] == "bird"
@@ -260,6 +274,7 @@ def test_published_file_in_place_of_one_built(labelled: Project, call: Call) -> 
         "label": 1,
         "class": "blue tavo",
         "content": content,
+        DIGEST: ANY,
     }
     assert second["img_path"] == "toy-images/Grey_Heron/0.jpg"
     assert second["fine-level-lbl"] == ["grey heron"]

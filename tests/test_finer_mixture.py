@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,7 @@ from finer_project import NAMES, make_labelled, write_attributes_file
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.common.digests import DIGEST
 from stages.common.errors import UserError
 from stages.common.seeding import generator
 from stages.finer import artifacts, prompts
@@ -29,7 +31,7 @@ from stages.finer.mixture.conversations import (
 from stages.finer.mixture.selection import Class, choose, classes_of, groups_of, held_out_classes
 from stages.finer.mixture.write import dataset_conversations
 from stages.finer.prompts import PHRASINGS
-from stages.finer.unified import Sample
+from stages.finer.unified import Sample, read_unified, write_unified
 
 REQUIRED = ["red crown", "short tail"]
 
@@ -353,6 +355,7 @@ def test_stage_writes_both_forms_and_the_same_again(two: Project, call: Call) ->
     assert json.loads(first["classes.json"]) == {
         "toy": {"seen": NAMES, "held_out": []},
         "more": {"seen": [f"strange {name}" for name in NAMES], "held_out": []},
+        DIGEST: ANY,
     }
     assert call("finer.mixture").code == 0
     assert bytes_of_mixture() == first
@@ -380,13 +383,12 @@ def test_leaving_one_data_set_out(two: Project, call: Call) -> None:
 
 def test_a_class_without_images_to_train_on_is_neither_seen_nor_held_out(two: Project, call: Call) -> None:
     train = Path("data/finer/unified/unified-toy-train-combined.jsonl")
-    rows = [row for row in train.read_text().splitlines() if json.loads(row)["metadata"]["label"] != 1]
-    train.write_text("".join(f"{row}\n" for row in rows))
+    write_unified(train, [sample for sample in read_unified(train, "toy") if sample.label != 1])
     Path("data/finer/unified/unified-more-train-combined.jsonl").write_text("")
     done = call("finer.mixture")
     assert "no conversation is made of more" in done.err
     parts = json.loads((MIXTURE / "classes.json").read_text())
-    assert parts == {"toy": {"seen": [NAMES[0], NAMES[2]], "held_out": []}}
+    assert parts == {"toy": {"seen": [NAMES[0], NAMES[2]], "held_out": []}, DIGEST: ANY}
 
 
 def test_own_mix_is_shuffled_in(two: Project, call: Call) -> None:
@@ -421,7 +423,7 @@ def test_nothing_to_talk_about(two: Project, call: Call) -> None:
     )
     assert "there is nothing to make conversations of, so the mixture is empty" in done.err.splitlines()[1]
     assert json.loads((MIXTURE / "attributes.json").read_text()) == []
-    assert json.loads((MIXTURE / "classes.json").read_text()) == {}
+    assert json.loads((MIXTURE / "classes.json").read_text()) == {DIGEST: ANY}
 
 
 def test_attributes_of_other_classes_are_refused_and_the_stage_named_makes_them(two: Project, call: Call) -> None:

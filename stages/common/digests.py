@@ -1,4 +1,4 @@
-"""Digests of the columns of a table: what a file promises about its content, whatever the chunks it is read in."""
+"""Digests of the columns of a table, and of objects in JSON files: what a file promises about its content."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import pyarrow.compute as pc
 
 COLUMNS, ALL = "columns", "all"
 """Keys of the digests beside the metadata: those of the columns, and the one over everything but the rows."""
+
+DIGEST = "bifta_digest"
+"""Key of the digest within a JSON object."""
 
 
 class ColumnDigests:
@@ -78,7 +81,21 @@ class _Column:
 
 def crc32(value: Any) -> str:
     """CRC-32 of a JSON value, as 8 hex digits."""
-    return f"{zlib.crc32(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()):08x}"
+    return f"{zlib.crc32(json.dumps(value, sort_keys=True, ensure_ascii=False).encode(errors='surrogatepass')):08x}"
+
+
+def signed(value: Mapping[str, Any], *place: int) -> dict[str, Any]:
+    """A JSON object with a digest of itself and of its place, such as the number of rows and that of its own."""
+    return {**value, DIGEST: _digest(value, place)}
+
+
+def is_damaged(value: Mapping[str, Any], *place: int) -> bool:
+    """Whether an object is not what `signed` made. One without a digest, of an earlier version, passes."""
+    return DIGEST in value and value[DIGEST] != _digest(value, place)
+
+
+def _digest(value: Mapping[str, Any], place: tuple[int, ...]) -> str:
+    return crc32([*place, {key: own for key, own in value.items() if key != DIGEST}])
 
 
 def sign(schema: pa.Schema, metadata: bytes, digests: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from stages.common.digests import is_damaged, signed
 from stages.common.errors import UserError
 from stages.common.images import content_digest
 from stages.common.tables import digest, write_json
@@ -28,15 +29,15 @@ def made_from(**inputs: Any) -> Record:
 
 
 def write_result(path: Path, result: dict[str, Any], record: Record) -> None:
-    """Write a JSON object together with what it was made from. Where the result is other files, it may be empty."""
-    write_json(path, {**result, KEY: record})
+    """Write a JSON object with what it was made from, and a digest. It may be empty where the result is other files."""
+    write_json(path, signed({**result, KEY: record}))
 
 
 def read_result(path: Path, record: Record) -> dict[str, Any] | None:
-    """The JSON object at `path` if it was made from `record`; None if it was not, or if it is no such file."""
+    """The JSON object at `path` if it was made from `record`; None if it was not, was changed, or is no such file."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found if found[KEY] == record else None
+        return found if found[KEY] == record and not is_damaged(found) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from stages.common.digests import is_damaged, signed
 from stages.common.errors import UserError
 from stages.common.jsons import read_json
 from stages.common.names import spelling
@@ -48,12 +49,21 @@ class Concept:
 
 def attributes_json(concepts: Iterable[Concept]) -> str:
     """The file's text."""
-    return json.dumps([_entry(concept) for concept in concepts], indent=2, ensure_ascii=False) + "\n"
+    return _text([_entry(concept) for concept in concepts])
+
+
+def _text(entries: list[dict[str, Any]]) -> str:
+    return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
 
 
 def write_attributes(path: Path, concepts: Iterable[Concept]) -> None:
     """Write the file, whole or not at all."""
     write_text(path, attributes_json(concepts))
+
+
+def write_by_class(path: Path, concepts: Sequence[Concept]) -> None:
+    """Write the concept of each class, in the order of their labels, with digests."""
+    write_text(path, _text([signed(_entry(own), len(concepts), place) for place, own in enumerate(concepts)]))
 
 
 def _entry(concept: Concept) -> dict[str, Any]:
@@ -100,13 +110,17 @@ def read_by_class(path: Path, names: Mapping[int, str]) -> list[Concept]:
         names: label -> name of the classes that will be looked up (`unified.class_names`).
 
     Raises:
-        UserError: no such file, one that is not of the format, or one that has other names for these classes.
+        UserError: no such file, one that is not of the format or not as it was written, or one that has other names
+            for these classes.
     """
     make = f"run `python -m stages.finer.concepts --dataset {path.stem}`"
     try:
-        concepts = _concepts(path, read_json(path, make))
+        found = read_json(path, make)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; {make}") from None
+    concepts = _concepts(path, found)
+    if any(is_damaged(entry, len(found), place) for place, entry in enumerate(found)):
+        raise UserError(f"{path} is damaged: it is not what was written; {make}")
     if any(label >= len(concepts) or concepts[label].name != name for label, name in names.items()):
         raise UserError(f"{path} is not of the present classes; {make}")
     return concepts

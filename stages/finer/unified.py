@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from stages.common.digests import DIGEST, is_damaged, signed
 from stages.common.errors import UserError
 from stages.common.jsons import parse_json
 from stages.common.tables import write_text
@@ -57,18 +58,22 @@ def sample_metadata(dataset: str, image_id: str, label: int, name: str, content:
 
 def write_unified(path: Path, samples: Iterable[Sample]) -> None:
     """Write the file, whole or not at all."""
-    lines = (
-        {
-            "idx": sample.idx,
-            "basic-level-lbl": sample.superordinate,
-            "coarse-level-lbl": sample.coarse,
-            "fine-level-lbl": sample.fine,
-            "img_path": sample.img_path,
-            "metadata": sample.metadata,
-        }
-        for sample in samples
-    )
+    lines = [_line(sample) for sample in samples]
+    for place, line in enumerate(lines):
+        line["metadata"] = {**line["metadata"], DIGEST: signed(line, len(lines), place)[DIGEST]}
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def _line(sample: Sample) -> dict[str, Any]:
+    """A line of the file, without its digest."""
+    return {
+        "idx": sample.idx,
+        "basic-level-lbl": sample.superordinate,
+        "coarse-level-lbl": sample.coarse,
+        "fine-level-lbl": sample.fine,
+        "img_path": sample.img_path,
+        "metadata": {key: value for key, value in sample.metadata.items() if key != DIGEST},
+    }
 
 
 def parse_unified(path: Path) -> list[tuple[int, Sample]]:
@@ -86,11 +91,20 @@ def read_unified(path: Path, dataset: str) -> list[Sample]:
     """The lines of a unified file that `unify` wrote: each names its image and its class.
 
     Raises:
-        UserError: as `parse_unified`; a line without the metadata that `unify` writes, or of another data set.
+        UserError: as `parse_unified`; a line without the metadata that `unify` writes, or of another data set; lines
+            that are not all that `unify` wrote, as they were.
     """
     samples = []
-    for number, sample in parse_unified(path):
-        found = sample.metadata
+    numbered = parse_unified(path)
+    for place, (number, sample) in enumerate(numbered):
+        line = _line(sample)
+        promised = {DIGEST: sample.metadata[DIGEST]} if DIGEST in sample.metadata else {}
+        if is_damaged(line | promised, len(numbered), place):
+            raise UserError(
+                f"{path} is damaged: its line {number}, or the number of its lines, is not what was written; delete it "
+                f"and run `python -m stages.finer.unify --dataset {dataset}`"
+            )
+        found = line["metadata"]
         label, named = found.get("label"), (found.get("image_id"), found.get("class"))
         is_label = type(label) is int and label >= 0
         if found.get("dataset") != dataset or not is_label or not all(isinstance(name, str) for name in named):
@@ -99,7 +113,7 @@ def read_unified(path: Path, dataset: str) -> list[Sample]:
                 f"`python -m stages.finer.unify --dataset {dataset}`. A published file belongs under "
                 f"finer.datasets.{dataset}.unified in params.yaml"
             )
-        samples.append(sample)
+        samples.append(replace(sample, metadata=found))
     return samples
 
 

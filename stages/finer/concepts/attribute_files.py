@@ -16,7 +16,7 @@ from stages.common.experiments import check_asking
 from stages.common.requests import Request
 from stages.common.responses import LogWriter, Records, ensure_log, read_log, sha256
 from stages.finer import paths
-from stages.finer.attributes import Attributes, Concept, attributes_json, write_attributes
+from stages.finer.attributes import Attributes, Concept, attributes_json, write_by_class
 from stages.finer.classes import ClassLabels, read_classes
 from stages.finer.cli import FinerJob
 from stages.finer.concepts.answers import NoAttributes, concept_request, parse_attributes
@@ -57,7 +57,7 @@ def make_concepts(job: FinerJob) -> str:
     }
     # Several classes may share a concept (an aircraft's family), so each gets a copy under its own name.
     by_class = [replace(concept, id=label, name=classes[label].name, fine=()) for label, concept in enumerate(concepts)]
-    write_attributes(paths.attributes_by_class(job.dataset), by_class)
+    write_by_class(paths.attributes_by_class(job.dataset), by_class)
     source = common_paths.descriptions(job.dataset, "finer")
     _check_experiment(job, source, records, asks=False)
     _write_own(source, described, log)

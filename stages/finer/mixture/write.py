@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from stages.common.digests import signed
 from stages.common.errors import UserError, warn
 from stages.common.seeding import generator
 from stages.common.tables import make_meta, write_json, write_table
@@ -28,7 +29,7 @@ from stages.finer.unified import Sample, class_names, read_unified
 
 ATTRIBUTES, DIRECT = "attributes", "direct"
 CLASSES = "classes.json"
-"""`{data set: {"seen": [class, ...], "held_out": [class, ...]}}`."""
+"""`{data set: {"seen": [class, ...], "held_out": [class, ...]}}`, and a digest."""
 
 
 def write_mixture(job: FinerJob) -> str:
@@ -51,7 +52,7 @@ def write_mixture(job: FinerJob) -> str:
         table = pa.Table.from_pylist([chat_row(entry) for entry in mixed], schema=MIXTURE.columns)
         meta = make_meta(MIXTURE, "finer", MixtureParameters(kind=kind, **made_by))
         write_table(paths.MIXTURE / f"{kind}.parquet", table, meta)
-    write_json(paths.MIXTURE / CLASSES, parts)
+    write_json(paths.MIXTURE / CLASSES, signed(parts))
     added = f" and {len(appended)} of {settings.append}" if settings.append is not None else ""
     count = sum(len(own["held_out"]) for own in parts.values())
     return f"finer.mixture: {made} conversations{added}, {count} classes held out"

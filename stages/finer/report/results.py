@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.common.digests import is_damaged
 from stages.common.errors import UserError
 from stages.common.metrics import require_metrics
 from stages.common.params import Params
@@ -61,6 +62,8 @@ def read_results(params: Params) -> Results:
         probe = _read_json(path, "probe")
         if not isinstance(probe, dict) or any(key not in probe for key in PROBE_KEYS):
             raise UserError(f"{path} is not what the probe stage writes; delete it, or run the stage again")
+        if is_damaged(probe):
+            raise UserError(f"{path} is damaged: it is not what was written; run `python -m stages.finer.probe`")
         probes.append(probe)
     order = {lvlm: place for place, lvlm in enumerate(metrics)}
     probes.sort(key=lambda probe: (probe["dataset"], order.get(probe["model"], len(order))))

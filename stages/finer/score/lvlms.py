@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from stages.common.digests import DIGEST, is_damaged
 from stages.common.encoders import Encoder, load_encoder
 from stages.common.errors import UserError, warn
 from stages.common.metrics import METRICS, metrics_digest
@@ -143,12 +144,15 @@ def read_mixture_classes(path: Path) -> MixtureClasses | None:
     """`classes.json`, or None without a mixture.
 
     Raises:
-        UserError: the file is something else.
+        UserError: the file is something else, or not as it was written.
     """
     if not path.exists():
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        if is_damaged(found):
+            raise UserError(f"{path} is damaged: it is not what was written; run `python -m stages.finer.mixture`")
+        found.pop(DIGEST, None)
         named = {str(dataset): {key: own[key] for key in IN_FILE.values()} for dataset, own in found.items()}
         if not all(isinstance(part, list) for own in named.values() for part in own.values()):
             raise TypeError
