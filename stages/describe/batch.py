@@ -1,14 +1,15 @@
 """Asking through the Batch API: submit, wait, merge; the next run continues a killed one.
 
-A batch is found again by its id in the response log. If the run is killed before the id is logged, the batch is found
-by its
-metadata, `{"bifta": digest of its requests}`, among those that the endpoint lists. So none is submitted twice.
+A batch is found again by its id in the response log. If the run is killed before the id is logged, the log holds an
+intent, and the batch is found among those that the endpoint lists: its metadata names the intent, `{"bifta": digest of
+its requests, "intent": id}`. The list may lag, so it is read for a while before a batch is submitted again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -29,6 +30,12 @@ from stages.describe.batch_files import Result, line_of, read_results, split, ur
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 METADATA_KEY = "bifta"
+INTENT_KEY = "intent"
+
+LIST_LAG = 30.0
+"""Seconds for which a batch that may have been submitted is looked for, because the endpoint's list may lag."""
+
+PAUSES = (0.25, 5.0)  # seconds between two looks at the list: the first, which doubles, and the longest
 KEPT_SECONDS = 30 * 24 * 3600
 """Older batches are ignored: their output files are gone."""
 
@@ -36,6 +43,10 @@ FETCHES = 3  # of a file of results whose lines are not whole
 
 GIVE_UP_AFTER = 10
 """Consecutive failed looks at a batch, each with all the client's retries."""
+
+
+NO_SUCH = (404, 405, 501)
+"""Statuses of a server that does not know the batch, or has no Batch API."""
 
 
 class BrokenAnswer(openai.OpenAIError):
@@ -81,6 +92,7 @@ def ask_in_batches(requests: Sequence[Request], settings: Describe, key: str, lo
     ) as client:
         batches = _Batches(client, settings, key, log, {request.digest: request for request in requests})
         try:
+            batches.recover()
             if settings.mode == "batch":
                 under_way = log.records.under_way()
                 for part in split(request for request in requests if request.digest not in under_way):
@@ -103,27 +115,85 @@ class _Batches:
     outcome: Outcome = field(default_factory=Outcome)
     failed_in_a_row: int = 0
 
+    def recover(self) -> None:
+        """Find the batches of which an interrupted run noted the intent and no id."""
+        intents = dict(self.log.records.intents)
+        if not intents:
+            return
+        wanted = [name for name, intent in intents.items() if self.wanted.keys() & intent.requests]
+        found = self._look_for(intents, LIST_LAG if wanted else 0.0)
+        for name, batch in found.items():
+            self.log.add_batch(batch.id, intents[name].model, intents[name].requests, name)
+        for name in set(wanted) - found.keys():
+            self.log.add_not_taken(name, f"not in the endpoint's list after {LIST_LAG:g} s")
+
     def submit(self, part: list[Request]) -> None:
-        """Submit a batch, or take one that an interrupted run submitted, and note its id in the log."""
+        """Submit a batch, or take one of the same requests that this log does not know, and note its id in the log."""
         digests = [request.digest for request in part]
         of = tables.digest(sorted(digests))
-        batch = self._find(of) or self._create(part, of)
-        self.log.add_batch(batch.id, self.settings.model, digests)
+        batch, intent = self._find(of), None
+        if batch is None:
+            batch, intent = self._create(part, of)
+        self.log.add_batch(batch.id, self.settings.model, digests, intent)
 
     def _find(self, of: str) -> Batch | None:
-        """A batch of these requests that the log does not know."""
+        """A batch of these requests that the log does not know: of a log that was lost."""
         with _reading():
-            for batch in self.client.batches.list(limit=100):
-                if batch.created_at < time.time() - KEPT_SECONDS:
-                    break  # the newest come first
-                known = batch.id in self.log.records.batches or batch.status == "failed"
-                if not known and (batch.metadata or {}).get(METADATA_KEY) == of:
+            for batch in self._listed():
+                if batch.status != "failed" and _metadata(batch).get(METADATA_KEY) == of:
                     return batch
         return None
 
-    def _create(self, part: list[Request], of: str) -> Batch:
+    def _look_for(self, intents: Collection[str], seconds: float) -> dict[str, Batch]:
+        """The batches of these intents that the endpoint lists; looks again until `seconds` have passed."""
+        end, pause = time.monotonic() + seconds, PAUSES[0]
+        files = {intent.file: name for name, intent in self.log.records.intents.items()}
+        found: dict[str, Batch] = {}
+        while True:
+            with _reading():
+                for batch in self._listed():
+                    name = str(_metadata(batch).get(INTENT_KEY) or files.get(batch.input_file_id))
+                    if name in intents:
+                        found.setdefault(name, batch)
+            left = end - time.monotonic()
+            if len(found) == len(intents) or left <= 0:
+                return found
+            if pause == PAUSES[0]:
+                lost = len(intents) - len(found)
+                print(
+                    f"{self.log.path}: {lost} submitted batches may not be in the endpoint's list yet; looking for "
+                    f"them for {seconds:g} s, so that none is paid for twice",
+                    flush=True,
+                )
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, PAUSES[1])
+
+    def _listed(self) -> Iterator[Batch]:
+        """The batches that the endpoint lists and the log does not know, page by page.
+
+        Servers list the newest first or last, and some send the same page again and again.
+        """
+        seen: set[str] = set()
+        oldest = time.time() - KEPT_SECONDS
         with _reading():
-            file = self.client.files.create(file=(f"{of}.jsonl", b"".join(map(line_of, part))), purpose="batch").id
+            page = self.client.batches.list(limit=100)
+            while True:
+                new = [batch for batch in page.data if batch.id not in seen]
+                seen |= {batch.id for batch in new}
+                yield from (b for b in new if b.created_at >= oldest and b.id not in self.log.records.batches)
+                newest_first = bool(new) and new[0].created_at >= new[-1].created_at
+                if not new or (newest_first and new[-1].created_at < oldest) or not page.has_next_page():
+                    return
+                page = page.get_next_page()
+
+    def _create(self, part: list[Request], of: str) -> tuple[Batch, str]:
+        """Submit a batch; the batch and its intent, which is in the log before anything is submitted."""
+        intent = uuid.uuid4().hex
+        with _reading():
+            lines = b"".join(map(line_of, part))
+            file = self.client.files.create(file=(f"{intent}.jsonl", lines), purpose="batch").id
+            assert isinstance(file, str)
+        self.log.add_intent(intent, self.settings.model, [request.digest for request in part], file)
         # No retries by the client: a submission whose answer was lost may have been taken, so it is looked for first.
         once = self.client.with_options(max_retries=0)
         for attempt in range(self.settings.max_retries + 1):
@@ -133,17 +203,19 @@ class _Batches:
                         input_file_id=file,
                         endpoint=url_of(part[0]),
                         completion_window="24h",
-                        metadata={METADATA_KEY: of},
+                        metadata={METADATA_KEY: of, INTENT_KEY: intent},
                     )
                     assert isinstance(batch.id, str)
-                    return batch
-            except PASSING as error:
-                if attempt == self.settings.max_retries or hopeless(error):
+                    return batch, intent
+            except openai.OpenAIError as error:
+                taken = _may_be_taken(error)
+                if attempt == self.settings.max_retries or not isinstance(error, PASSING) or hopeless(error):
+                    if not taken:
+                        self.log.add_not_taken(intent, explain(error, self.key)[0])
                     raise
                 time.sleep(_pause(error, attempt))
-            found = self._find(of)
-            if found:
-                return found
+            if taken and (found := self._look_for([intent], LIST_LAG).get(intent)):
+                return found, intent
         raise AssertionError("unreachable")
 
     def collect(self) -> None:
@@ -228,15 +300,29 @@ class _Batches:
         reason, detail = explain(error, self.key)
         why = f"{reason}{f': {detail}' if detail else ''}"
         batches = ", ".join(self.log.records.open_batches())
-        if batches:
-            remedy = f"batches under way: {batches}; a rerun with the same key and OPENAI_BASE_URL goes on"
-            if isinstance(error, openai.NotFoundError):
+        intents = ", ".join(self.log.records.intents)
+        if batches or intents:
+            under_way = [f"batches under way: {batches}"] if batches else []
+            under_way += [f"batches that may have been submitted: {intents}"] if intents else []
+            remedy = f"{', '.join(under_way)}; a rerun with the same key and OPENAI_BASE_URL goes on"
+            if isinstance(error, openai.APIStatusError) and error.status_code in NO_SUCH:
                 remedy += f"; to give one up, delete its line in {self.log.path}"
-        elif isinstance(error, openai.APIStatusError) and error.status_code in (404, 405, 501):
+        elif isinstance(error, openai.APIStatusError) and error.status_code in NO_SUCH:
             remedy = "this endpoint may have no Batch API: set describe.mode to direct in params.yaml"
         else:
             remedy = hopeless(error) or "a rerun submits what was not"
         raise UserError(f"asking in batches stopped ({why}); {remedy}") from None
+
+
+def _metadata(batch: Batch) -> dict[str, Any]:
+    return batch.metadata if isinstance(batch.metadata, dict) else {}
+
+
+def _may_be_taken(error: openai.OpenAIError) -> bool:
+    """Whether a submission that failed in this way may have been taken."""
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code == 408 or error.status_code >= 500
+    return True
 
 
 def _pause(error: openai.OpenAIError, attempt: int) -> float:
