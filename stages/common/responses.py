@@ -28,6 +28,17 @@ from stages.common.requests import Asked
 HEADER = {"log": "responses", "format": 1}
 """First line of a log, so that a log without answers is not an empty file."""
 
+MOST_ANSWER = 2**20  # bytes
+MOST_TOKENS = 10_000_000
+"""Of one reply. A larger count is a fault of the server."""
+
+
+def plausible(count: Any) -> int | None:
+    """A count of tokens; None for what cannot be one."""
+    if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count <= MOST_TOKENS:
+        return None
+    return int(count) if count == int(count) else None
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -56,7 +67,7 @@ class Tokens:
     @staticmethod
     def of(usage: dict[str, int]) -> Tokens:
         """The tokens of one reply."""
-        given = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        given = plausible(usage.get("prompt_tokens")), plausible(usage.get("completion_tokens"))
         return Tokens(1, given[0] or 0, given[1] or 0, int(None in given))
 
 

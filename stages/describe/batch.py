@@ -7,6 +7,7 @@ its requests, "intent": id}`. The list may lag, so it is read for a while before
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
@@ -16,17 +17,18 @@ from typing import Any, NoReturn
 
 import httpx2  # what the openai client is built on
 import openai
-from openai.types import Batch
+from openai.types import Batch, FileObject
 from tqdm import tqdm
 
 from stages.common import tables
-from stages.common.endpoint import Failure, Outcome, explain, honest, hopeless, scrub, without_key
+from stages.common.endpoint import Failure, Outcome, explain, honest, hopeless
 from stages.common.errors import UserError
 from stages.common.params import Describe
+from stages.common.received import MOST_RECEIVED, rebuilt, scrub
 from stages.common.replies import BAD_GATEWAY, words
 from stages.common.requests import Request
 from stages.common.responses import LogWriter
-from stages.describe.batch_files import Result, line_of, read_results, split, url_of
+from stages.describe.batch_files import Result, Results, line_of, split, url_of
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 METADATA_KEY = "bifta"
@@ -38,6 +40,8 @@ LIST_LAG = 30.0
 PAUSES = (0.25, 5.0)  # seconds between two looks at the list: the first, which doubles, and the longest
 KEPT_SECONDS = 30 * 24 * 3600
 """Older batches are ignored: their output files are gone."""
+
+MOST_BLANK = 1000  # lines of a file of results beyond two for each request
 
 FETCHES = 3  # of a file of results whose lines are not whole
 
@@ -57,13 +61,33 @@ PASSING = (openai.APIConnectionError, openai.InternalServerError, openai.RateLim
 """Failures that may pass."""
 
 
+class WrongId(openai.OpenAIError):
+    """An id of a file or batch that cannot be used in an address."""
+
+
 class _HttpClient(openai.DefaultHttpxClient):
-    """Gives faults that are reported with HTTP 200, and pages in place of JSON, the status that they should have."""
+    """Bounds what arrives and frees it from the key.
+
+    Gives faults that are reported with HTTP 200, and pages in place of JSON, the status that they should have.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self._key = key
 
     def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
-        response = super().send(request, **kwargs)
-        if request.url.path.endswith("/content"):  # a file of results, with the faults of single requests
-            return response
+        stream = super().send(request, **kwargs | {"stream": True})
+        if request.url.path.endswith("/content") and stream.status_code == httpx2.codes.OK:
+            return stream  # a file of results, with the faults of single requests; it is read line by line
+        content = bytearray()
+        try:
+            for piece in stream.iter_bytes():
+                content += piece
+                if len(content) > MOST_RECEIVED:
+                    break
+        finally:
+            stream.close()
+        response = rebuilt(stream, bytes(content), self._key)
         if response.status_code == httpx2.codes.OK and response.content.lstrip().startswith(b"<"):
             error = {"message": words(response.content)}
             return httpx2.Response(BAD_GATEWAY, json={"error": error}, request=response.request)
@@ -88,7 +112,7 @@ def ask_in_batches(requests: Sequence[Request], settings: Describe, key: str, lo
         UserError: the endpoint cannot be reached or has no Batch API; what was submitted is continued by a rerun.
     """
     with openai.OpenAI(
-        api_key=key, timeout=settings.timeout, max_retries=settings.max_retries, http_client=_HttpClient()
+        api_key=key, timeout=settings.timeout, max_retries=settings.max_retries, http_client=_HttpClient(key)
     ) as client:
         batches = _Batches(client, settings, key, log, {request.digest: request for request in requests})
         try:
@@ -140,7 +164,7 @@ class _Batches:
         """A batch of these requests that the log does not know: of a log that was lost."""
         with _reading():
             for batch in self._listed():
-                if batch.status != "failed" and _metadata(batch).get(METADATA_KEY) == of:
+                if batch.status != "failed" and _metadata(batch).get(METADATA_KEY) == of and _id(batch):
                     return batch
         return None
 
@@ -153,7 +177,7 @@ class _Batches:
             with _reading():
                 for batch in self._listed():
                     name = str(_metadata(batch).get(INTENT_KEY) or files.get(batch.input_file_id))
-                    if name in intents:
+                    if name in intents and _id(batch):
                         found.setdefault(name, batch)
             left = end - time.monotonic()
             if len(found) == len(intents) or left <= 0:
@@ -191,8 +215,7 @@ class _Batches:
         intent = uuid.uuid4().hex
         with _reading():
             lines = b"".join(map(line_of, part))
-            file = self.client.files.create(file=(f"{intent}.jsonl", lines), purpose="batch").id
-            assert isinstance(file, str)
+            file = _id(self.client.files.create(file=(f"{intent}.jsonl", lines), purpose="batch"))
         self.log.add_intent(intent, self.settings.model, [request.digest for request in part], file)
         # No retries by the client: a submission whose answer was lost may have been taken, so it is looked for first.
         once = self.client.with_options(max_retries=0)
@@ -205,7 +228,7 @@ class _Batches:
                         completion_window="24h",
                         metadata={METADATA_KEY: of, INTENT_KEY: intent},
                     )
-                    assert isinstance(batch.id, str)
+                    _id(batch)
                     return batch, intent
             except openai.OpenAIError as error:
                 taken = _may_be_taken(error)
@@ -232,7 +255,7 @@ class _Batches:
                     batch = self._look_at(name)
                     if batch is None:
                         continue
-                    done[name] = batch.request_counts.completed if batch.request_counts else 0
+                    done[name] = _completed(batch)
                     if batch.status in ENDED:
                         self.merge(batch)
                     if batch.status in ENDED or not self.wanted.keys() & self.log.records.batches[name].requests:
@@ -258,14 +281,14 @@ class _Batches:
 
     def merge(self, batch: Batch) -> None:
         """Take everything that came of an ended batch into the log, and note that it is done with."""
-        problems = (batch.errors.data if batch.errors else None) or []
-        detail = scrub(" ".join(problem.message or "" for problem in problems[:1]), self.key)[:200]
+        with _reading():
+            problems = (batch.errors.data if batch.errors else None) or []
+            detail = scrub(" ".join(str(problem.message or "") for problem in problems[:1]), self.key)[:200]
+            files = ((batch.output_file_id, _completed(batch)), (batch.error_file_id, 0))
         reasons: dict[str, tuple[str, str]] = {}
-        counts = batch.request_counts
-        for file, least in ((batch.output_file_id, counts.completed if counts else 0), (batch.error_file_id, 0)):
-            for result in self._fetch(file, least) if file else []:
-                self._take(batch.id, result)
-                reasons[result.request] = scrub(result.reason, self.key)[:80], scrub(result.detail, self.key)[:200]
+        for file, least in files:
+            if file:
+                self._fetch(batch.id, file, least, reasons)
         self.log.add_ended(batch.id, batch.status)
         silent = "not among the batch's results" if batch.status == "completed" else f"batch {batch.status}"
         for digest in self.log.records.batches[batch.id].requests:
@@ -273,13 +296,29 @@ class _Batches:
                 reason = reasons.get(digest, (silent, detail))
                 self.outcome.failures.append(Failure(self.wanted[digest], *reason))
 
-    def _fetch(self, file: str, least: int) -> list[Result]:
-        """The results in a file; they are paid, so one with torn lines or less than `least` is fetched again first."""
-        for _ in range(FETCHES):
-            results, torn = read_results(self.client.files.content(file).content)
-            if not torn and len(results) >= least:
+    def _fetch(self, batch: str, file: str, least: int, reasons: dict[str, tuple[str, str]]) -> None:
+        """Take the results in a file, and add to `reasons` why there is no answer.
+
+        They are paid, so a file with torn lines or less than `least` results is fetched again. It is read line by line,
+        because it may be larger than the memory.
+        """
+        requests = set(self.log.records.batches[batch].requests)
+        most = 2 * len(requests) + MOST_BLANK
+        for attempt in range(FETCHES):
+            results = Results()
+            try:
+                with self.client.files.with_streaming_response.content(file) as response:
+                    for result in results.read(response.iter_bytes(), self.key, most):
+                        if result.request in requests:  # what else a server sends belongs to nobody
+                            self._take(batch, result)
+                            detail = scrub(result.detail, self.key)[:200]
+                            reasons[result.request] = scrub(result.reason, self.key)[:80], detail
+            except httpx2.TransportError as error:
+                if attempt == FETCHES - 1:
+                    raise openai.APIConnectionError(request=error.request) from error
+                continue
+            if not results.torn and len(results.seen) >= least:
                 break
-        return results
 
     def _take(self, batch: str, result: Result) -> None:
         """Take what was paid into the log. Flushed with the record that the batch has ended, which comes after it."""
@@ -288,12 +327,11 @@ class _Batches:
             if result.usage:
                 self.log.add_unusable(result.request, model, result.reason, result.usage, batch)
         elif result.request not in self.log.records.answers:
-            reply = without_key(result.reply, self.key)
             if result.request in self.wanted:
                 self.outcome.received += 1
-                self.log.add_answer(self.wanted[result.request], reply, sync=False)
+                self.log.add_answer(self.wanted[result.request], result.reply, sync=False)
             else:  # the prompts have changed since: kept, in case they change back
-                self.log.add_answer_to(result.request, model, reply, sync=False)
+                self.log.add_answer_to(result.request, model, result.reply, sync=False)
 
     def refuse(self, error: openai.OpenAIError) -> NoReturn:
         """Say what failed and how to go on."""
@@ -314,6 +352,24 @@ class _Batches:
         raise UserError(f"asking in batches stopped ({why}); {remedy}") from None
 
 
+def _completed(batch: Batch) -> int:
+    """How many of its requests are answered, as far as the server says."""
+    count = batch.request_counts.completed if batch.request_counts else 0
+    return count if isinstance(count, int) else 0
+
+
+def _id(made: Batch | FileObject) -> str:
+    """The id of a batch or file.
+
+    Raises:
+        WrongId: it cannot be used in an address; a server may put anything there, the key included.
+    """
+    assert isinstance(made.id, str)
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,200}", made.id):
+        raise WrongId("the endpoint gave a file or batch an id that cannot be used")
+    return made.id
+
+
 def _metadata(batch: Batch) -> dict[str, Any]:
     return batch.metadata if isinstance(batch.metadata, dict) else {}
 
@@ -328,4 +384,4 @@ def _may_be_taken(error: openai.OpenAIError) -> bool:
 def _pause(error: openai.OpenAIError, attempt: int) -> float:
     """Seconds to wait after a refused submission: what the endpoint asks for, or ever longer."""
     asked = error.response.headers.get("retry-after", "") if isinstance(error, openai.APIStatusError) else ""
-    return min(float(asked), 60.0) if asked.replace(".", "", 1).isdigit() else min(0.5 * 2**attempt, 8.0)
+    return min(float(asked), 60.0) if re.fullmatch(r"[0-9]+(\.[0-9]*)?", asked) else min(0.5 * 2**attempt, 8.0)
