@@ -71,6 +71,8 @@ def echoing() -> dict[str, bytes]:
             "stream": 'data: {"error": "FORM"}',
             "none": '{"choices": [], "detail": "FORM"}',
         }.items():
+            if name == "page" and "\\u" in form:
+                continue  # no escape of JSON's in a page
             replies[f"{name} {number}"] = text.replace("FORM", form).encode()
     return replies
 
