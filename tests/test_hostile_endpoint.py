@@ -10,13 +10,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from conftest import Call, Project
-from describe_project import JSON, LOG, answers, log_lines, make_project, run_here
+from describe_project import JSON, answers, make_project, run_here
 from openai_server import KEY, Endpoint
 
 from stages.common.errors import UserError
 from stages.common.received import without_key
-from stages.common.responses import HEADER, MOST_ANSWER, read_log
 from stages.describe import batch
 
 SECRET = "k+y/with&odd=\"characters'<1>"
@@ -42,7 +40,7 @@ def forms(key: str) -> list[str]:
 def test_no_form_of_the_key_is_left(key: str) -> None:
     for form in forms(key):
         found = json.loads(without_key(f'{{"a{form}": ["b\\n{form}"], "c": 1e3}}'.encode(), key))
-        (first, second), (third,) = list(found), found[list(found)[0]]
+        (first, second), (third,) = list(found), found[next(iter(found))]
         for text in (first, third):
             assert "***" in text and len(text) < 16, form
         assert second == "c"
@@ -146,7 +144,10 @@ def test_key_in_a_name_of_a_batch_ends_in_one_line(
         if "batches" not in asked or "status" not in found:
             return found
         if where == "status":
-            return found | {"status": KEY if asked.startswith("POST") else "failed", "errors": {"data": [{"message": [KEY]}]}}
+            return found | {
+                "status": KEY if asked.startswith("POST") else "failed",
+                "errors": {"data": [{"message": [KEY]}]},
+            }
         return found | ({"request_counts": {"completed": KEY}, "errors": KEY} if where == "counts" else {where: KEY})
 
     if where == "error":
