@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
 os.environ.update(OMP_NUM_THREADS="1", RAYON_NUM_THREADS="1", POLARS_MAX_THREADS="1")  # before they are read
@@ -41,6 +42,7 @@ def main() -> None:
         return
     tqdm.monitor_interval = 0  # its thread would be in the way of forking
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and what is under way is cleaned up
     for seed in options.seeds[:1] if options.quick else options.seeds:
         for part in options.parts or PARTS:
             run(part, seed, options.quick, ledger)

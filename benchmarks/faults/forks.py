@@ -44,10 +44,18 @@ class Child:
     until: float
 
 
+_within: list[Path] = []
+"""In a child: its own folder."""
+
+
 def scratch() -> Path:
-    """A new folder, in memory where the machine has such a place: many small files are written and synchronised."""
+    """A new folder, in memory where the machine has such a place: many small files are written and synchronised.
+
+    That of a child is within the child's own, so that nothing is left of a child that is killed.
+    """
     memory = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="faults-", dir=memory if os.access(memory, os.W_OK) else None))
+    place = _within[-1] if _within else memory if os.access(memory, os.W_OK) else None
+    return Path(tempfile.mkdtemp(prefix="faults-", dir=place))
 
 
 def start(work: Callable[[Path], object], limit: float = 60.0) -> Child:
@@ -59,6 +67,7 @@ def start(work: Callable[[Path], object], limit: float = 60.0) -> Child:
     if pid:
         return Child(pid, folder, time.monotonic() + limit)
     code = 1
+    _within.append(folder)
     try:
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(folder / name, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), number)
@@ -88,9 +97,17 @@ def look(child: Child) -> Ended | None:
 
 
 def wait(child: Child) -> Ended:
-    while (ended := look(child)) is None:
-        time.sleep(TURN)
-    return ended
+    """How the child ends; its folder is removed."""
+    try:
+        while (ended := look(child)) is None:
+            time.sleep(TURN)
+        return ended
+    except BaseException:
+        os.kill(child.pid, signal.SIGKILL)
+        os.waitpid(child.pid, 0)
+        raise
+    finally:
+        shutil.rmtree(child.folder, ignore_errors=True)
 
 
 def run_all(

@@ -77,9 +77,7 @@ def run_trial(work: Path, reference: Path, seed: int, number: int) -> None:
         killed += [name] if ended.code == -signal.SIGKILL else []
         if ended.code not in (0, -signal.SIGKILL):
             problems.append(f"a run after a kill ended with {ended.code}: {' / '.join(ended.lines[-2:])}")
-    last = start(lambda _: run_whole(work), limit=120)
-    ended = wait(last)
-    shutil.rmtree(last.folder, ignore_errors=True)
+    ended = wait(start(lambda _: run_whole(work), limit=120))
     if ended.code or ended.lines:
         problems.append(f"the last run ended with {ended.code}: {' / '.join(ended.lines[-2:])}")
     names = [cases.names_in(root, OUTPUTS) for root in (work, reference / "project")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections import Counter
@@ -128,7 +129,11 @@ def serve(folder: Path, mode: str, seed: list[int], lag: bool) -> None:
         watched(endpoint, folder, LAG if lag else 0.0)
         (folder / f"{URL}.new").write_text(endpoint.url)
         (folder / f"{URL}.new").rename(folder / URL)
-        while not (folder / STOP).exists():
+        parent = os.getppid()
+        while not (folder / STOP).exists() and os.getppid() == parent:
             time.sleep(0.01)
+        for batch in endpoint.batches.batches.values():
+            if batch["status"] == "in_progress":  # whoever submits it pays, even if nobody fetches its results
+                endpoint.batches._process(batch)
     counts = {"met": faults.met, "twice": {prompt: n for prompt, n in faults.usable.items() if n > 1}}
     (folder / COUNTS).write_text(json.dumps(counts))
