@@ -10,15 +10,19 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from describe_project import JSON, answers, make_project, run_here
+from describe_project import LOG, answers, log_lines, make_project, run_here
 from openai_server import KEY, Endpoint
 
+from stages.common.endpoint import ask_all
 from stages.common.errors import UserError
+from stages.common.params import load_params
 from stages.common.received import without_key
+from stages.common.requests import Request
+from stages.common.responses import LogWriter
 from stages.describe import batch
 
 SECRET = "k+y/with&odd=\"characters'<1>"
-LVLM = "vlm"
+COUNTS = {"prompt_tokens", "completion_tokens"}
 
 
 @pytest.fixture
@@ -81,21 +85,22 @@ def assert_nowhere(folder: Path, *told: str) -> None:
         assert not any(form in text for text in [*told, *written]), form
 
 
-@pytest.mark.parametrize("name", echoing())
 def test_key_in_every_field_of_a_reply_is_nowhere(
-    name: str, folder: Path, endpoint: Endpoint, capsys: pytest.CaptureFixture[str]
+    folder: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("stages.common.endpoint.GIVE_UP_AFTER", 1000)
     endpoint.raw = echoing()
-    endpoint.fault = lambda prompt, before: name
-    if name.startswith("answer"):
-        run_here()
-        assert "red" in JSON.read_text() and answers()[0]["usage"] == {"prompt_tokens": 7, "completion_tokens": 5}
-        told = ""
-    else:
-        with pytest.raises(UserError) as error:
-            run_here()
-        told = str(error.value)
-    assert_nowhere(folder, told, *capsys.readouterr())
+    endpoint.fault = lambda prompt, before: prompt
+    body = {"model": "a-model"}
+    requests = [
+        Request(name, name, 0, "chat", body | {"messages": [{"role": "user", "content": name}]})
+        for name in endpoint.raw
+    ]
+    with LogWriter(LOG) as log:
+        outcome = ask_all(requests, load_params().describe, KEY, log)
+    assert len(outcome.failures) + outcome.received == len(requests) and outcome.received == len(forms(KEY))
+    assert all("red" in line["answer"] and set(line["usage"]) == COUNTS for line in answers())
+    assert_nowhere(folder, *(f"{failure.reason} {failure.detail}" for failure in outcome.failures))
 
 
 def echo_in_batches(endpoint: Endpoint, change: Callable[[str, dict[str, Any]], dict[str, Any] | None]) -> None:
@@ -141,14 +146,21 @@ def test_key_in_a_name_of_a_batch_ends_in_one_line(
     def change(asked: str, found: dict[str, Any]) -> dict[str, Any]:
         if where == "custom_id":
             return found | {"custom_id": f"{found['custom_id']}{KEY}"} if "custom_id" in found else found
-        if "batches" not in asked or "status" not in found:
+        if "batches" not in asked:
             return found
-        if where == "status":
-            return found | {
-                "status": KEY if asked.startswith("POST") else "failed",
-                "errors": {"data": [{"message": [KEY]}]},
-            }
-        return found | ({"request_counts": {"completed": KEY}, "errors": KEY} if where == "counts" else {where: KEY})
+        if "data" in found:
+            return found | {"data": [change(asked, listed) for listed in found["data"]]}
+        status = KEY if asked.startswith("POST") else "failed"
+        return (
+            found
+            | {
+                "id": {"id": KEY},
+                "status": {"status": status, "errors": {"data": [{"message": [KEY]}]}},
+                "output_file_id": {"output_file_id": KEY},
+                "counts": {"request_counts": {"completed": KEY}, "errors": KEY},
+                "error": {"error": KEY},
+            }[where]
+        )
 
     if where == "error":
         endpoint.raw = {"error": json.dumps({"error": {"message": KEY, "code": KEY}}).encode()}
@@ -163,3 +175,12 @@ def test_key_in_a_name_of_a_batch_ends_in_one_line(
     if where == "id":  # paid once: what was submitted is not submitted again
         assert "id that cannot be used" in told[1] and len(endpoint.batches.batches) == 1
     assert_nowhere(folder, *told, *capsys.readouterr())
+
+
+def test_a_batch_is_known_by_the_id_that_was_asked_for(folder: Path, endpoint: Endpoint) -> None:
+    make_project(folder, mode="batch", max_retries=0, batch_poll=0.02)
+    echo_in_batches(
+        endpoint, lambda asked, found: found | {"id": "another"} if asked.startswith("GET /v1/batches/") else found
+    )
+    run_here()
+    assert [line["batch"] for line in log_lines() if "ended" in line] == ["batch_0"] and len(answers()) == 8

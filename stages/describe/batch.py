@@ -257,7 +257,7 @@ class _Batches:
                         continue
                     done[name] = _completed(batch)
                     if batch.status in ENDED:
-                        self.merge(batch)
+                        self.merge(name, batch)
                     if batch.status in ENDED or not self.wanted.keys() & self.log.records.batches[name].requests:
                         waiting.remove(name)
                 progress.n = sum(done.values())
@@ -279,8 +279,12 @@ class _Batches:
         self.failed_in_a_row = 0
         return batch
 
-    def merge(self, batch: Batch) -> None:
-        """Take everything that came of an ended batch into the log, and note that it is done with."""
+    def merge(self, name: str, batch: Batch) -> None:
+        """Take everything that came of an ended batch into the log, and note that it is done with.
+
+        Args:
+            name: its id in the log. The id in the server's answer may be another one.
+        """
         with _reading():
             problems = (batch.errors.data if batch.errors else None) or []
             detail = scrub(" ".join(str(problem.message or "") for problem in problems[:1]), self.key)[:200]
@@ -288,10 +292,10 @@ class _Batches:
         reasons: dict[str, tuple[str, str]] = {}
         for file, least in files:
             if file:
-                self._fetch(batch.id, file, least, reasons)
-        self.log.add_ended(batch.id, batch.status)
+                self._fetch(name, _usable(file), least, reasons)
+        self.log.add_ended(name, batch.status)
         silent = "not among the batch's results" if batch.status == "completed" else f"batch {batch.status}"
-        for digest in self.log.records.batches[batch.id].requests:
+        for digest in self.log.records.batches[name].requests:
             if digest in self.wanted and digest not in self.log.records.answers:
                 reason = reasons.get(digest, (silent, detail))
                 self.outcome.failures.append(Failure(self.wanted[digest], *reason))
@@ -364,10 +368,14 @@ def _id(made: Batch | FileObject) -> str:
     Raises:
         WrongId: it cannot be used in an address; a server may put anything there, the key included.
     """
-    assert isinstance(made.id, str)
-    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,200}", made.id):
+    return _usable(made.id)
+
+
+def _usable(name: Any) -> str:
+    """The id `name`, or WrongId if it cannot be used."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,199}", name):
         raise WrongId("the endpoint gave a file or batch an id that cannot be used")
-    return made.id
+    return name
 
 
 def _metadata(batch: Batch) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def _too_long(line: bytes) -> Result | None:
 def _read_line(line: bytes) -> Result | None:
     try:
         found = json.loads(line)
-        digest, response = str(found["custom_id"]), found.get("response") or {}
+        digest, response = str(found["custom_id"])[:200], found.get("response") or {}
         status, body = response.get("status_code", 200), response.get("body") or {}
         error = found.get("error") or (body.get("error") if status != 200 else None) or {}
         error = error if isinstance(error, dict) else {"message": error}
