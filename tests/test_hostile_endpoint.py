@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx2
 import pytest
 from describe_project import LOG, answers, log_lines, make_project, run_here
 from openai_server import KEY, Endpoint
 
-from stages.common.endpoint import ask_all
+from stages.common.address import MOST_REDIRECTS, next_request
+from stages.common.endpoint import api_key, ask_all
 from stages.common.errors import UserError
 from stages.common.params import load_params
-from stages.common.received import without_key
+from stages.common.received import rebuilt, without_key
 from stages.common.requests import Request
 from stages.common.responses import LogWriter
 from stages.describe import batch
@@ -151,16 +154,14 @@ def test_key_in_a_name_of_a_batch_ends_in_one_line(
         if "data" in found:
             return found | {"data": [change(asked, listed) for listed in found["data"]]}
         status = KEY if asked.startswith("POST") else "failed"
-        return (
-            found
-            | {
-                "id": {"id": KEY},
-                "status": {"status": status, "errors": {"data": [{"message": [KEY]}]}},
-                "output_file_id": {"output_file_id": KEY},
-                "counts": {"request_counts": {"completed": KEY}, "errors": KEY},
-                "error": {"error": KEY},
-            }[where]
-        )
+        own: dict[str, dict[str, Any]] = {
+            "id": {"id": KEY},
+            "status": {"status": status, "errors": {"data": [{"message": [KEY]}]}},
+            "output_file_id": {"output_file_id": KEY},
+            "counts": {"request_counts": {"completed": KEY}, "errors": KEY},
+            "error": {"error": KEY},
+        }
+        return found | own[where]
 
     if where == "error":
         endpoint.raw = {"error": json.dumps({"error": {"message": KEY, "code": KEY}}).encode()}
@@ -184,3 +185,102 @@ def test_a_batch_is_known_by_the_id_that_was_asked_for(folder: Path, endpoint: E
     )
     run_here()
     assert [line["batch"] for line in log_lines() if "ended" in line] == ["batch_0"] and len(answers()) == 8
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("https://user:hidden@host/v1", "user name or password"),
+        ("https://hidden@host/v1", "user name or password"),
+        ("https://host/v1?api-key=hidden", "'?' or '#'"),
+        ("https://host/v1#hidden", "'?' or '#'"),
+        ("https://host/v1?", "'?' or '#'"),
+        ("hidden.host:8000/v1", "must begin with http"),
+        ("ftp://hidden.host/v1", "must begin with http"),
+        ("http://hidden host/v1", "a blank"),
+        ("http://hidden\u200bhost/v1", "a blank"),
+        ("http://host\\@hidden/v1", "a blank"),
+        ("http:///hidden", "must name a host"),
+        ("http://hidden:0/v1", "a port from 1 to 65535"),
+        ("http://hidden:65536/v1", "must be an address"),
+        ("http://[hidden/v1", "must be an address"),
+        (f"https://host/{KEY}/v1", "holds the key"),
+    ],
+)
+def test_an_address_with_what_does_not_belong_there_is_refused(
+    url: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    for own, setting in ((None, "OPENAI_BASE_URL"), (url, "finer.endpoints.x.base_url")):
+        with pytest.raises(UserError, match=re.escape(why)) as error:
+            api_key("no key", url=own, setting=setting)
+        told = str(error.value)
+        assert told.startswith(setting) and "hidden" not in told and KEY not in told and "\n" not in told
+
+
+@pytest.mark.parametrize("url", ["", "http://[::1]:8000/v1/", "HTTPS://xn--mnchen-3ya.example/a@b", "http://localhost"])
+def test_an_address_as_it_should_be_is_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", f" {url}\n")
+    assert api_key("no key") == KEY
+
+
+def test_nothing_in_the_environment_replaces_the_key_or_is_printed(
+    folder: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / ".netrc").write_text("machine 127.0.0.1 login someone password secret\n")
+    monkeypatch.setenv("NETRC", str(folder / ".netrc"))
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer another")
+    endpoint.raw = {"echo": b'{"error": {"code": 401, "message": "{key}"}}'}
+    endpoint.fault = lambda prompt, before: "echo"
+    with pytest.raises(UserError, match=re.escape("***")) as error:  # the key came, and was taken out
+        run_here()
+    assert "another" not in str(error.value)
+    for name, value in {
+        "http_proxy": "http://me:hidden@[host",
+        "all_proxy": "gopher://me:hidden@host",
+        "OPENAI_ORG_ID": "hidd\u00e9n",
+        "SSL_CERT_FILE": "hidden.pem",
+    }.items():
+        with monkeypatch.context() as only:
+            only.setenv(name, value)
+            with pytest.raises(UserError, match=name.upper()) as error:
+                run_here()
+            assert "hidden" not in str(error.value) and "hidd\u00e9n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "location", "followed"),
+    [
+        ("POST", 307, "/other", True),
+        ("POST", 308, "https://host/v1", True),
+        ("POST", 302, "/other", False),  # which would become a GET
+        ("POST", 307, "http://elsewhere/v1", False),
+        ("POST", 307, "http://host:81/v1", False),
+        ("POST", 307, "http://me:word@host/v1", False),
+        ("POST", 307, "http://[", False),
+        ("GET", 302, "https://storage/results", True),
+    ],
+)
+def test_redirects_take_no_key_and_no_prompt_elsewhere(method: str, status: int, location: str, followed: bool) -> None:
+    answer = httpx2.MockTransport(lambda _: httpx2.Response(status, headers={"Location": location}))
+    with httpx2.Client(transport=answer) as client:
+        request = client.build_request(method, "http://host/v1", headers={"Authorization": f"Bearer {KEY}"})
+        response = client.send(request, follow_redirects=False)
+    following = next_request(response, 0)
+    assert (following is not None) == followed and next_request(response, MOST_REDIRECTS) is None
+    if following is not None and following.url.host != "host":
+        assert "Authorization" not in following.headers
+    assert KEY not in rebuilt(response, b"", KEY).text
+
+
+def test_a_redirect_to_another_host_ends_asking(folder: Path, endpoint: Endpoint) -> None:
+    endpoint.redirect = endpoint.url.replace("127.0.0.1", "localhost")
+    with pytest.raises(UserError, match=r"redirects to another address.*redirects to http://localhost:") as error:
+        run_here()
+    assert "\n" not in str(error.value) and not endpoint.asked
+    endpoint.redirect = endpoint.url
+    run_here()
+    assert len(answers()) == 8

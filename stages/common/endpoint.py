@@ -1,8 +1,7 @@
 """Asking an OpenAI-compatible endpoint: many requests at once, each answer handed on as it arrives.
 
 Retries, back-off, Retry-After and time-outs are the `openai` client's own. The client recognises a fault only by its
-HTTP status. So a
-fault that a server reports with HTTP 200 gets the status that it should have had.
+HTTP status. So a fault that a server reports with HTTP 200 gets the status that it should have had.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import httpx2  # what the openai client is built on
 import openai
 from tqdm import tqdm
 
+from stages.common import address
 from stages.common.errors import UserError
 from stages.common.received import MOST_RECEIVED, rebuilt, scrub
 from stages.common.replies import NO_ANSWER, Unusable, read_reply, server_fault, words
@@ -71,35 +70,29 @@ class Outcome:
     gave_up: str | None = None
 
 
-def api_key(missing: str, variable: str = "OPENAI_API_KEY", url: str | None = None) -> str:
+def api_key(
+    missing: str, variable: str = "OPENAI_API_KEY", url: str | None = None, setting: str = address.BASE_URL
+) -> str:
     """The key from the environment. The address is checked as well, because the client would retry a wrong one.
 
     Args:
         missing: the whole message for when there is no key.
         url: the endpoint's address, if it is not OPENAI_BASE_URL.
+        setting: where the address is given.
 
     Raises:
-        UserError: no key, a key that cannot be sent, or an invalid address.
+        UserError: no key, a key that cannot be sent, or an address that cannot be asked.
     """
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UserError(missing)
     if not key.isascii() or not key.isprintable():
         raise UserError(f"{variable} has characters that cannot be sent; copy the key again")
-    address = url or os.environ.get("OPENAI_BASE_URL", "").strip()
-    if address and not _is_address(address):
-        raise UserError(
-            f"{'base_url' if url else 'OPENAI_BASE_URL'} must be an address such as http://localhost:8000/v1"
-        )
+    given = os.environ.get(address.BASE_URL, "").strip() if url is None else url
+    if given or url is not None:
+        address.check_address(given, setting, key, variable)
+    address.check_headers()
     return key
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 80) > 0
-    except ValueError:
-        return False
 
 
 def explain(error: openai.OpenAIError, key: str) -> tuple[str, str]:
@@ -125,6 +118,8 @@ def hopeless(error: openai.OpenAIError) -> str | None:
         return None
     if error.code == "insufficient_quota":
         return "the account's quota is used up"
+    if 300 <= error.status_code < 400:
+        return "the endpoint redirects to another address"
     return _HOPELESS.get(error.status_code)
 
 
@@ -135,14 +130,19 @@ class _HttpClient(openai.DefaultAsyncHttpxClient):
     """
 
     def __init__(self, seconds: float, key: str) -> None:
-        super().__init__()
+        with address.using_environment():
+            super().__init__()
         self._seconds = seconds
         self._key = key
 
-    async def send(self, *args: Any, **kwargs: Any) -> Any:
+    async def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
+        options = kwargs | {"stream": True, "follow_redirects": False}
         try:
             async with asyncio.timeout(self._seconds):
-                response = await super().send(*args, **kwargs | {"stream": True})
+                response, followed = await super().send(request, **options), 0
+                while (following := address.next_request(response, followed)) is not None:
+                    await response.aclose()
+                    response, followed = await super().send(following, **options), followed + 1
                 content = bytearray()
                 try:
                     async for piece in response.aiter_bytes():
@@ -194,8 +194,7 @@ def ask_all(
 async def _ask_all(requests: Sequence[Asked], settings: Asking, asker: _Asker, base_url: str | None) -> None:
     waiting = iter(requests)
     client = openai.AsyncOpenAI(
-        api_key=asker.key,
-        base_url=base_url,
+        **address.client_arguments(asker.key, base_url),
         timeout=settings.timeout,
         max_retries=settings.max_retries,
         http_client=_HttpClient(settings.timeout, asker.key),

@@ -15,6 +15,8 @@ from urllib.parse import quote, quote_plus
 
 import httpx2  # what the openai client is built on
 
+from stages.common.address import where_it_leads
+
 MOST_RECEIVED = 8 * 2**20
 """Of a response, or of a line of a batch's results; the rest is not kept."""
 
@@ -27,7 +29,9 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.?)*+(?:"|\Z)', re.DOTALL)  # always matches
 
 
 def rebuilt(response: httpx2.Response, content: bytes, key: str) -> httpx2.Response:
-    """The response with this content, both without the key."""
+    """The response with this content, both without the key. A redirect says where it leads."""
+    if response.has_redirect_location:
+        content = json.dumps({"error": {"message": where_it_leads(response)}}).encode()
     headers = {
         name: without_key(value.encode(), key).decode() for name, value in response.headers.items() if name in _KEPT
     }

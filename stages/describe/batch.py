@@ -20,7 +20,7 @@ import openai
 from openai.types import Batch, FileObject
 from tqdm import tqdm
 
-from stages.common import tables
+from stages.common import address, tables
 from stages.common.endpoint import Failure, Outcome, explain, honest, hopeless
 from stages.common.errors import UserError
 from stages.common.params import Describe
@@ -72,11 +72,16 @@ class _HttpClient(openai.DefaultHttpxClient):
     """
 
     def __init__(self, key: str) -> None:
-        super().__init__()
+        with address.using_environment():
+            super().__init__()
         self._key = key
 
     def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
-        stream = super().send(request, **kwargs | {"stream": True})
+        options = kwargs | {"stream": True, "follow_redirects": False}
+        stream, followed = super().send(request, **options), 0
+        while (following := address.next_request(stream, followed)) is not None:
+            stream.close()
+            stream, followed = super().send(following, **options), followed + 1
         if request.url.path.endswith("/content") and stream.status_code == httpx2.codes.OK:
             return stream  # a file of results, with the faults of single requests; it is read line by line
         content = bytearray()
@@ -112,7 +117,10 @@ def ask_in_batches(requests: Sequence[Request], settings: Describe, key: str, lo
         UserError: the endpoint cannot be reached or has no Batch API; what was submitted is continued by a rerun.
     """
     with openai.OpenAI(
-        api_key=key, timeout=settings.timeout, max_retries=settings.max_retries, http_client=_HttpClient(key)
+        **address.client_arguments(key, None),
+        timeout=settings.timeout,
+        max_retries=settings.max_retries,
+        http_client=_HttpClient(key),
     ) as client:
         batches = _Batches(client, settings, key, log, {request.digest: request for request in requests})
         try:
@@ -317,7 +325,7 @@ class _Batches:
                             self._take(batch, result)
                             detail = scrub(result.detail, self.key)[:200]
                             reasons[result.request] = scrub(result.reason, self.key)[:80], detail
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 if attempt == FETCHES - 1:
                     raise openai.APIConnectionError(request=error.request) from error
                 continue
