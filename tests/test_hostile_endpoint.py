@@ -239,7 +239,7 @@ def test_nothing_in_the_environment_replaces_the_key_or_is_printed(
         run_here()
     assert "another" not in str(error.value)
     for name, value in {
-        "http_proxy": "http://me:hidden@[host",
+        "http_proxy": "http://me:hidden@host:port",
         "all_proxy": "gopher://me:hidden@host",
         "OPENAI_ORG_ID": "hidd\u00e9n",
         "SSL_CERT_FILE": "hidden.pem",

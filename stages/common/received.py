@@ -25,6 +25,8 @@ SECRET_LENGTH = 8
 
 _SAID = 4000  # characters of what a server says that may reach a message
 _KEPT = ("content-type", "retry-after", "retry-after-ms", "x-should-retry")  # headers that the client reads
+_OTHER_KEY = re.compile(r"\bsk-[\w*.…-]+")
+_SHORTENED = re.compile(r"^[^.,;:)'\"]*")  # up to the punctuation after it
 _STRING = re.compile(r'"(?:[^"\\]|\\.?)*+(?:"|\Z)', re.DOTALL)  # always matches from a quotation mark on, so is linear
 
 
@@ -80,10 +82,14 @@ def _forms(key: str) -> tuple[str, ...]:
 
 def scrub(text: str, key: str) -> str:
     """`text` as one line without the key, parts of it, or other keys, which a server may echo."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text[:_SAID]).split())
+    said = "".join(c if c.isprintable() else " " for c in text[:_SAID]).split()
     if len(key) >= SECRET_LENGTH:
         part = max(4, min(6, len(key) // 2))
-        for piece in (key, key[:part], key[-part:]):
-            text = re.sub(rf"\S*{re.escape(piece)}\S*", "***", text)
-    text = re.sub(r"\bsk-[\w*.…-]+", "***", text)
-    return re.sub(r"\S*\*{2,}[^\s.,;:)'\"]*", "***", text)
+        said = ["***" if key[:part] in word or key[-part:] in word else word for word in said]
+    return " ".join(_without_stars(_OTHER_KEY.sub("***", word)) for word in said)
+
+
+def _without_stars(word: str) -> str:
+    """A word without what stands around stars, by which servers shorten a key."""
+    _, stars, after = word.rpartition("**")
+    return _SHORTENED.sub("***", after, count=1) if stars else word
