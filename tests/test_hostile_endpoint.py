@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -19,10 +20,13 @@ from stages.common.address import MOST_REDIRECTS, next_request
 from stages.common.endpoint import api_key, ask_all
 from stages.common.errors import UserError
 from stages.common.params import load_params
-from stages.common.received import rebuilt, without_key
+from stages.common.received import rebuilt, scrub, without_key
 from stages.common.requests import Request
 from stages.common.responses import LogWriter
 from stages.describe import batch
+from stages.describe.clean import clean
+from stages.finer.concepts.answers import NoAttributes, parse_attributes
+from stages.finer.lists import clean_attributes
 
 SECRET = "k+y/with&odd=\"characters'<1>"
 COUNTS = {"prompt_tokens", "completion_tokens"}
@@ -284,3 +288,39 @@ def test_a_redirect_to_another_host_ends_asking(folder: Path, endpoint: Endpoint
     endpoint.redirect = endpoint.url
     run_here()
     assert len(answers()) == 8
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "(",
+        "[",
+        "![",
+        "<think>",
+        "<think a= ",
+        "*",
+        "- ",
+        "\n",
+        '"',
+        "“ ",
+        "{",
+        "<",
+        "1.",
+        " ",
+        "$",
+        "!",
+        "☀-",
+        "A. ",
+        "b\n",
+    ],
+)
+def test_an_answer_of_one_mark_is_read_in_linear_time(unit: str) -> None:
+    """In quadratic time this would take minutes."""
+    for before in ("", "The quick brown fox jumps over the lazy dog and goes on\n", "Required: a\n: x"):
+        answer = before + (unit * 2**16)[: 2**16] + "x"
+        clean(answer, "sentences", "length")
+        clean(answer, "list")
+        scrub(answer, KEY)
+        clean_attributes([answer])
+        with contextlib.suppress(NoAttributes):
+            parse_attributes(answer)
