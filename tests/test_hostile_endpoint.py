@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import json
+import math
+import os
 import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,7 @@ from stages.common.errors import UserError
 from stages.common.params import load_params
 from stages.common.received import rebuilt, scrub, without_key
 from stages.common.requests import Request
-from stages.common.responses import LogWriter
+from stages.common.responses import LogWriter, Tokens, read_log
 from stages.describe import batch
 from stages.describe.clean import clean
 from stages.finer.concepts.answers import NoAttributes, parse_attributes
@@ -311,7 +315,6 @@ def test_a_redirect_to_another_host_ends_asking(folder: Path, endpoint: Endpoint
         "!",
         "☀-",
         "A. ",
-        "b\n",
     ],
 )
 def test_an_answer_of_one_mark_is_read_in_linear_time(unit: str) -> None:
@@ -324,3 +327,58 @@ def test_an_answer_of_one_mark_is_read_in_linear_time(unit: str) -> None:
         clean_attributes([answer])
         with contextlib.suppress(NoAttributes):
             parse_attributes(answer)
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+def test_a_log_that_cannot_be_written_ends_asking(
+    fault: int, folder: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_project(folder, concurrency=2, max_retries=0)
+    synced: list[int] = []
+
+    def sync(descriptor: int) -> None:
+        synced.append(descriptor)
+        if os.path.realpath(f"/proc/self/fd/{descriptor}").endswith(LOG.name) and len(answers()) > 2:
+            raise OSError(fault, os.strerror(fault))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with pytest.raises(UserError, match=re.escape(f"{LOG} cannot be written")) as error:
+        run_here()
+    assert os.strerror(fault).lower() in str(error.value) and "\n" not in str(error.value)
+    assert 3 <= sum(endpoint.asked.values()) <= 4  # at most one more was in flight
+    monkeypatch.undo()
+
+
+def test_a_full_disk_is_found_before_anything_is_asked(folder: Path, endpoint: Endpoint) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
+    try:
+        with pytest.raises(UserError, match=re.escape(f"{LOG} cannot be written: file too large")):
+            run_here()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not endpoint.asked and len(log_lines()) == 1
+    LOG.unlink()
+    LOG.symlink_to("/dev/full")
+    with pytest.raises(UserError, match="is not a file"):
+        run_here()
+    assert not endpoint.asked
+
+
+def test_a_hostile_line_of_a_log_is_skipped(folder: Path) -> None:
+    whole: dict[str, Any] = {"request": "a", "model": "m", "answer": "It is red.", "finish_reason": None, "usage": {}}
+    usages = [{"prompt_tokens": count} for count in (-1, math.nan, math.inf, 1e300, 10**8, "7", True, [7], 10**400)]
+    lines = [json.dumps(whole | {"request": str(place), "usage": usage}) for place, usage in enumerate(usages)]
+    bad: list[Any] = [5, None, ["a"], {"a": "b"}, "\ud800", math.inf]
+    for key in whole.keys() - {"usage", "finish_reason"}:
+        lines += [json.dumps(whole | {key: value}) for value in bad]
+    lines += [json.dumps({"wrote": value}) for value in bad]
+    lines += [json.dumps({"batch": "b", "model": "m", "requests": value}) for value in (5, "abc", [[1]], bad)]
+    lines += [json.dumps({"batch": value, "ended": value}) for value in bad]
+    lines += ["[" * 100_000, '{"a":' * 100_000, "1" * 10_000, '"wrote"', '["wrote"]', "1e999", "x" * 2**20, '"\xff']
+    LOG.parent.mkdir(parents=True)
+    LOG.write_text("\n".join([*lines, json.dumps(whole)]) + "\n", encoding="latin-1")
+    records = read_log(LOG)
+    assert set(records.answers) == {"a", *map(str, range(len(usages)))} and not records.batches and not records.wrote
+    assert records.unreadable == len(lines) - len(usages)
+    assert records.tokens["m"] == Tokens(replies=len(usages) + 1, unknown=len(usages) + 1)

@@ -202,7 +202,12 @@ async def _ask_all(requests: Sequence[Asked], settings: Asking, asker: _Asker, b
     with tqdm(total=len(requests), desc="asking", unit="answer", disable=None) as progress:
         async with client:
             count = min(settings.concurrency, len(requests))
-            await asyncio.gather(*(asker.work(client, waiting, progress) for _ in range(count)))
+            tasks = [asyncio.create_task(asker.work(client, waiting, progress)) for _ in range(count)]
+            try:
+                await asyncio.gather(*tasks)
+            finally:  # if the log cannot be written, nothing more is sent
+                for task in tasks:
+                    task.cancel()
 
 
 @dataclass
@@ -215,11 +220,19 @@ class _Asker:
     own_faults: Collection[str]
     final: Collection[str]
     failed_in_a_row: int = 0
+    stopped: bool = False
+    """Whether an answer could not be logged."""
 
     async def work(self, client: openai.AsyncOpenAI, waiting: Iterator[Asked], progress: tqdm) -> None:
         """Take requests from the shared iterator until it is empty or asking should stop."""
         for request in waiting:
-            await self._ask(client, request)
+            if self.stopped:
+                return
+            try:
+                await self._ask(client, request)
+            except UserError:
+                self.stopped = True
+                raise
             progress.update()
             if self.outcome.gave_up is not None:
                 return

@@ -14,6 +14,8 @@ OF_THE_MACHINE = (
     errno.EACCES,
     errno.EDQUOT,
     errno.EEXIST,
+    errno.EFBIG,
+    errno.EIO,
     errno.EISDIR,
     errno.ENOSPC,
     errno.ENOTDIR,

@@ -8,6 +8,7 @@ Lines are only ever appended, each flushed to the disk before the next request's
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -15,7 +16,8 @@ import operator
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -124,10 +126,12 @@ def read_log(path: Path) -> Records:
     """Read a log; a missing file is an empty log, and a torn last line is ignored.
 
     Raises:
-        UserError: the log is a link whose target is gone.
+        UserError: the log is a link whose target is gone, or no file.
     """
     if path.is_symlink() and not path.exists():
         raise UserError(f"{path} is a link to a file that is gone; fetch it with `dvc pull` or delete the link")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a file; move it away")
     content = path.read_bytes() if path.exists() else b""
     records = Records(size=len(content))
     lines = content.split(b"\n")
@@ -147,28 +151,51 @@ def _add(records: Records, line: bytes) -> bool:
         if record == HEADER:
             return True
         if "wrote" in record:
-            records.wrote.add(record["wrote"])
+            records.wrote.add(_text(record["wrote"]))
         elif "unusable" in record:
-            records.pay(record["model"], record["usage"])
-            records.unusable[record["request"], record["batch"]] = record["unusable"]
+            key = _text(record["request"]), _text(record["batch"])
+            reason = _text(record["unusable"])
+            records.pay(_text(record["model"]), record["usage"])
+            records.unusable[key] = reason
         elif "ended" in record:
-            records.batches[record["batch"]] = replace(records.batches[record["batch"]], ended=record["ended"])
+            name = _text(record["batch"])
+            records.batches[name] = replace(records.batches[name], ended=_text(record["ended"]))
         elif "batch" in record:
-            records.batches[record["batch"]] = Batch(record["model"], tuple(record["requests"]))
+            records.batches[_text(record["batch"])] = Batch(_text(record["model"]), _texts(record["requests"]))
             records.intents.pop(record.get("intent"), None)
         elif "not_taken" in record:
             records.intents.pop(record["intent"], None)
         elif "intent" in record:
-            records.intents[record["intent"]] = Intent(record["model"], tuple(record["requests"]), record["file"])
+            intent = Intent(_text(record["model"]), _texts(record["requests"]), _text(record["file"]))
+            records.intents[_text(record["intent"])] = intent
         else:
-            reply = Reply(record["answer"], record["finish_reason"], record.get("usage") or {})
-            if not isinstance(reply.answer, str):
-                return False
-            records.pay(record.get("model", ""), reply.usage)
-            records.answers.setdefault(record["request"], reply)
-    except (ValueError, TypeError, KeyError, AttributeError):
+            ended = record["finish_reason"]
+            answer, digest = _text(record["answer"]), _text(record["request"])
+            reply = Reply(answer, None if ended is None else _text(ended), record.get("usage") or {})
+            records.pay(_text(record.get("model", "")), reply.usage)
+            records.answers.setdefault(digest, reply)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return False
     return True
+
+
+def _text(value: Any) -> str:
+    """A text of a log, which may hold anything.
+
+    Raises:
+        TypeError: no text.
+        ValueError: half of a character in it, which no other file can hold.
+    """
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    value.encode()
+    return value
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        raise TypeError("not a list")
+    return tuple(map(_text, values))
 
 
 def ensure_log(path: Path) -> None:
@@ -200,15 +227,28 @@ class LogWriter:
             os.close(self._descriptor)
             raise UserError(f"another run is asking for {self.path}; wait for it to end") from None
         self.records = read_log(self.path)
-        self._mend_end()
+        with _named(self.path):
+            self._check_room()
+            self._end_with_line_feed()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
+        with _named(self.path):
+            os.close(self._descriptor)
 
-    def _mend_end(self) -> None:
+    def _check_room(self) -> None:
+        """Reserve room for an answer and give it back, so that a full disk is found before anything is paid."""
+        try:
+            os.posix_fallocate(self._descriptor, self.records.size, MOST_ANSWER)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV):  # cannot be asked for there
+                raise
+        finally:
+            os.ftruncate(self._descriptor, self.records.size)
+
+    def _end_with_line_feed(self) -> None:
         """Make the log end with a line feed: complete the last record, or cut a torn one."""
         records = self.records
         if records.unreadable:
@@ -274,16 +314,28 @@ class LogWriter:
         self._write(text.encode() + b"\n", sync)
 
     def _write(self, line: bytes, sync: bool = True) -> None:
-        before = os.fstat(self._descriptor).st_size
-        try:
+        with _named(self.path):
+            before = os.fstat(self._descriptor).st_size
             left = line
-            while left:
-                left = left[os.write(self._descriptor, left) :]
+            try:
+                while left:
+                    left = left[os.write(self._descriptor, left) :]
+            except OSError:
+                with suppress(OSError):  # the next run cuts a torn line as well
+                    os.ftruncate(self._descriptor, before)
+                raise
             if sync:
                 os.fsync(self._descriptor)
-        except OSError as error:
-            os.ftruncate(self._descriptor, before)  # leave no torn line for the next run
-            raise UserError(f"{self.path} cannot be written: {error.strerror}; run again to continue") from None
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Around what is done to a log by its descriptor, whose errors name no file."""
+    try:
+        yield
+    except OSError as error:
+        why = (error.strerror or "an error").lower()
+        raise UserError(f"{path} cannot be written: {why}; correct this and run again to continue") from None
 
 
 def _make_private(path: Path) -> None:
