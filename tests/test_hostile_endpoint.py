@@ -22,7 +22,7 @@ from openai_server import KEY, Endpoint
 
 from stages.common.address import MOST_REDIRECTS, next_request
 from stages.common.endpoint import api_key, ask_all
-from stages.common.errors import UserError
+from stages.common.errors import OF_THE_MACHINE, UserError, naming
 from stages.common.params import load_params
 from stages.common.received import rebuilt, scrub, without_key
 from stages.common.requests import Request
@@ -382,3 +382,12 @@ def test_a_hostile_line_of_a_log_is_skipped(folder: Path) -> None:
     assert set(records.answers) == {"a", *map(str, range(len(usages)))} and not records.batches and not records.wrote
     assert records.unreadable == len(lines) - len(usages)
     assert records.tokens["m"] == Tokens(replies=len(usages) + 1, unknown=len(usages) + 1)
+
+
+def test_an_error_of_writing_names_the_file() -> None:
+    with pytest.raises(OSError, match="No space left") as error, naming(Path("model")):
+        raise RuntimeError("I/O error: No space left on device (os error 28)")  # as safetensors says it
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, "model") and errno.EFBIG in OF_THE_MACHINE
+    with pytest.raises(OSError, match="No space left") as error, naming(Path("image")), open("/dev/full", "w") as file:
+        file.write("x")
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, "image")
