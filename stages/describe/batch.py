@@ -371,16 +371,11 @@ def _completed(batch: Batch) -> int:
 
 
 def _id(made: Batch | FileObject) -> str:
-    """The id of a batch or file.
-
-    Raises:
-        WrongId: it cannot be used in an address; a server may put anything there, the key included.
-    """
     return _usable(made.id)
 
 
 def _usable(name: Any) -> str:
-    """The id `name`, or WrongId if it cannot be used."""
+    """The id of a batch or file; WrongId if it cannot be used in an address. A server may put anything there."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,199}", name):
         raise WrongId("the endpoint gave a file or batch an id that cannot be used")
     return name
