@@ -43,7 +43,8 @@ class Endpoint:
     was asked before; the failure it names is injected. `delay` is in seconds. `batch_fault` is asked for each request
     about files and batches, with its method, path and how often that was asked for before; "lost" does what was asked
     for and hangs up, "half" sends half of the answer. `raw` are faults of a test's own: bytes that are sent with HTTP
-    200, in which {key} is the client's key. An image counts `image_tokens` tokens.
+    200, in which {key} is the client's key. Questions are redirected once to the address `redirect`. An image counts
+    `image_tokens` tokens.
     """
 
     def __init__(self) -> None:
@@ -52,6 +53,7 @@ class Endpoint:
         self.batch_fault: Callable[[str, str, int], Fault | None] = lambda method, path, before: None
         self.batches = Batches(self._in_batch)
         self.raw: dict[Fault, bytes] = {}
+        self.redirect: str | None = None
         self.delay = 0.0
         self.image_tokens = 100
         self.asked: Counter[str] = Counter()
@@ -128,6 +130,10 @@ def _handler(endpoint: Endpoint) -> type[BaseHTTPRequestHandler]:
             if self.path.startswith(("/v1/files", "/v1/batches")):
                 self.serve_batches(content)
                 return
+            if endpoint.redirect is not None and "?" not in self.path:
+                self.send(307, b"", {"Location": f"{endpoint.redirect}{self.path.removeprefix('/v1')}?again"})
+                return
+            self.path = self.path.removesuffix("?again")
             body: Body = json.loads(content)
             chat = self.path == "/v1/chat/completions"
             prompt = _prompt(body)

@@ -1,8 +1,7 @@
 """Asking an OpenAI-compatible endpoint: many requests at once, each answer handed on as it arrives.
 
 Retries, back-off, Retry-After and time-outs are the `openai` client's own. The client recognises a fault only by its
-HTTP status. So a
-fault that a server reports with HTTP 200 gets the status that it should have had.
+HTTP status. So a fault that a server reports with HTTP 200 gets the status that it should have had.
 """
 
 from __future__ import annotations
@@ -10,27 +9,24 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import httpx2  # what the openai client is built on
 import openai
 from tqdm import tqdm
 
+from stages.common import address
 from stages.common.errors import UserError
+from stages.common.received import MOST_RECEIVED, rebuilt, scrub
 from stages.common.replies import NO_ANSWER, Unusable, read_reply, server_fault, words
 from stages.common.requests import Api, Asked
-from stages.common.responses import LogWriter, Reply
+from stages.common.responses import LogWriter
 
 GIVE_UP_AFTER = 20
 """Consecutive failed requests, each with all its retries, after which the endpoint counts as down."""
-
-SECRET_LENGTH = 8
-"""A shorter key is a placeholder for a server without keys ("none", "ollama"), and may be a common word."""
 
 NOT_TAKEN = ("HTTP 400", "HTTP 422")
 """Reasons why a server refuses a request: an unknown setting, or a conversation that is too long."""
@@ -74,53 +70,29 @@ class Outcome:
     gave_up: str | None = None
 
 
-def api_key(missing: str, variable: str = "OPENAI_API_KEY", url: str | None = None) -> str:
+def api_key(
+    missing: str, variable: str = "OPENAI_API_KEY", url: str | None = None, setting: str = address.BASE_URL
+) -> str:
     """The key from the environment. The address is checked as well, because the client would retry a wrong one.
 
     Args:
         missing: the whole message for when there is no key.
         url: the endpoint's address, if it is not OPENAI_BASE_URL.
+        setting: where the address is given.
 
     Raises:
-        UserError: no key, a key that cannot be sent, or an invalid address.
+        UserError: no key, a key that cannot be sent, or an address that cannot be asked.
     """
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UserError(missing)
     if not key.isascii() or not key.isprintable():
         raise UserError(f"{variable} has characters that cannot be sent; copy the key again")
-    address = url or os.environ.get("OPENAI_BASE_URL", "").strip()
-    if address and not _is_address(address):
-        raise UserError(
-            f"{'base_url' if url else 'OPENAI_BASE_URL'} must be an address such as http://localhost:8000/v1"
-        )
+    given = os.environ.get(address.BASE_URL, "").strip() if url is None else url
+    if given or url is not None:
+        address.check_address(given, setting, key, variable)
+    address.check_headers()
     return key
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 80) > 0
-    except ValueError:
-        return False
-
-
-def scrub(text: str, key: str) -> str:
-    """`text` as one line without the key, parts of it, or other keys, which a server may echo."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    if len(key) >= SECRET_LENGTH:
-        part = max(4, min(6, len(key) // 2))
-        for piece in (key, key[:part], key[-part:]):
-            text = re.sub(rf"\S*{re.escape(piece)}\S*", "***", text)
-    text = re.sub(r"\bsk-[\w*.…-]+", "***", text)
-    return re.sub(r"\S*\*{2,}[^\s.,;:)'\"]*", "***", text)
-
-
-def without_key(reply: Reply, key: str) -> Reply:
-    """The reply, made safe to log."""
-    if len(key) < SECRET_LENGTH:
-        return reply
-    return replace(reply, answer=reply.answer.replace(key, "***"))
 
 
 def explain(error: openai.OpenAIError, key: str) -> tuple[str, str]:
@@ -146,20 +118,40 @@ def hopeless(error: openai.OpenAIError) -> str | None:
         return None
     if error.code == "insufficient_quota":
         return "the account's quota is used up"
+    if 300 <= error.status_code < 400:
+        return "the endpoint redirects to another address"
     return _HOPELESS.get(error.status_code)
 
 
 class _HttpClient(openai.DefaultAsyncHttpxClient):
-    """Limits the whole exchange. httpx's time-outs limit each wait, so a server that drips bytes would never end."""
+    """Limits the whole exchange. httpx's time-outs limit each wait, so a server that drips bytes would never end.
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
+    What arrives is bounded in size as well, and freed from the key.
+    """
+
+    def __init__(self, seconds: float, key: str) -> None:
+        with address.using_environment():
+            super().__init__()
         self._seconds = seconds
+        self._key = key
 
-    async def send(self, *args: Any, **kwargs: Any) -> Any:
+    async def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
+        options = kwargs | {"stream": True, "follow_redirects": False}
         try:
             async with asyncio.timeout(self._seconds):
-                return honest(await super().send(*args, **kwargs))
+                response, followed = await super().send(request, **options), 0
+                while (following := address.next_request(response, followed)) is not None:
+                    await response.aclose()
+                    response, followed = await super().send(following, **options), followed + 1
+                content = bytearray()
+                try:
+                    async for piece in response.aiter_bytes():
+                        content += piece
+                        if len(content) > MOST_RECEIVED:
+                            break
+                finally:
+                    await response.aclose()
+                return honest(rebuilt(response, bytes(content), self._key))
         except TimeoutError:
             raise httpx2.ReadTimeout("") from None  # which the client knows, and retries
 
@@ -202,16 +194,20 @@ def ask_all(
 async def _ask_all(requests: Sequence[Asked], settings: Asking, asker: _Asker, base_url: str | None) -> None:
     waiting = iter(requests)
     client = openai.AsyncOpenAI(
-        api_key=asker.key,
-        base_url=base_url,
+        **address.client_arguments(asker.key, base_url),
         timeout=settings.timeout,
         max_retries=settings.max_retries,
-        http_client=_HttpClient(settings.timeout),
+        http_client=_HttpClient(settings.timeout, asker.key),
     )
     with tqdm(total=len(requests), desc="asking", unit="answer", disable=None) as progress:
         async with client:
             count = min(settings.concurrency, len(requests))
-            await asyncio.gather(*(asker.work(client, waiting, progress) for _ in range(count)))
+            tasks = [asyncio.create_task(asker.work(client, waiting, progress)) for _ in range(count)]
+            try:
+                await asyncio.gather(*tasks)
+            finally:  # if the log cannot be written, nothing more is sent
+                for task in tasks:
+                    task.cancel()
 
 
 @dataclass
@@ -224,11 +220,19 @@ class _Asker:
     own_faults: Collection[str]
     final: Collection[str]
     failed_in_a_row: int = 0
+    stopped: bool = False
+    """Whether an answer could not be logged."""
 
     async def work(self, client: openai.AsyncOpenAI, waiting: Iterator[Asked], progress: tqdm) -> None:
         """Take requests from the shared iterator until it is empty or asking should stop."""
         for request in waiting:
-            await self._ask(client, request)
+            if self.stopped:
+                return
+            try:
+                await self._ask(client, request)
+            except UserError:
+                self.stopped = True
+                raise
             progress.update()
             if self.outcome.gave_up is not None:
                 return
@@ -245,7 +249,7 @@ class _Asker:
         else:
             self.failed_in_a_row = 0
             self.outcome.received += 1
-            self.log.add_answer(request, without_key(reply, self.key))
+            self.log.add_answer(request, reply)
 
     def _fail(self, request: Asked, error: openai.OpenAIError) -> None:
         reason, detail = explain(error, self.key)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 OF_THE_MACHINE = (
     errno.EACCES,
     errno.EDQUOT,
     errno.EEXIST,
+    errno.EFBIG,
+    errno.EIO,
     errno.EISDIR,
     errno.ENOSPC,
     errno.ENOTDIR,
@@ -36,6 +40,24 @@ def nearest(word: str, known: list[str]) -> str:
 def warn(line: str) -> None:
     """One warning line on standard error."""
     print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Around writing `path` by means whose errors name no file: they become an `OSError` that names it.
+
+    safetensors says "(os error 28)" in an error of its own.
+    """
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+    except Exception as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 A line is an answer, keyed by its request's digest, or one of these records: `{"wrote": sha256, ...}`, a description
 file that was made from the answers; `{"unusable": reason, ...}`, what was paid and is no answer; `{"batch": id, ...}`,
-a batch that was submitted or has ended. Lines are only ever appended, each flushed to the disk before the next
-request's answer is taken.
+a batch that was submitted or has ended; `{"intent": id, ...}`, a batch that is about to be submitted, or was not taken.
+Lines are only ever appended, each flushed to the disk before the next request's answer is taken.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -15,6 +16,8 @@ import operator
 import os
 import shutil
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +29,17 @@ from stages.common.requests import Asked
 
 HEADER = {"log": "responses", "format": 1}
 """First line of a log, so that a log without answers is not an empty file."""
+
+MOST_ANSWER = 2**20  # bytes
+MOST_TOKENS = 10_000_000
+"""Of one reply. A larger count is a fault of the server."""
+
+
+def plausible(count: Any) -> int | None:
+    """A count of tokens; None for what cannot be one."""
+    if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count <= MOST_TOKENS:
+        return None
+    return int(count) if count == int(count) else None
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,7 @@ class Tokens:
     @staticmethod
     def of(usage: dict[str, int]) -> Tokens:
         """The tokens of one reply."""
-        given = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        given = plausible(usage.get("prompt_tokens")), plausible(usage.get("completion_tokens"))
         return Tokens(1, given[0] or 0, given[1] or 0, int(None in given))
 
 
@@ -68,6 +82,15 @@ class Batch:
     ended: str | None = None
 
 
+@dataclass(frozen=True)
+class Intent:
+    """A batch that was about to be submitted: the digests of its requests, and the server's id of its input file."""
+
+    model: str
+    requests: tuple[str, ...]
+    file: str
+
+
 @dataclass
 class Records:
     """What a log holds. `whole_bytes` is the length of its whole lines, `size` that of the file."""
@@ -76,6 +99,7 @@ class Records:
     wrote: set[str] = field(default_factory=set)
     tokens: dict[str, Tokens] = field(default_factory=dict)  # by model, of every reply that was paid
     batches: dict[str, Batch] = field(default_factory=dict)  # by id
+    intents: dict[str, Intent] = field(default_factory=dict)  # by id, of submissions whose end is not known
     unusable: dict[tuple[str, str], str] = field(default_factory=dict)  # (request, batch) -> reason
     unreadable: int = 0
     whole_bytes: int = 0
@@ -102,10 +126,12 @@ def read_log(path: Path) -> Records:
     """Read a log; a missing file is an empty log, and a torn last line is ignored.
 
     Raises:
-        UserError: the log is a link whose target is gone.
+        UserError: the log is a link whose target is gone, or no file.
     """
     if path.is_symlink() and not path.exists():
         raise UserError(f"{path} is a link to a file that is gone; fetch it with `dvc pull` or delete the link")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a file; move it away")
     content = path.read_bytes() if path.exists() else b""
     records = Records(size=len(content))
     lines = content.split(b"\n")
@@ -125,23 +151,51 @@ def _add(records: Records, line: bytes) -> bool:
         if record == HEADER:
             return True
         if "wrote" in record:
-            records.wrote.add(record["wrote"])
+            records.wrote.add(_text(record["wrote"]))
         elif "unusable" in record:
-            records.pay(record["model"], record["usage"])
-            records.unusable[record["request"], record["batch"]] = record["unusable"]
+            key = _text(record["request"]), _text(record["batch"])
+            reason = _text(record["unusable"])
+            records.pay(_text(record["model"]), record["usage"])
+            records.unusable[key] = reason
         elif "ended" in record:
-            records.batches[record["batch"]] = replace(records.batches[record["batch"]], ended=record["ended"])
+            name = _text(record["batch"])
+            records.batches[name] = replace(records.batches[name], ended=_text(record["ended"]))
         elif "batch" in record:
-            records.batches[record["batch"]] = Batch(record["model"], tuple(record["requests"]))
+            records.batches[_text(record["batch"])] = Batch(_text(record["model"]), _texts(record["requests"]))
+            records.intents.pop(record.get("intent"), None)
+        elif "not_taken" in record:
+            records.intents.pop(record["intent"], None)
+        elif "intent" in record:
+            intent = Intent(_text(record["model"]), _texts(record["requests"]), _text(record["file"]))
+            records.intents[_text(record["intent"])] = intent
         else:
-            reply = Reply(record["answer"], record["finish_reason"], record.get("usage") or {})
-            if not isinstance(reply.answer, str):
-                return False
-            records.pay(record.get("model", ""), reply.usage)
-            records.answers.setdefault(record["request"], reply)
-    except (ValueError, TypeError, KeyError, AttributeError):
+            ended = record["finish_reason"]
+            answer, digest = _text(record["answer"]), _text(record["request"])
+            reply = Reply(answer, None if ended is None else _text(ended), record.get("usage") or {})
+            records.pay(_text(record.get("model", "")), reply.usage)
+            records.answers.setdefault(digest, reply)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return False
     return True
+
+
+def _text(value: Any) -> str:
+    """A text of a log, which may hold anything.
+
+    Raises:
+        TypeError: no text.
+        ValueError: half of a character in it, which no other file can hold.
+    """
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    value.encode()
+    return value
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        raise TypeError("not a list")
+    return tuple(map(_text, values))
 
 
 def ensure_log(path: Path) -> None:
@@ -173,15 +227,28 @@ class LogWriter:
             os.close(self._descriptor)
             raise UserError(f"another run is asking for {self.path}; wait for it to end") from None
         self.records = read_log(self.path)
-        self._mend_end()
+        with _named(self.path):
+            self._check_room()
+            self._end_with_line_feed()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
+        with _named(self.path):
+            os.close(self._descriptor)
 
-    def _mend_end(self) -> None:
+    def _check_room(self) -> None:
+        """Reserve room for an answer and give it back, so that a full disk is found before anything is paid."""
+        try:
+            os.posix_fallocate(self._descriptor, self.records.size, MOST_ANSWER)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV):  # cannot be asked for there
+                raise
+        finally:
+            os.ftruncate(self._descriptor, self.records.size)
+
+    def _end_with_line_feed(self) -> None:
         """Make the log end with a line feed: complete the last record, or cut a torn one."""
         records = self.records
         if records.unreadable:
@@ -217,10 +284,21 @@ class LogWriter:
         about = {"request": digest, "model": model, "usage": usage, "batch": batch}
         self._append({"unusable": reason} | about, sync=not batch)
 
-    def add_batch(self, batch: str, model: str, requests: list[str]) -> None:
+    def add_intent(self, intent: str, model: str, requests: Sequence[str], file: str) -> None:
+        """Append that a batch of these requests' digests is about to be submitted."""
+        self.records.intents[intent] = Intent(model, tuple(requests), file)
+        self._append({"intent": intent, "model": model, "file": file, "requests": requests})
+
+    def add_not_taken(self, intent: str, why: str) -> None:
+        """Append that the server did not take the batch that was about to be submitted."""
+        self.records.intents.pop(intent, None)
+        self._append({"intent": intent, "not_taken": why})
+
+    def add_batch(self, batch: str, model: str, requests: Sequence[str], intent: str | None = None) -> None:
         """Append that a batch of these requests' digests was submitted."""
         self.records.batches[batch] = Batch(model, tuple(requests))
-        self._append({"batch": batch, "model": model, "requests": requests})
+        self.records.intents.pop(intent or "", None)
+        self._append({"batch": batch, "model": model, "intent": intent, "requests": requests})
 
     def add_ended(self, batch: str, status: str) -> None:
         """Append that a batch has ended and all its results are in the log."""
@@ -236,16 +314,28 @@ class LogWriter:
         self._write(text.encode() + b"\n", sync)
 
     def _write(self, line: bytes, sync: bool = True) -> None:
-        before = os.fstat(self._descriptor).st_size
-        try:
+        with _named(self.path):
+            before = os.fstat(self._descriptor).st_size
             left = line
-            while left:
-                left = left[os.write(self._descriptor, left) :]
+            try:
+                while left:
+                    left = left[os.write(self._descriptor, left) :]
+            except OSError:
+                with suppress(OSError):  # the next run cuts a torn line as well
+                    os.ftruncate(self._descriptor, before)
+                raise
             if sync:
                 os.fsync(self._descriptor)
-        except OSError as error:
-            os.ftruncate(self._descriptor, before)  # leave no torn line for the next run
-            raise UserError(f"{self.path} cannot be written: {error.strerror}; run again to continue") from None
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Around what is done to a log by its descriptor, whose errors name no file."""
+    try:
+        yield
+    except OSError as error:
+        why = (error.strerror or "an error").lower()
+        raise UserError(f"{path} cannot be written: {why}; correct this and run again to continue") from None
 
 
 def _make_private(path: Path) -> None:

@@ -16,7 +16,7 @@ END_MARKS = (
 _NAMES = r"(?:\w+:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis)"
 _HEADER = r"(?:[^<]*(?:<\|constrain\|>[^<]*)?(?:<\|message\|>|<\|?\w*\|?\Z)|\s*<\|constrain\|>[^<]*\Z)?"  # or cut
 _WORDS = (  # people write this as well
-    rf"<{_NAMES}(?:\s+[\w-]+\s*=[^<>]*)?\s*>",  # DeepSeek, Qwen, GLM; <thinking>; <seed:think>
+    rf"<{_NAMES}(?:\s+[\w-]+\s*=[^<>]*+)?\s*>",  # DeepSeek, Qwen, GLM; <thinking>; <seed:think>
     r"\[think(?:ing)?\]",  # Magistral
 )
 _OPENING = (
@@ -50,7 +50,7 @@ _MARK = re.compile(
 )
 _WHOLE_MARKS = ("<think>", "<thinking>", "◁think▷", "[THINK]", "<|channel|>", "<|start|>assistant", "<unused94>")
 
-_BOXED = re.compile(r"\$*\\boxed\s*\{(?:\s*\\(?:text|math)\w*\s*\{([^{}]*)\}\s*|([^{}]*))\}\$*")
+_BOXED = re.compile(r"(?:(?<!\$)\$++)?+\\boxed\s*\{(?:\s*\\(?:text|math)\w*\s*\{([^{}]*)\}\s*|([^{}]*))\}\$*")
 _ANSWER_MARKS = re.compile(
     "|".join(map(re.escape, END_MARKS)) + r"|</?(?:answer|response|final_answer|conclusion)>"
     r"|<\|(?:begin|end)_of_(?:box|solution)\|>|<\|(?:start|end)_response\|>"

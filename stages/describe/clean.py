@@ -1,4 +1,7 @@
-"""An LLM's answer -> the sentences or list items in it, with a count of what was dropped and why."""
+"""An LLM's answer -> the sentences or list items in it, with a count of what was dropped and why.
+
+An answer may be anything of up to 1 MiB, so each pattern takes time in proportion to its length.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,25 @@ ABBREVIATIONS = {
 }
 """Words whose full stop does not end a sentence."""
 
+_LONGEST_WORD = 100  # that is looked at as an abbreviation
+_MOST_WRAPPED = 20  # quotation marks, lead-ins and the like around a text
+
 _QUOTES = {'"': '"', "“": "”", "‘": "’", "'": "'", "«": "»", "`": "`"}
 _BULLET = re.compile(r"^\s*(?:[-*•–—+·]+|\(?\d{1,3}[.)](?!\d))\s*")
 _INLINE_LIST = re.compile(r"(?<!\d):[ \t]*(?=[-*•][ \t]*\S|1[.)][ \t]*(?!\d)\S)")
 _EMPHASIS = re.compile(r"\*\*|__|(?<![\w*])\*(?=\w[^*\n]*\w\*(?!\w))|(?<=\w)\*(?![\w*])")
-_IMAGE = re.compile(r"!\[[^\]\n]*\](?:\([^)\n]*\)?)?")
-_LINK = re.compile(r"\[([^\]\n]*)\]\([^)\n]*\)?")
-_HEADING = re.compile(r"^\s*#+\s+.*$", re.MULTILINE)
-_HEADER = re.compile(r":\s*(?:\d+[.)]?)?\s*$")
+_IMAGE = re.compile(r"!\[[^\[\]\n]*\](?:\([^)\n]*\)?)?")
+_LINK = re.compile(r"\[([^\[\]\n]*)\]\([^)\n]*\)?")
+_HEADING = re.compile(r"^[^\S\n]*+#++\s+.*$", re.MULTILINE)
+_HEADER = re.compile(r":\s*+(?:\d++[.)]?)?\s*+$")
 _LEADING_JUNK = re.compile(r"^[\s,.;:?!…*_>#)\]–—-]+")
-_END = re.compile(r"[.!?…。！？]+[\"'”’)\]*]*$")
-_STOP = re.compile(r"([.!?]+)[\"'”’)\]]*\s+|[。！？]+")
+_END = re.compile(r"(?<![.!?…。！？])[.!?…。！？]++[\"'”’)\]*]*$")
+_STOP = re.compile(r"(?<![.!?])([.!?]++)[\"'”’)\]]*+\s+|[。！？]+")
 _STOP_WITHOUT_SPACE = re.compile(r"(?<=[a-z]{2}[.!?])(?=[A-Z][a-z]*\s)")
 _WORD = re.compile(r"[^\W\d_]{2}")
 # The end of a phrase that continues the prompt, joined to the next sentence: "catThe pet ...".
-_GLUED = re.compile(r"^\W*(?:['’]s|[^A-Z.!?]*?[a-z]{2})(?=[A-Z])")
+_GLUED = re.compile(r"^(?:\W*['’]s|\W*+[^A-Z.!?]*?[a-z]{2})(?=[A-Z])")
+_FIRST = re.compile(r"[\"'“‘(*\[]*+(.?)", re.DOTALL)  # the first letter of a sentence
 
 _YES = re.compile(r"^\s*(?:sure|certainly|of course|absolutely)(?: thing)?[!,.:]\s*", re.IGNORECASE)
 _LEAD_IN = re.compile(
@@ -104,23 +111,24 @@ def _blocks(answer: str) -> list[_Block]:
     text = _LINK.sub(r"\1", _IMAGE.sub("", text))
     text = _EMPHASIS.sub("", _HEADING.sub("", text))
     text = _INLINE_LIST.sub(":\n", text)
-    blocks: list[_Block] = []
+    groups: list[list[_Block]] = []
     for line in text.split("\n"):
         if not line.strip():
             continue
         bare = _BULLET.sub("", line, count=1).strip()
         block = _Block(bare, bullet=_BULLET.match(line) is not None, indented=line[:1] in " \t")
-        if blocks and _is_wrapped(blocks[-1], block):
-            blocks[-1] = _Block(f"{blocks[-1].text} {bare}", blocks[-1].bullet, blocks[-1].indented)
+        if groups and _is_wrapped(groups[-1], block):
+            groups[-1].append(block)
         else:
-            blocks.append(block)
-    return blocks
+            groups.append([block])
+    return [_Block(" ".join(line.text for line in own), own[0].bullet, own[0].indented) for own in groups]
 
 
-def _is_wrapped(before: _Block, block: _Block) -> bool:
-    """Whether `block` continues with a line that was broken at the margin."""
-    long_enough = len(before.text) >= 50
-    return long_enough and not block.bullet and block.text[:1].islower() and not re.search(r"[.!?:;]$", before.text)
+def _is_wrapped(before: list[_Block], block: _Block) -> bool:
+    """Whether `block` goes on with the lines `before`, which were one line before wrapping."""
+    if len(before) == 1 and len(before[0].text) < 50:
+        return False
+    return not block.bullet and block.text[:1].islower() and not before[-1].text.endswith((".", "!", "?", ":", ";"))
 
 
 def _list_items(blocks: list[_Block], dropped: Counter[str]) -> list[str]:
@@ -163,18 +171,22 @@ def split_sentences(text: str) -> list[str]:
     text = _STOP_WITHOUT_SPACE.sub(" ", text)
     sentences, start = [], 0
     for stop in _STOP.finditer(text):
-        following = text[stop.end() :].lstrip("\"'“‘(*[")[:1]
+        first = _FIRST.match(text, stop.end())
+        following = first[1] if first else ""
         begins_sentence = following.isupper() or following.isdigit() or stop.group(1) is None
-        if begins_sentence and not (stop.group(1) == "." and _ends_in_abbreviation(text[start : stop.start()])):
+        if begins_sentence and not (stop.group(1) == "." and _ends_in_abbreviation(text, start, stop.start())):
             sentences.append(text[start : stop.end()].strip())
             start = stop.end()
     sentences.append(text[start:].strip())
     return [sentence for sentence in sentences if sentence] or [""]
 
 
-def _ends_in_abbreviation(text: str) -> bool:
-    word = re.search(r"[\w.]*$", text)
-    last = word.group() if word else ""
+def _ends_in_abbreviation(text: str, start: int, end: int) -> bool:
+    """Whether the last word of `text[start:end]` is an abbreviation."""
+    first = end
+    while first > max(start, end - _LONGEST_WORD) and (text[first - 1].isalnum() or text[first - 1] in "._"):
+        first -= 1
+    last = text[first:end]
     return last.lower() in ABBREVIATIONS or "." in last.strip(".") or (len(last) == 1 and last.isupper())
 
 
@@ -183,16 +195,20 @@ def _is_finished(piece: str) -> bool:
 
     A full stop after a digit may be a decimal point, so that counts as unfinished.
     """
-    return _END.search(piece) is not None and not re.search(r"\d\.$", piece) and not _ends_in_abbreviation(piece[:-1])
+    return (
+        _END.search(piece) is not None
+        and not re.search(r"\d\.$", piece)
+        and not _ends_in_abbreviation(piece, 0, len(piece) - 1)
+    )
 
 
 def _tidy(piece: str) -> str:
     """Collapse white space; strip quotation marks around the text, stray punctuation before it and lead-ins."""
     text = " ".join("".join(c if c.isprintable() else " " for c in piece).split())
-    previous = None
-    while text != previous:
-        previous = text
-        text = _unquote(_LEADING_JUNK.sub("", _LEAD_IN.sub("", text, count=1)))
+    for _ in range(_MOST_WRAPPED):
+        previous, text = text, _unquote(_LEADING_JUNK.sub("", _LEAD_IN.sub("", text, count=1)))
+        if text == previous:
+            break
     return text
 
 

@@ -93,7 +93,7 @@ def ask(missing: list[Request], settings: Describe, key: str, plan: Plan) -> Rec
 def _ask(wanted: list[Request], settings: Describe, key: str, writer: LogWriter) -> Outcome:
     received = 0
     # Requests in a batch are not paid for a second time, even if the mode has changed.
-    if settings.mode == "batch" or writer.records.open_batches():
+    if settings.mode == "batch" or writer.records.open_batches() or writer.records.intents:
         outcome = ask_in_batches(wanted, settings, key, writer)
         if settings.mode == "batch":
             return outcome

@@ -23,8 +23,8 @@ _NONE = re.compile(
     r"|not (?:specified|mentioned|applicable|stated|given|described|available|known)(?: (?:in|by|from|here)\b.*)?)",
     re.IGNORECASE,
 )
-_NUMBER = r"\d[\d.,–-]*\s*"
-_UNIT = r"(?:mm|[ck]?m|inch(?:es)?|ft|foot|k?g|lbs?|pounds?|oz|ounces?|tons?|tonnes?|\w*met(?:re|er)s?)"
+_NUMBER = r"\d[\d.,–-]{0,20}\s?"
+_UNIT = r"(?:mm|[ck]?m|inch(?:es)?|ft|foot|k?g|lbs?|pounds?|oz|ounces?|tons?|tonnes?|\w{0,20}met(?:re|er)s?)"
 # Animals have feet, so "4 feet" is a measure only with a word such as "long" after it.
 _FEET = rf"(?:\d+[.,]{_NUMBER}feet|{_NUMBER}feet[\s-]+(?:long|tall|high|wide|deep|across|in (?:length|height|width)))"
 _MEASURE = re.compile(rf"\b(?:{_NUMBER}{_UNIT}|{_FEET}|weigh(?:s|ing|t)|wingspan|body mass)\b", re.IGNORECASE)

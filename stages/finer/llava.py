@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from stages.common.errors import UserError
+from stages.common.errors import UserError, naming
 from stages.common.made_from import folder_digest
 from stages.common.optional import import_optional
 
@@ -78,7 +78,8 @@ def save_whole(folder: Path, write: Callable[[Path], None]) -> None:
     for left in (aside, old):
         shutil.rmtree(left, ignore_errors=True)
     aside.mkdir(parents=True)
-    write(aside)
+    with naming(folder):
+        write(aside)
     if folder.exists():
         folder.rename(old)
     aside.rename(folder)

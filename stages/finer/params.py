@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -64,6 +65,12 @@ def merge_settings(usual: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]
     return {key: value for key, value in {**usual, **own}.items() if value is not None}
 
 
+def _name_of_a_variable(name: str) -> str:
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) or name.startswith("sk_"):
+        raise ValueError("must be the name of an environment variable, such as OPENAI_API_KEY, and not the key itself")
+    return name
+
+
 class Endpoint(Section):
     """An OpenAI-compatible chat endpoint that takes images; the key is read from the environment.
 
@@ -72,7 +79,7 @@ class Endpoint(Section):
 
     model: str
     base_url: str | None = None
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: Annotated[str, AfterValidator(_name_of_a_variable)] = "OPENAI_API_KEY"
     settings: Settings = Field(default_factory=dict)
     vision: bool = False
 

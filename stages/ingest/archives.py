@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from stages.common.errors import UserError
+from stages.common.errors import UserError, naming
 from stages.common.tables import digest, write_json
 from stages.ingest.labels import class_order
 from stages.ingest.listing import Listing, Request
@@ -82,7 +82,8 @@ def unpack(
             label_of_image[sample.image_id] = sample.label
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(sample.data)
+                with naming(path):
+                    path.write_bytes(sample.data)
             except OSError as error:
                 if error.errno not in NO_FILE_NAME:
                     raise

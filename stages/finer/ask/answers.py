@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from stages.common import address
 from stages.common.artifacts import Metadata
 from stages.common.endpoint import api_key
 from stages.common.errors import UserError
@@ -171,7 +172,9 @@ def _connection(job: FinerJob, lvlm: Lvlm) -> Iterator[Connection]:
         f"there is no key to ask '{job.lvlm}' with: set {endpoint.api_key_env} (any word for a server without keys), "
         f"or take '{job.lvlm}' out of finer.endpoints in params.yaml"
     )
-    yield Connection(endpoint.base_url, api_key(missing, endpoint.api_key_env, endpoint.base_url), endpoint.vision)
+    setting = address.BASE_URL if endpoint.base_url is None else f"finer.endpoints.{job.lvlm}.base_url in params.yaml"
+    key = api_key(missing, endpoint.api_key_env, endpoint.base_url, setting)
+    yield Connection(endpoint.base_url, key, endpoint.vision)
 
 
 def answers_table(questions: Sequence[Question], lvlm: Lvlm, records: Records, refused: dict[str, str]) -> pa.Table:

@@ -77,13 +77,12 @@ def concept_request(name: str, kind: str | None, text: str, settings: Concepts) 
     return Request(name, prompt, 0, "chat", body)
 
 
-_JSON = re.compile(r"\{.*\}", re.DOTALL)
 _QUALITY = (
     r"(?:visual|visible|physical|attributes?|features?|characteristics?|traits?|ones|and|the|that|are|most"
     r"|to|be|seen|shown|present|observed)"
 )
 _HEADING = re.compile(
-    rf"^(?:{_QUALITY}\s+)*(required|likely)(?:\s+{_QUALITY})*\s*(?:\([^)]*\))?\s*(?::\s*(.*)|\.?)$", re.IGNORECASE
+    rf"^(?:{_QUALITY}\s+)*(required|likely)(?:\s+{_QUALITY})*\s*+(?:\([^)]*\))?\s*+(?::\s*(.*)|\.?)$", re.IGNORECASE
 )
 _MARKED_HEADING = re.compile(rf"^(?:{_QUALITY}\s+)*(required|likely)\b[^:]*(?::\s*(.*))?$", re.IGNORECASE)
 _BOLD = re.compile(r"(\*\*|__)(?:(?!\1).)+(?:\1\s*:?|:\1.*)$")
@@ -110,12 +109,13 @@ def parse_attributes(answer: str) -> tuple[Attributes, Counter[str]]:
 
 
 def _from_json(text: str) -> _Sorted | None:
-    match = _JSON.search(text)
-    if match is None:
+    start, end = text.find("{"), text.rfind("}")
+    if not 0 <= start < end:
         return None
     try:
-        return _Sorted.model_validate({str(k).casefold(): v for k, v in dict(json.loads(match[0])).items()})
-    except (ValueError, TypeError, ValidationError):
+        found = dict(json.loads(text[start : end + 1]))
+        return _Sorted.model_validate({str(k).casefold(): v for k, v in found.items()})
+    except (ValueError, TypeError, ValidationError, RecursionError):
         return None
 
 
