@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stages.common.interrupts import install_if_stage
+
 if TYPE_CHECKING:
     from stages.api import (
         Encoder,
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
         open_image,
         select_descriptions,
     )
+
+install_if_stage()
 
 __all__ = [
     "Encoder",

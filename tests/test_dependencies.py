@@ -10,8 +10,11 @@ import pytest
 import yaml
 from conftest import ROOT
 
-PLUMBING = {"cli", "errors", "explain", "params", "paths", "section", "settings", "__init__", "optional", "yamls"}
-"""Modules that decide no result: command line, messages, the types of parameters, places of files."""
+PLUMBING = {
+    "cli", "errors", "explain", "interrupts", "locks", "params", "paths", "section", "settings", "__init__", "optional",
+    "yamls",
+}  # fmt: skip
+"""Modules that decide no result: command line, messages, signals, the types of parameters, places of files."""
 
 OWN_FILES = {
     "settings": {"stages/common/settings.py"},  # here it is all that decides

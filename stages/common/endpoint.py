@@ -21,10 +21,14 @@ import httpx2  # what the openai client is built on
 import openai
 from tqdm import tqdm
 
+from stages.common import interrupts
 from stages.common.errors import UserError
 from stages.common.replies import NO_ANSWER, Unusable, read_reply, server_fault, words
 from stages.common.requests import Api, Asked
 from stages.common.responses import LogWriter, Reply
+
+WAITS_AT_MOST = 30.0
+"""Seconds that answers in flight have to arrive after a signal."""
 
 GIVE_UP_AFTER = 20
 """Consecutive failed requests, each with all its retries, after which the endpoint counts as down."""
@@ -152,16 +156,24 @@ def hopeless(error: openai.OpenAIError) -> str | None:
 class _HttpClient(openai.DefaultAsyncHttpxClient):
     """Limits the whole exchange. httpx's time-outs limit each wait, so a server that drips bytes would never end."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, hold: interrupts.Hold) -> None:
         super().__init__()
-        self._seconds = seconds
+        self._seconds, self._hold = seconds, hold
+        self.sending: set[asyncio.Task[Any] | None] = set()
+        """Tasks whose request is in flight."""
 
     async def send(self, *args: Any, **kwargs: Any) -> Any:
+        if self._hold.signalled:
+            raise asyncio.CancelledError  # also where the client would send a failed request again
+        task = asyncio.current_task()
+        self.sending.add(task)
         try:
             async with asyncio.timeout(self._seconds):
                 return honest(await super().send(*args, **kwargs))
         except TimeoutError:
             raise httpx2.ReadTimeout("") from None  # which the client knows, and retries
+        finally:
+            self.sending.discard(task)
 
 
 def honest(response: httpx2.Response) -> httpx2.Response:
@@ -186,7 +198,8 @@ def ask_all(
 ) -> Outcome:
     """Ask for every request and append each answer to `log` as it arrives, in no fixed order.
 
-    Failures are collected, not raised; errors of `log` are raised.
+    Failures are collected, not raised; errors of `log` are raised. After a signal nothing more is sent, and the answers
+    in flight have until the request's time-out, or WAITS_AT_MOST, to arrive and be logged.
 
     Args:
         base_url: the endpoint's address; None is that of OPENAI_BASE_URL.
@@ -195,23 +208,49 @@ def ask_all(
     """
     outcome = Outcome()
     asker = _Asker(key, outcome, log, {"content filter", *own_faults}, final)
-    asyncio.run(_ask_all(requests, settings, asker, base_url))
+    seconds = min(settings.timeout, WAITS_AT_MOST)
+    line = (
+        f"interrupted: no more is asked, answers in flight have {seconds:.0f} s to arrive; a second signal ends at "
+        "once, and a rerun asks only for the rest"
+    )
+    with interrupts.held(line, seconds) as hold:
+        asyncio.run(_ask_all(requests, settings, asker, base_url, hold))
     return outcome
 
 
-async def _ask_all(requests: Sequence[Asked], settings: Asking, asker: _Asker, base_url: str | None) -> None:
+async def _ask_all(
+    requests: Sequence[Asked], settings: Asking, asker: _Asker, base_url: str | None, hold: interrupts.Hold
+) -> None:
     waiting = iter(requests)
+    http_client = _HttpClient(settings.timeout, hold)
     client = openai.AsyncOpenAI(
         api_key=asker.key,
         base_url=base_url,
         timeout=settings.timeout,
         max_retries=settings.max_retries,
-        http_client=_HttpClient(settings.timeout),
+        http_client=http_client,
     )
     with tqdm(total=len(requests), desc="asking", unit="answer", disable=None) as progress:
         async with client:
             count = min(settings.concurrency, len(requests))
-            await asyncio.gather(*(asker.work(client, waiting, progress) for _ in range(count)))
+            tasks = [asyncio.create_task(asker.work(client, waiting, progress, hold)) for _ in range(count)]
+            _stop_at_signal(hold, tasks, http_client)
+            await asyncio.gather(*tasks)
+
+
+def _stop_at_signal(hold: interrupts.Hold, tasks: Sequence[asyncio.Task[None]], http_client: _HttpClient) -> None:
+    """At a signal, end the tasks that have nothing in flight, and the others when their time is up."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for task in set(tasks) - http_client.sending:
+            task.cancel()
+        for task in tasks:
+            loop.call_later(hold.seconds, task.cancel)
+
+    hold.wake = lambda: loop.call_soon_threadsafe(stop)
+    if hold.signalled:  # before there was anything to wake
+        stop()
 
 
 @dataclass
@@ -225,13 +264,19 @@ class _Asker:
     final: Collection[str]
     failed_in_a_row: int = 0
 
-    async def work(self, client: openai.AsyncOpenAI, waiting: Iterator[Asked], progress: tqdm) -> None:
+    async def work(
+        self, client: openai.AsyncOpenAI, waiting: Iterator[Asked], progress: tqdm, hold: interrupts.Hold
+    ) -> None:
         """Take requests from the shared iterator until it is empty or asking should stop."""
-        for request in waiting:
-            await self._ask(client, request)
-            progress.update()
-            if self.outcome.gave_up is not None:
-                return
+        try:
+            for request in waiting:
+                await self._ask(client, request)
+                progress.update()
+                if self.outcome.gave_up is not None or hold.signalled:
+                    return
+        except asyncio.CancelledError:
+            if not hold.signalled:
+                raise
 
     async def _ask(self, client: openai.AsyncOpenAI, request: Asked) -> None:
         try:

@@ -56,10 +56,12 @@ def with_meta(schema: pa.Schema, meta: Metadata[Any]) -> pa.Schema:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to `path` on success and removed on failure.
 
-    A leftover of a killed writer is overwritten.
+    Its name carries the process id, so that two processes never write the same file. Leftovers of killed writers are
+    removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    remove_leftovers(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -67,6 +69,29 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files from which `path` should have been made, of processes that are no more.
+
+    Args:
+        path: its name may be a pattern, such as "part-*.parquet".
+    """
+    for left in path.parent.glob(f".{path.name}.*tmp"):
+        process = left.name.removesuffix(".tmp").rpartition(".")[2]
+        if not (process.isdecimal() and _is_alive(int(process))):
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether there is such a process on this machine. On others, a run of the same stage is kept away by its lock."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def write_table(path: Path, table: pa.Table, meta: Metadata[Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -18,8 +18,8 @@ import openai
 from openai.types import Batch
 from tqdm import tqdm
 
-from stages.common import tables
-from stages.common.endpoint import Failure, Outcome, explain, honest, hopeless, scrub, without_key
+from stages.common import interrupts, tables
+from stages.common.endpoint import WAITS_AT_MOST, Failure, Outcome, explain, honest, hopeless, scrub, without_key
 from stages.common.errors import UserError
 from stages.common.params import Describe
 from stages.common.replies import BAD_GATEWAY, words
@@ -50,6 +50,7 @@ class _HttpClient(openai.DefaultHttpxClient):
     """Gives faults that are reported with HTTP 200, and pages in place of JSON, the status that they should have."""
 
     def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
+        interrupts.check()
         response = super().send(request, **kwargs)
         if request.url.path.endswith("/content"):  # a file of results, with the faults of single requests
             return response
@@ -107,8 +108,18 @@ class _Batches:
         """Submit a batch, or take one that an interrupted run submitted, and note its id in the log."""
         digests = [request.digest for request in part]
         of = tables.digest(sorted(digests))
-        batch = self._find(of) or self._create(part, of)
-        self.log.add_batch(batch.id, self.settings.model, digests)
+        with self._finishing("the batch that is being submitted"):
+            batch = self._find(of) or self._create(part, of)
+            self.log.add_batch(batch.id, self.settings.model, digests)
+
+    def _finishing(self, what: str) -> AbstractContextManager[object]:
+        """Lets the request in flight be answered and logged after a signal. Nothing more is sent."""
+        seconds = min(self.settings.timeout, WAITS_AT_MOST)
+        line = (
+            f"interrupted: no more is sent, {what} has {seconds:.0f} s; a second signal ends at once, and a rerun goes "
+            "on with the batches under way"
+        )
+        return interrupts.held(line, seconds)
 
     def _find(self, of: str) -> Batch | None:
         """A batch of these requests that the log does not know."""
@@ -140,7 +151,7 @@ class _Batches:
             except PASSING as error:
                 if attempt == self.settings.max_retries or hopeless(error):
                     raise
-                time.sleep(_pause(error, attempt))
+                interrupts.sleep(_pause(error, attempt))
             found = self._find(of)
             if found:
                 return found
@@ -162,7 +173,8 @@ class _Batches:
                         continue
                     done[name] = batch.request_counts.completed if batch.request_counts else 0
                     if batch.status in ENDED:
-                        self.merge(batch)
+                        with self._finishing("a finished batch"):
+                            self.merge(batch)
                     if batch.status in ENDED or not self.wanted.keys() & self.log.records.batches[name].requests:
                         waiting.remove(name)
                 progress.n = sum(done.values())

@@ -13,7 +13,7 @@ import numpy as np
 
 from stages.common.artifacts import FORMAT, VIEWS, EncoderMeta
 from stages.common.errors import UserError
-from stages.common.tables import digest, read_meta
+from stages.common.tables import digest, read_meta, remove_leftovers
 from stages.common.views import WHOLE, Rows, ShardRows, read_shard, shard_paths
 from stages.embed.encode import Embedded
 from stages.embed.shards import ImageViews, Shard
@@ -45,8 +45,7 @@ def set_aside(folder: Path, shards: Iterable[Shard]) -> set[Path]:
         The paths of the shards that are right.
     """
     right = {shard.path for shard in shards if shard.is_done()}
-    for path in folder.glob(".part-*.tmp"):  # left by a killed run
-        path.unlink()
+    remove_leftovers(folder / "part-*.parquet")
     for path in sorted(set(shard_paths(folder)) - right):
         try:
             name = digest(read_meta(path, VIEWS, READABLE).model_dump(mode="json"))

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from stages.common.errors import run
 from stages.common.tokenizer import BYTE_SYMBOLS, SPECIAL_TOKENS, build_tokenizer
 from stages.demo.birds.species import ATTRIBUTES
 from stages.demo.clip.captions import caption, encode_facts
@@ -312,4 +313,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.common.errors import run
 from stages.demo.birds.attributes import concepts
 from stages.demo.birds.species import ATTRIBUTES, SPECIES, Species
 from stages.demo.descriptions import wording
@@ -135,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
