@@ -22,10 +22,11 @@ from benchmarks import baseline
 from benchmarks.common import print_table, ratio, record, side_by_side
 from benchmarks.photos import photos
 from stages.common.artifacts import VIEWS, BoxesParameters, ViewsParameters
+from stages.common.columns import embedding_rows
 from stages.common.encoders import Encoder, load_encoder
 from stages.common.images import content_digest, open_rgb
 from stages.common.params import Crop, Model, Params, load_params
-from stages.common.tables import embedding_rows, make_meta, read_table
+from stages.common.tables import make_meta, read_table
 from stages.crop.boxes import draw_candidates, surviving
 from stages.embed.encode import embed_images, forward_size
 from stages.embed.reuse import Work, assemble

@@ -22,12 +22,13 @@ from benchmarks.common import print_table, record, run_measured
 from benchmarks.photos import photos
 from benchmarks.project import DATASET, ROOT, change_params, class_names, make_project, run_stage, write_sentences
 from stages.common import paths
-from stages.common.artifacts import BOXES, ViewsParameters
 from stages.common.artifacts import VIEWS as VIEWS_TABLE
+from stages.common.artifacts import ViewsParameters
+from stages.common.columns import WHOLE
+from stages.common.crops import open_boxes, read_images
 from stages.common.encoders import load_encoder
 from stages.common.params import load_params
-from stages.common.tables import make_meta, read_meta
-from stages.common.views import WHOLE
+from stages.common.tables import make_meta
 from stages.embed.shards import Rows, plan_shards, write_shard
 
 IMAGES, CLASSES, SENTENCES, MODEL = 1000, 25, 30, "vit-b-32"
@@ -57,11 +58,10 @@ def fill_shards(folder: Path) -> None:
     os.chdir(folder)
     params = load_params()
     model = load_encoder(MODEL, params).meta
-    images, boxes = paths.images(DATASET), paths.boxes(DATASET)
-    crop = read_meta(boxes, BOXES).parameters
-    meta = make_meta(VIEWS_TABLE, DATASET, ViewsParameters(crop=crop), model)
+    images, boxes = read_images(DATASET), open_boxes(DATASET)
+    meta = make_meta(VIEWS_TABLE, DATASET, ViewsParameters(crop=boxes.meta.parameters), model)
     rng = np.random.default_rng(0)
-    for shard in plan_shards(images, boxes, VIEWS, params.embed.images_per_shard, meta):
+    for shard in plan_shards(boxes, images, VIEWS, params.embed.images_per_shard, meta):
         rows = []
         for image in shard.images:
             vectors = rng.normal(size=(1 + len(image.candidates), model.embedding_dim)).astype(np.float32)

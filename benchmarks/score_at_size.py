@@ -12,7 +12,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,12 @@ from stages.common.artifacts import (
     TextsParameters,
     ViewsParameters,
 )
+from stages.common.columns import WHOLE
+from stages.common.crops import open_boxes, read_images
+from stages.common.labels import names_digest
 from stages.common.params import PARAMS_FILE, Params, load_params
 from stages.common.tables import make_meta, read_table, write_table, writing
-from stages.common.views import WHOLE, Rows
+from stages.common.views import Rows
 from stages.crop.dataset import boxes_table
 from stages.embed.shards import plan_shards, write_shard
 from stages.refine.dataset import LABEL, TEMPLATE, WAFFLE, Text, texts_table
@@ -48,6 +51,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATASET, MODEL = "at-size", "random"
 COUNT, CROPS, DIMENSIONS = 100, 100, 512
 TEXTS_A_CLASS = {TEMPLATE: 7, "cupl": 30, "attrvr_des": 30, "attrvr_dist": 30, "clip-d": 10, WAFFLE: 30}
+CLASS_NAMES = [f"class {label}" for label in range(COUNT)]
 WIDTH, HEIGHT = 500, 375
 REPEATS = 3
 MODEL_META = EncoderMeta(
@@ -65,7 +69,8 @@ READ = """
 import sys
 from pathlib import Path
 from stages.common.artifacts import VIEWS
-from stages.common.tables import embedding_rows, read_table
+from stages.common.columns import embedding_rows
+from stages.common.tables import read_table
 for path in sorted(Path(sys.argv[1]).glob("part-*.parquet")):
     table, _ = read_table(path, VIEWS)
     embedding_rows(table["embedding"])
@@ -123,10 +128,10 @@ def write_images_and_classes(folder: Path, images: int) -> None:
             "content": [f"{index:016x}" for index in range(images)],
         }
     )
-    write_table(folder / paths.images(DATASET), table, make_meta(IMAGES, DATASET, ImagesParameters()))
-    classes = pa.table(
-        {"label": pa.array(range(COUNT), pa.int32()), "name": [f"class {label}" for label in range(COUNT)]}
-    )
+    numbered = ImagesParameters(classes=names_digest(CLASS_NAMES))
+    write_table(folder / paths.images(DATASET), table, make_meta(IMAGES, DATASET, numbered))
+    nothing = [None] * COUNT
+    classes = pa.table([range(COUNT), CLASS_NAMES, nothing, nothing, nothing], schema=CLASSES.columns)
     write_table(folder / paths.classes(DATASET), classes, make_meta(CLASSES, DATASET, ClassesParameters()))
 
 
@@ -168,19 +173,26 @@ def write_texts(folder: Path, params: Params) -> None:
         texts, embeddings, np.full(len(texts), 9, np.int32), 77, params.refined_sources(), params.refine
     )
     refine = params.refine.model_dump(exclude={"sources", "batch_size"})
-    made_by = TextsParameters(seed=params.seed, sources=params.sources, refined=params.refined_sources(), **refine)
+    made_by = TextsParameters(
+        seed=params.seed,
+        classes=names_digest(CLASS_NAMES),
+        sources=params.sources,
+        refined=params.refined_sources(),
+        **refine,
+    )
     meta = make_meta(TEXTS, DATASET, made_by, MODEL_META)
     write_table(folder / paths.texts(DATASET, MODEL), table, meta)
 
 
 def write_shards(folder: Path, params: Params) -> None:
     """Random views around a random direction for each image, 64 images a shard."""
-    images_path, boxes_path = folder / paths.images(DATASET), folder / paths.boxes(DATASET)
+    with chdir(folder):
+        images, boxes = read_images(DATASET), open_boxes(DATASET)
     meta = make_meta(VIEWS, DATASET, ViewsParameters(crop=boxes_parameters(params)), MODEL_META)
     torch.manual_seed(0)
     torch.set_num_threads(1)  # each operation is small
     target = folder / paths.views(DATASET, MODEL)
-    for shard in plan_shards(images_path, boxes_path, target, params.embed.images_per_shard, meta):
+    for shard in plan_shards(boxes, images, target, params.embed.images_per_shard, meta):
         rows = []
         for image in shard.images:
             assert len(image.candidates) == CROPS

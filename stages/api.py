@@ -26,6 +26,7 @@ from stages.common.explain import explain
 from stages.common.images import UNREADABLE, open_rgb, orientation, reason, to_rgb
 from stages.common.params import Crop, Model, Preprocess, Refine, Score
 from stages.common.section import Section
+from stages.common.templates import fill
 from stages.common.views import WHOLE
 from stages.common.views import Rows as Views
 from stages.crop.boxes import draw_candidates, surviving
@@ -217,7 +218,7 @@ def embed_descriptions(
         UserError: an embedding is not finite.
     """
     prompt = _checked(Refine, label_prompt=label_prompt).label_prompt
-    prompts = {name: prompt.format(name=name) for name in descriptions}
+    prompts = {name: fill(prompt, name=name) for name in descriptions}
     cleaned = {name: [clean(text) for text in texts] for name, texts in descriptions.items()}
     for name, texts in descriptions.items():
         if isinstance(texts, str) or not texts:

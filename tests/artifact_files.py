@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.common.artifacts import Artifact, BoxesParameters, EncoderMeta, PredictionsParameters
+from stages.common.digests import ALL, COLUMNS, ColumnDigests, sign
 from stages.common.params import load_params
-from stages.common.tables import METADATA_KEY
+from stages.common.tables import DIGESTS_KEY, METADATA_KEY
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,15 +54,31 @@ def read_raw(path: Path) -> tuple[pa.Table, dict[str, Any]]:
 
 
 def write_raw(path: Path, table: pa.Table, meta: Any) -> None:
-    """Write a table with any JSON as its metadata."""
-    pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(meta).encode()}), path)
+    """Write a table with any JSON as its metadata, and with digests that fit unless it says that there are none."""
+    said = json.dumps(meta).encode()
+    columns = ColumnDigests()
+    columns.add(table)
+    digests: dict[str, Any] = {COLUMNS: columns.digests()}
+    digests[ALL] = sign(table.schema, said, digests)
+    tagged = table.replace_schema_metadata({METADATA_KEY: said})
+    with pq.ParquetWriter(path, tagged.schema) as writer:
+        writer.write_table(tagged)
+        if isinstance(meta, dict) and meta.get("signed"):
+            writer.add_key_value_metadata({DIGESTS_KEY: json.dumps(digests)})
 
 
 def as_format_1(meta: dict[str, Any]) -> dict[str, Any]:
     """The metadata of texts or views as the version before FORMAT 2 wrote it."""
     model = {key: value for key, value in meta["model"].items() if key != "architecture"}
-    old = {**meta, "format": 1, "model": model}
+    old = {**{key: value for key, value in meta.items() if key != "signed"}, "format": 1, "model": model}
+    old["parameters"] = {key: value for key, value in meta["parameters"].items() if key != "classes"}
     if "shard" in meta:
         shard = dict(meta["shard"])
         old["shard"] = {"drawings": shard.pop("crops_digests"), **shard}
     return old
+
+
+def without_digests(meta: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of texts or views as the first version of format 2 wrote it."""
+    parameters = {key: value for key, value in meta["parameters"].items() if key != "classes"}
+    return {**{key: value for key, value in meta.items() if key != "signed"}, "parameters": parameters}

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 Body = dict[str, Any]
 Answer = Callable[[Body, bool], tuple[int, Body] | None]
@@ -14,13 +15,19 @@ Answer = Callable[[Body, bool], tuple[int, Body] | None]
 
 
 class Batches:
-    """Batches stay under way for `looks` looks and then end as `end` says; `torn` cuts each line that mentions it."""
+    """Batches stay under way for `looks` looks and then end as `end` says; `torn` cuts each line that mentions it.
+
+    A list has `page` batches a page, and leaves out a batch that was made less than `lag` lists before.
+    """
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.looks = 1
         self.end = "completed"
         self.torn: str | None = None
+        self.page = 100
+        self.lag = self.lists = 0
+        self.made_at: dict[str, int] = {}
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, Body] = {}
         self.looked: dict[str, int] = {}
@@ -35,11 +42,18 @@ class Batches:
         if parts == ["batches"] and method == "POST":
             return 200, _json(self._create(json.loads(content)))
         if parts == ["batches"]:
-            newest = sorted(self.batches.values(), key=lambda batch: -batch["created_at"])
-            return 200, _json({"object": "list", "data": newest, "has_more": False})
+            return 200, _json(self._list(parse_qs(urlsplit(path).query)))
         if parts[1] in self.batches:
             return 200, _json(self._look(parts[1]))
         return 404, _json({"error": {"message": "no such batch"}})
+
+    def _list(self, query: dict[str, list[str]]) -> Body:
+        self.lists += "after" not in query
+        newest = [batch for batch in self.batches.values() if self.lists - self.made_at[batch["id"]] > self.lag][::-1]
+        names = [batch["id"] for batch in newest]
+        start = names.index(query["after"][0]) + 1 if "after" in query else 0
+        shown = newest[start : start + self.page]
+        return {"object": "list", "data": shown, "has_more": len(newest) > start + self.page}
 
     def _upload(self, content_type: str, content: bytes) -> Body:
         form = email.message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + content)
@@ -59,6 +73,7 @@ class Batches:
         counts = {"total": len(lines), "completed": 0, "failed": 0}
         self.batches[name] = body | {"id": name, "object": "batch", "status": "in_progress", "request_counts": counts}
         self.batches[name]["created_at"] = int(time.time())
+        self.made_at[name] = self.lists
         return self.batches[name]
 
     def _look(self, name: str) -> Body:

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.common.alignment import draw_places, pool_weights, softmax_by_group
+from stages.common.columns import embedding_column
 from stages.common.errors import UserError
 from stages.common.methods import ALL, METHODS, REFINED, WHOLE, Method
 from stages.common.params import Score
 from stages.common.ranking import Outcome, Tally, predictions_table, rank
-from stages.common.tables import embedding_column
 from stages.score.dataset import tie_lines
 from stages.score.methods import available, class_vectors, first_equals
 from stages.score.outcomes import Classes, fetch, prepare, score_batch

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from artifact_files import read_raw, write_raw
 from conftest import (
     CLASSES,
     ROOT,
@@ -443,24 +444,25 @@ def test_embeddings_that_become_zero(stage: str, part: str, factor: float, proje
 )
 def test_cosines_that_are_not_finite(artifact: str, column: str, project: Project, refuse: Refuse) -> None:
     path = Path("data/toy/tiny") / artifact
-    table = pq.read_table(path)
+    table, meta = read_raw(path)
     values = table[column].to_numpy().copy()
     values[-1] = np.nan
-    pq.write_table(table.set_column(table.schema.get_field_index(column), table.schema.field(column), [values]), path)
-    refuse("score", str(path), f"the {column} of '", "is not finite", "run `dvc repro`")
+    table = table.set_column(table.schema.get_field_index(column), table.schema.field(column), [values])
+    write_raw(path, table, meta)
+    refuse("score", str(path), f"the {column} of '", "is not its cosine to the", "run `dvc repro`")
 
 
 @pytest.mark.parametrize("artifact", ["texts.parquet", "views/part-00000.parquet"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_embeddings_that_are_not_finite(artifact: str, value: float, project: Project, refuse: Refuse) -> None:
     path = Path("data/toy/tiny") / artifact
-    table = pq.read_table(path)
+    table, meta = read_raw(path)
     column = table["embedding"].combine_chunks()
     rows = column.flatten().to_numpy(zero_copy_only=False).copy()
     rows[-1] = value
     spoilt = pa.FixedSizeListArray.from_arrays(pa.array(rows), column.type.list_size)
     table = table.set_column(table.schema.get_field_index("embedding"), table.schema.field("embedding"), spoilt)
-    pq.write_table(table, path)
+    write_raw(path, table, meta)
     refuse("score", str(path), "is not finite", "run `dvc repro`")
 
 

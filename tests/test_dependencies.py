@@ -11,10 +11,10 @@ import yaml
 from conftest import ROOT
 
 PLUMBING = {
-    "cli", "errors", "explain", "interrupts", "locks", "params", "paths", "section", "settings", "__init__", "optional",
-    "yamls",
+    "cli", "errors", "explain", "files", "interrupts", "locks", "params", "paths", "section", "settings", "__init__",
+    "optional", "yamls",
 }  # fmt: skip
-"""Modules that decide no result: command line, messages, signals, the types of parameters, places of files."""
+"""Modules that decide no result: command line, messages, signals, the types of parameters, places of files and how they appear."""
 
 OWN_FILES = {
     "settings": {"stages/common/settings.py"},  # here it is all that decides

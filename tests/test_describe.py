@@ -24,8 +24,9 @@ from describe_project import (
 from openai_server import KEY, Endpoint
 
 from stages.common.descriptions import read_descriptions
-from stages.common.endpoint import GIVE_UP_AFTER, scrub
+from stages.common.endpoint import GIVE_UP_AFTER
 from stages.common.errors import UserError
+from stages.common.received import scrub
 from stages.common.responses import read_log
 
 

@@ -24,8 +24,8 @@ from describe_project import (
 from openai_server import KEY, Endpoint
 
 from stages.common.errors import UserError
-from stages.common.responses import read_log
-from stages.describe import batch_files
+from stages.common.responses import LogWriter, read_log
+from stages.describe import batch, batch_files
 from stages.describe.prompts import ClassName, PromptSource, build_requests
 
 FAST: dict[str, Any] = {"mode": "batch", "batch_poll": 0.02}
@@ -36,6 +36,8 @@ SUBMIT = "POST /v1/batches"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_project(tmp_path, **FAST)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(batch, "LIST_LAG", 0.5)
+    monkeypatch.setattr(batch, "PAUSES", (0.05, 0.1))
     return tmp_path
 
 
@@ -141,6 +143,57 @@ def test_merge_that_was_killed_halfway_is_repeated(folder: Path, endpoint: Endpo
         assert len(answers()) == 7
         assert read_log(LOG).tokens["a-model"].replies == 8  # one of them is no answer
     assert len(endpoint.batches.batches) == 1
+
+
+@pytest.mark.parametrize("mode", ["batch", "direct"])
+def test_kill_before_the_id_is_logged_pays_once_though_the_list_lags(
+    mode: str, folder: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint.batches.lag, endpoint.batches.page = 3, 1
+    with monkeypatch.context() as killed:
+
+        def kill(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        killed.setattr(LogWriter, "add_batch", kill)
+        with pytest.raises(KeyboardInterrupt):
+            run_here()
+    (intent,) = read_log(LOG).intents
+    submitted = endpoint.batches.batches["batch_0"]
+    assert submitted["metadata"]["intent"] == intent and not read_log(LOG).batches
+    for name in ("batch_1", "batch_2"):  # of others, on the first pages
+        endpoint.batches.batches[name] = submitted | {"id": name, "metadata": None, "input_file_id": "x"}
+        endpoint.batches.made_at[name] = -9
+    make_project(folder, **FAST | {"mode": mode})
+    run_here()
+    assert capsys.readouterr().out.count("so that none is paid for twice") == 1
+    assert endpoint.asked[SUBMIT] == 1 and set(endpoint.paid.values()) == {1}
+    assert not read_log(LOG).intents and len(answers()) == 8
+
+
+def test_intent_that_was_not_submitted_is_waited_for_once(
+    folder: Path, endpoint: Endpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint.batch_fault = lambda method, path, before: "502" if f"{method} {path}" == SUBMIT else None
+    with pytest.raises(UserError, match=r"HTTP 502.*may have been submitted: [0-9a-f]{32}; a rerun"):
+        run_here()
+    endpoint.batch_fault = lambda method, path, before: "401" if f"{method} {path}" == SUBMIT else None
+    for waits in (1, 0):  # a refusal is certain
+        capsys.readouterr()
+        with pytest.raises(UserError, match="refuses the key"):
+            run_here()
+        assert capsys.readouterr().out.count("so that none is paid for twice") == waits
+    endpoint.batch_fault = lambda method, path, before: None
+    run_here()
+    assert list(endpoint.batches.batches) == ["batch_0"] and len(answers()) == 8
+
+
+def test_list_that_never_ends_is_read_once(folder: Path, endpoint: Endpoint) -> None:
+    page = {"object": "list", "has_more": True, "data": [{"id": "batch_x", "status": "completed", "created_at": 2e9}]}
+    endpoint.raw = {"again": json.dumps(page).encode()}
+    endpoint.batch_fault = lambda method, path, before: "again" if path.startswith("/v1/batches?") else None
+    run_here()
+    assert endpoint.asked["GET /v1/batches"] == 2
 
 
 @pytest.mark.parametrize("fault", ["lost", "half"])

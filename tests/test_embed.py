@@ -26,10 +26,12 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from stages.common import artifacts
+from stages.common.columns import embedding_rows
+from stages.common.crops import open_boxes, read_images
 from stages.common.encoders import load_encoder
 from stages.common.images import open_rgb
 from stages.common.params import load_params
-from stages.common.tables import embedding_rows, make_meta, read_table
+from stages.common.tables import make_meta, read_table
 from stages.embed.encode import batches
 from stages.embed.shards import plan_shards
 from stages.embed.views import ViewMaker
@@ -189,7 +191,7 @@ def test_many_images_line_up_with_their_boxes(tmp_path: Path, monkeypatch: pytes
     in_folder(tmp_path, INGEST, CROP)
     assert pq.ParquetFile(BOXES).metadata.num_row_groups == 2
     meta = make_meta(artifacts.VIEWS, "toy", artifacts.ViewsParameters(crop=boxes_parameters()), ENCODER)
-    planned = list(plan_shards(IMAGES, BOXES, VIEWS, 100, meta))
+    planned = list(plan_shards(open_boxes("toy"), read_images("toy"), VIEWS, 100, meta))
     assert [len(shard.images) for shard in planned] == [100, 100, 100]
     images = [image for shard in planned for image in shard.images]
     assert [image.image_id for image in images] == pl.read_parquet(IMAGES)["image_id"].to_list()

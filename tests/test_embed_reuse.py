@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from artifact_files import as_format_1, read_raw, write_raw
+from artifact_files import as_format_1, read_raw, without_digests, write_raw
 from conftest import Project, make_image, make_project, make_tiny_model
 from embed_project import (
     BOXES,
@@ -543,10 +543,13 @@ def test_shards_that_are_only_laid_out_again_are_not_held_in_memory(
     assert content(rounded) == fresh(rounded, tmp_path / "fresh")
 
 
-def test_shards_of_format_1_are_rewritten_without_encoding(project: Project, tmp_path: Path) -> None:
+@pytest.mark.parametrize("older", [as_format_1, without_digests])
+def test_shards_of_earlier_versions_are_rewritten_without_encoding(
+    project: Project, tmp_path: Path, older: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
     for path in shards(project):
         table, meta = read_raw(path)
-        write_raw(path, table, as_format_1(meta))
+        write_raw(path, table, older(meta))
     with encoded() as passes:
         in_folder(project.folder, EMBED)
     assert list(passes) == []

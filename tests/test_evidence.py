@@ -17,11 +17,13 @@ from PIL import Image
 
 from stages.common import paths
 from stages.common.artifacts import PREDICTIONS, TEXTS
+from stages.common.columns import embedding_rows
 from stages.common.errors import UserError
-from stages.common.tables import embedding_rows, read_meta, read_table
+from stages.common.labels import read_classes
+from stages.common.tables import read_meta, read_table
 from stages.report import evidence, evidence_picture
 from stages.report.evidence import Evidence, Match, Side, Texts, class_scores, hold_against, read_evidence, weigh
-from stages.report.pictures import Caption
+from stages.report.pictures import Caption, read_candidates
 
 
 def unit(rng: np.random.Generator, count: int, width: int = 8) -> np.ndarray:
@@ -109,7 +111,9 @@ def answers() -> pl.DataFrame:
 
 
 def read(chosen: pl.DataFrame) -> dict[str, Evidence]:
-    return read_evidence("toy", "tiny", read_meta(paths.predictions("toy", "tiny"), PREDICTIONS), chosen, 3)
+    candidates, _ = read_candidates("toy", chosen["image_id"].to_list(), 0.8)
+    meta = read_meta(paths.predictions("toy", "tiny"), PREDICTIONS)
+    return read_evidence("tiny", meta, chosen, candidates, read_classes("toy"))
 
 
 def test_evidence_adds_up_to_what_score_wrote(toy: Path) -> None:
@@ -170,9 +174,9 @@ def test_views_of_another_model_or_other_boxes_are_refused(toy: Path) -> None:
 def test_only_shards_of_the_chosen_images_are_read(toy: Path) -> None:
     path = paths.views("toy", "tiny") / "part-00001.parquet"  # images 4 to 7
     table, meta = read_raw(path)
-    write_raw(path, table.slice(0, 0), meta)
+    write_raw(path, table.slice(0, len(table) - 1), meta)
     assert len(read(answers()[:1])) == 1
-    with pytest.raises(UserError, match="has rows of other images"):
+    with pytest.raises(UserError, match="has views of other crops"):
         read(answers()[5:6])
 
 
@@ -180,7 +184,7 @@ def test_views_that_lack_a_kept_crop_are_refused(toy: Path) -> None:
     path = paths.views("toy", "tiny") / "part-00000.parquet"
     table, meta = read_raw(path)
     write_raw(path, pa.concat_tables([table.slice(0, 1), table.slice(2)]), meta)  # candidate 0 is always kept
-    with pytest.raises(UserError, match="other boxes"):
+    with pytest.raises(UserError, match="has views of other crops"):
         read(answers()[:1])
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -26,8 +25,10 @@ from torch import nn
 from transformers import BertConfig, LlavaConfig
 
 from stages.common.errors import UserError
+from stages.common.tables import make_meta, write_table
 from stages.demo.toy.model import CHAT_TEMPLATE
 from stages.finer import paths
+from stages.finer.artifacts import MIXTURE, MixtureParameters
 from stages.finer.llava import Llava, load_llava
 from stages.finer.params import load_finer_params
 from stages.finer.tune.lora import IGNORED, collate, encode, image_tokens, merged, with_adapters
@@ -44,14 +45,6 @@ from stages.finer.tune.train import (
 
 TUNED = paths.MODELS / "tuned"
 BASE = paths.MODELS / "toy"
-PART = pa.struct({"type": pa.string(), "text": pa.string()})
-SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "images": pa.list_(pa.string()),
-        "messages": pa.list_(pa.struct({"role": pa.string(), "content": pa.list_(PART)})),
-    }
-)
 LLAVA_15 = (
     "{% for message in messages %}{{ message['role'].upper() }}: "
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ '<image>\n' }}{% else %}"
@@ -76,8 +69,11 @@ def conversation(index: int) -> dict[str, Any]:
 
 
 def write_mixture(rows: list[dict[str, Any]]) -> None:
-    paths.MIXTURE.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), paths.MIXTURE / "attributes.parquet")
+    made = MixtureParameters(
+        kind="attributes", seed=0, datasets=[], leave_out=None, held_out_classes=0.0, per_dataset=1, append=None
+    )
+    table = pa.Table.from_pylist(rows, schema=MIXTURE.columns)
+    write_table(paths.MIXTURE / "attributes.parquet", table, make_meta(MIXTURE, "finer", made))
 
 
 @pytest.fixture(scope="session")

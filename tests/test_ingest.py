@@ -17,6 +17,7 @@ from PIL import Image
 from stages.common.artifacts import IMAGES
 from stages.common.errors import UserError
 from stages.common.images import open_rgb
+from stages.common.labels import names_digest
 from stages.common.tables import read_meta
 from stages.ingest.dataset import check_listing
 from stages.ingest.datasets import Listing, read_folder, read_oxford_pets
@@ -271,7 +272,12 @@ def test_stage_writes_sorted_images_and_is_repeatable(
         "blue tavo": 1,
         "red-crowned tavo": 2,
     }
-    assert read_meta(images, IMAGES).parameters.model_dump() == {"reader": "folder", "split": None, "unpacked": False}
+    assert read_meta(images, IMAGES).parameters.model_dump() == {
+        "reader": "folder",
+        "split": None,
+        "classes": names_digest(["Grey Heron", "blue tavo", "red-crowned tavo"]),
+        "unpacked": False,
+    }
     assert str(Path.cwd()) not in images.read_bytes().decode(errors="replace"), "no path of a machine"
     assert call("ingest", "--dataset", "toy").code == 0
     assert (images.read_bytes(), classes.read_bytes()) == first

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from artifact_files import as_format_1, read_raw, write_raw
+from artifact_files import as_format_1, read_raw, without_digests, write_raw
 from conftest import CLASSES, Project, descriptions_for, make_project, run_stages
 
 from stages.common.encoders import Encoder
@@ -100,11 +100,16 @@ def test_a_broken_file_of_texts_is_made_again(refined: Project, asked: list[str]
     assert len(asked) > 20
 
 
-def test_texts_of_format_1_are_not_embedded_again(
-    refined: Project, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("older", [as_format_1, without_digests])
+def test_texts_of_earlier_versions_are_not_embedded_again(
+    refined: Project,
+    asked: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    older: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> None:
     table, meta = read_raw(TEXTS)
-    write_raw(TEXTS, table, as_format_1(meta))
+    write_raw(TEXTS, table, older(meta))
     run_stages(REFINE)
     assert asked == []
     assert TEXTS.read_bytes() == from_nothing(refined, tmp_path / "fresh", monkeypatch)

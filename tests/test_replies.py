@@ -14,7 +14,7 @@ from stages.common.endpoint import GIVE_UP_AFTER
 from stages.common.errors import UserError
 from stages.common.replies import Unusable, read_reply, server_fault, words
 from stages.common.responses import Reply, Tokens
-from stages.describe.batch_files import read_results
+from stages.describe.batch_files import Results
 
 
 def completion(content: Any, finish_reason: Any = "stop", **message: Any) -> bytes:
@@ -114,8 +114,9 @@ def test_a_fault_that_is_sent_with_http_200_has_a_status(body: Any, status: int,
     assert found is not None and found[0] == status and message in found[1]["message"]
     # The same in a batch's results: nothing that was paid.
     line = {"custom_id": "a", "response": {"status_code": 200, "body": body}}
-    [result], torn = read_results(json.dumps(line).encode())
-    assert (torn, result.reply, result.usage, result.reason) == (0, None, {}, f"HTTP {status}")
+    results = Results()
+    [result] = results.read([json.dumps(line).encode()], KEY, 1)
+    assert (results.torn, result.reply, result.usage, result.reason) == (0, None, {}, f"HTTP {status}")
     assert message in result.detail
 
 

@@ -35,10 +35,13 @@ from stages.common.artifacts import (
 from stages.common.boxes import iou
 from stages.common.errors import UserError
 from stages.common.errors import run as run_main
-from stages.common.tables import make_meta, write_json, write_table
+from stages.common.labels import names_digest
+from stages.common.metrics import METRICS as METRICS_KEY
+from stages.common.metrics import metrics_digest
+from stages.common.tables import make_meta, open_table, write_json, write_table
 from stages.report import plots, votes
 from stages.report.__main__ import main
-from stages.report.pictures import Crops, closest, read_crops
+from stages.report.pictures import Crops, closest, read_candidates
 from stages.report.table import DEMO_NOTE, UNTRAINED, Result, markdown, plain, read_result
 from stages.report.write import write_report
 
@@ -59,11 +62,12 @@ def _in_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params["datasets"] = {"birds": {"reader": "folder", "root": "photos"}}
     params["models"] = {"vit": {"name": "ViT-B-32", "pretrained": "openai"}}
     params["report"] = {"pictures": 2}
+    params["score"]["runs"] = 5
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
 
 def predictions_meta(**encoder: str) -> Metadata[PredictionsParameters]:
-    asked = predictions_parameters(iou_threshold=0.8, methods=["clip", "cupl", "wca", "bifta"])
+    asked = predictions_parameters(iou_threshold=0.8, runs=5, methods=["clip", "cupl", "wca", "bifta"])
     return make_meta(PREDICTIONS, "birds", asked, ENCODER.model_copy(update=encoder))
 
 
@@ -73,23 +77,30 @@ def make_inputs(
     """Write all that the report reads, for 6 images a class and 5 runs; returns the predictions."""
     rng = np.random.default_rng(7)
     names = NAMES if classes == 3 else [f"species {label}" for label in range(classes)]
-    image_ids = [f"{label}/{number}.png" for label in range(classes) for number in range(6)]
+    image_ids = [f"{label:02d}/{number}.png" for label in range(classes) for number in range(6)]
     labels = [label for label in range(classes) for _ in range(6)]
     for image_id in image_ids:
         path = Path("photos") / image_id
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (60, 40), (200, 120, 90)).save(path)
-    images = {"image_id": image_ids, "label": labels}
-    meta = make_meta(IMAGES, "birds", ImagesParameters(reader=reader))
-    write_table(paths.images("birds"), filled(IMAGES, images), meta)
+    count = len(image_ids)
+    images = {
+        "image_id": image_ids,
+        "label": labels,
+        "content": image_ids,
+        "width": [60] * count,
+        "height": [40] * count,
+    }
+    meta = make_meta(IMAGES, "birds", ImagesParameters(reader=reader, classes=names_digest(names)))
+    write_table(paths.images("birds"), filled(IMAGES, {**images}), meta)
     table = filled(CLASSES, {"label": list(range(classes)), "name": names})
     write_table(paths.classes("birds"), table, make_meta(CLASSES, "birds", ClassesParameters()))
     write_boxes(image_ids)
 
     rows = [
         (image_id, label, method, run, int(rng.choice([label, (label + 1) % classes, (label + 2) % classes])))
-        for method, figures in metrics.items()
         for image_id, label in zip(image_ids, labels, strict=True)
+        for method, figures in metrics.items()
         for run in range(figures["runs"])
     ]
     columns = list(zip(*rows, strict=True))
@@ -105,15 +116,32 @@ def make_inputs(
         }
     )
     made = predictions_meta(pretrained=UNTRAINED) if untrained else predictions_meta()
-    write_table(paths.predictions("birds", "vit"), predictions, made)
-    write_json(paths.metrics("birds", "vit"), metrics | ({"weights": UNTRAINED} if untrained else {}))
-    return pl.DataFrame(rows, schema=["image_id", "label", "method", "run", "predicted"], orient="row")
+    answers = pl.DataFrame(rows, schema=["image_id", "label", "method", "run", "predicted"], orient="row")
+    counted: dict[str, Any] = {method: {**figures, **top1_of(answers, method)} for method, figures in metrics.items()}
+    counted |= {"weights": UNTRAINED} if untrained else {}
+    write_table(paths.predictions("birds", "vit"), predictions, made, **{METRICS_KEY: metrics_digest(counted)})
+    write_json(paths.metrics("birds", "vit"), counted)
+    return answers
+
+
+def top1_of(answers: pl.DataFrame, method: str) -> dict[str, float]:
+    """The mean over runs and the deviation of a method's accuracy in percent, and its number of images."""
+    right = answers.filter(pl.col("method") == method)
+    runs = right.group_by("run").agg(top1=100 * (pl.col("label") == pl.col("predicted")).mean())["top1"].to_numpy()
+    deviation = round(float(runs.std(ddof=1)), 4) if len(runs) > 1 else 0.0
+    return {"top1": round(float(runs.mean()), 4), "std": deviation, "images": right["image_id"].n_unique()}
+
+
+def counted_metrics() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(paths.metrics("birds", "vit").read_text(encoding="utf-8"))
+    return found
 
 
 def write_boxes(image_ids: list[str]) -> None:
     """Four candidates an image; at 0.8 the first and third are kept, and refinement stops there."""
     corners = np.array([[0, 0, 30, 30], [1, 0, 31, 30], [20, 10, 50, 40], [30, 5, 60, 35]], dtype=np.int32)
-    kept = [[0.5, 0.8], [], [0.8], [0.5]]
+    thresholds = [0.5, 0.6, 0.7, 0.8, 0.9]
+    kept = [thresholds, [], [0.8], [0.5]]
     sides = ["left", "top", "right", "bottom"]
     columns = {side: np.tile(corners[:, i], len(image_ids)) for i, side in enumerate(sides)}
     table = pa.table(
@@ -124,13 +152,15 @@ def write_boxes(image_ids: list[str]) -> None:
             "kept": pa.array(kept * len(image_ids), pa.list_(pa.float32())),
         }
     )
-    write_table(paths.boxes("birds"), table, make_meta(BOXES, "birds", boxes_parameters(max_views=2)))
+    write_table(paths.boxes("birds"), table, make_meta(BOXES, "birds", boxes_parameters(candidates=4, max_views=2)))
 
 
 def result_of(metrics: dict[str, Any], *, demo: bool = False, **encoder: str) -> Result:
     path = Path("metrics.json")
     write_json(path, metrics)
-    return read_result("birds", "vit", path, predictions_meta(**encoder), demo=demo)
+    table = PREDICTIONS.columns.empty_table()
+    write_table(Path("predictions"), table, predictions_meta(**encoder), **{METRICS_KEY: metrics_digest(metrics)})
+    return read_result("birds", "vit", path, open_table(Path("predictions"), PREDICTIONS), demo=demo)
 
 
 def table_rows(text: str) -> dict[str, list[str]]:
@@ -220,7 +250,7 @@ def test_confusions_are_the_majority_over_runs() -> None:
     predictions = make_inputs()
     write_report("birds", "vit", 0, "photos")
     answers = brute_majority(predictions, "bifta")
-    expected = Counter((NAMES[int(key[0])], NAMES[label]) for key, label in answers.items())
+    expected = Counter((NAMES[int(key[:2])], NAMES[label]) for key, label in answers.items())
     with (paths.report("birds", "vit") / "confusion.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 18
@@ -233,7 +263,7 @@ def test_without_bifta_the_last_method_is_shown() -> None:
     write_report("birds", "vit", 1, "photos")
     answers = brute_majority(predictions, "wca")
     rows = pl.read_csv(paths.report("birds", "vit") / "confusion.csv")
-    right = sum(NAMES[label] == NAMES[int(key[0])] for key, label in answers.items())
+    right = sum(NAMES[label] == NAMES[int(key[:2])] for key, label in answers.items())
     assert (rows["actual"] == rows["predicted"]).sum() == right
     assert "show wca" in (paths.report("birds", "vit") / "table.md").read_text(encoding="utf-8")
 
@@ -272,8 +302,10 @@ def test_bars_have_low_and_high() -> None:
     write_report("birds", "vit", 0, "photos")
     rows = json.loads((paths.report("birds", "vit") / "methods.json").read_text(encoding="utf-8"))
     assert [row["method"] for row in rows] == ["clip", "wca", "bifta"]
-    assert rows[0] == {"method": "clip", "top1": 41.25, "low": 41.25, "high": 41.25, "top5": 80.1}
-    assert (rows[1]["low"], rows[1]["high"]) == (48.766, 51.234)
+    clip, wca = counted_metrics()["clip"]["top1"], counted_metrics()["wca"]
+    assert rows[0] == {"method": "clip", "top1": clip, "low": clip, "high": clip, "top5": 80.1}
+    assert rows[1]["low"] == pytest.approx(wca["top1"] - wca["std"], abs=1e-3)
+    assert rows[1]["high"] == pytest.approx(wca["top1"] + wca["std"], abs=1e-3)
 
 
 def test_random_weights_are_in_the_data_of_both_plots() -> None:
@@ -323,7 +355,7 @@ def test_without_one_of_the_methods_there_are_no_changes() -> None:
 def test_confused_pairs_are_counted_one_way_most_first() -> None:
     answers = brute_majority(make_inputs(), "bifta")
     write_report("birds", "vit", 0, "photos")
-    counts = Counter((int(image_id[0]), said) for image_id, said in answers.items() if int(image_id[0]) != said)
+    counts = Counter((int(image_id[:2]), said) for image_id, said in answers.items() if int(image_id[:2]) != said)
     rows = read_rows("pairs.json")
     assert {(row["actual"], row["predicted"]): row["count"] for row in rows} == {
         (NAMES[actual], NAMES[predicted]): count for (actual, predicted), count in counts.items()
@@ -364,12 +396,12 @@ def test_a_picture_says_what_it_shows(drawn: dict[str, str]) -> None:
     write_report("birds", "vit", 1, "photos")
     said = drawn["01.png"]
     image_id = next(line.split("  ·  ")[0] for line in said.splitlines() if "  ·  " in line)
-    assert f"{image_id}  ·  {NAMES[int(image_id[0])]}" in said
+    assert f"{image_id}  ·  {NAMES[int(image_id[:2])]}" in said
     assert "kept 2 of 4 at IoU ≤ 0.8" in said
     assert "rejected 1; 1 more not needed" in said
     assert "IoU 0.94" in said  # 29 * 30 / (2 * 900 - 29 * 30)
     answer = brute_majority(predictions, "bifta")[image_id]
-    assert f"bifta: {NAMES[answer]} {'✓' if answer == int(image_id[0]) else '✗'}" in said
+    assert f"bifta: {NAMES[answer]} {'✓' if answer == int(image_id[:2]) else '✗'}" in said
 
 
 def test_pictures_are_whole_and_the_same_every_time() -> None:
@@ -413,14 +445,16 @@ def test_pictured_images_are_spread_and_rather_contested() -> None:
 
 
 def test_boxes_are_sorted_into_kept_rejected_and_unused() -> None:
-    write_boxes(["a.png", "b.png"])
-    crops = read_crops(paths.boxes("birds"), ["b.png"], 0.8, max_views=2)["b.png"]
+    make_inputs()
+    found, max_views = read_candidates("birds", ["01/3.png"], 0.8)
+    assert max_views == 2
+    crops = found["01/3.png"].crops(2)
     assert crops.kept.tolist() == [[0, 0, 30, 30], [20, 10, 50, 40]]
     assert crops.rejected.tolist() == [[1, 0, 31, 30]]
     assert (crops.unused, crops.candidates) == (1, 4)
-    assert read_crops(paths.boxes("birds"), ["b.png"], 0.8, max_views=9)["b.png"].unused == 0
-    with pytest.raises(UserError, match="keeps no view"):
-        read_crops(paths.boxes("birds"), ["b.png"], 0.7, max_views=2)
+    assert found["01/3.png"].crops(9).unused == 0
+    with pytest.raises(UserError, match=r"0\.75 is not among those"):
+        read_candidates("birds", ["01/3.png"], 0.75)
 
 
 def test_the_example_is_what_the_rejected_box_overlaps_most() -> None:
@@ -448,7 +482,7 @@ def test_the_command_prints_the_table_and_where_the_rest_is(
     make_inputs()
     assert run_command(monkeypatch, "--dataset", "birds", "--model", "vit") == 0
     printed = capsys.readouterr().out
-    assert "61.50 ± 0.46*" in printed
+    assert f"{counted_metrics()['bifta']['top1']:.2f} ± " in printed
     assert "data/birds/vit/report/boxes (2)" in printed
     assert run_command(monkeypatch, "--dataset", "birds") == 2
 

@@ -258,7 +258,7 @@ def a_shard_of_another_model(project: Project) -> list[str]:
 
 def a_shard_of_another_data_set(project: Project) -> list[str]:
     rewrite(VIEWS / "part-00002.parquet", lambda table, meta: (table, {**meta, "dataset": "birds"}))
-    return [str(VIEWS / "part-00002.parquet"), str(TEXTS), "'birds'", "'toy'"]
+    return [str(VIEWS / "part-00002.parquet"), "'birds'", "'toy'"]
 
 
 def boxes_of_other_parameters(project: Project) -> list[str]:
@@ -292,11 +292,11 @@ def no_shards(project: Project) -> list[str]:
 
 def images_of_other_names(project: Project) -> list[str]:
     def change(table: pa.Table, meta: Meta) -> tuple[pa.Table, Meta]:
-        ids = [f"x/{name}" if row == 6 else name for row, name in enumerate(table["image_id"].to_pylist())]
+        ids = [f"{name}x" if row == 6 else name for row, name in enumerate(table["image_id"].to_pylist())]
         return table.set_column(0, "image_id", pa.array(ids)), meta
 
     rewrite(IMAGES, change)
-    return [str(VIEWS / "part-00001.parquet"), str(IMAGES), "dvc repro embed"]
+    return [str(BOXES), "no boxes of", "dvc repro crop"]
 
 
 def a_shard_of_other_rows(project: Project) -> list[str]:
@@ -307,7 +307,7 @@ def a_shard_of_other_rows(project: Project) -> list[str]:
         return table.set_column(0, "image_id", pa.array(ids)), meta
 
     rewrite(VIEWS / "part-00001.parquet", change)
-    return [str(VIEWS / "part-00001.parquet"), "rows of other images", "dvc repro embed"]
+    return [str(VIEWS / "part-00001.parquet"), "rows of other images", "dvc repro"]
 
 
 def an_image_replaced(project: Project) -> list[str]:

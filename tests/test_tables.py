@@ -12,16 +12,15 @@ import pytest
 from artifact_files import ENCODER, boxes_parameters, filled, predictions_parameters, write_raw
 
 from stages.common.artifacts import IMAGES, PREDICTIONS, VIEWS, ImagesParameters, Metadata, ViewsParameters
+from stages.common.columns import embedding_column, embedding_rows
 from stages.common.errors import UserError
+from stages.common.files import replacing
 from stages.common.tables import (
     digest,
-    embedding_column,
-    embedding_rows,
     make_meta,
     open_parquet,
     read_meta,
     read_table,
-    replacing,
     require_same,
     with_meta,
     write_json,
@@ -29,7 +28,10 @@ from stages.common.tables import (
     writing,
 )
 
-TABLE = filled(IMAGES, {"image_id": ["a/é.jpg", "b.jpg"], "label": [0, None]})
+TABLE = filled(
+    IMAGES,
+    {"image_id": ["a/é.jpg", "b.jpg"], "label": [0, None], "width": [9, 8], "height": [7, 6], "content": ["c", "d"]},
+)
 META = make_meta(IMAGES, "toy", ImagesParameters(reader="äöü"), ENCODER)
 
 
@@ -129,7 +131,7 @@ def test_views_of_another_width_than_their_metadata_says_are_refused(tmp_path: P
 def test_predictions_without_a_model_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "predictions.parquet"
     meta = make_meta(PREDICTIONS, "toy", predictions_parameters(), ENCODER).model_dump(mode="json")
-    write_raw(path, filled(PREDICTIONS, {"image_id": ["a"]}), {key: own for key, own in meta.items() if key != "model"})
+    write_raw(path, PREDICTIONS.columns.empty_table(), {key: own for key, own in meta.items() if key != "model"})
     with pytest.raises(UserError, match="names no model; delete it and run `dvc repro`"):
         read_meta(path, PREDICTIONS)
 

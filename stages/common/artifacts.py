@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from stages.common import checks
+from stages.common.errors import UserError
 from stages.common.params import Crop, Score
 
 FORMAT = 2
@@ -69,6 +72,8 @@ class IngestParameters(Record):
 
 
 class ImagesParameters(IngestParameters):
+    classes: str = ""
+    """Digest of the class names, in order, that the labels number."""
     unpacked: bool = False
     """Whether image_ids are relative to `data/<dataset>/unpacked` instead of the data set's root."""
 
@@ -84,9 +89,23 @@ class ClassesParameters(IngestParameters):
 class BoxesParameters(Crop):
     seed: int
 
+    def require(self, threshold: float, path: Path) -> None:
+        """Refuse boxes that do not have an IoU threshold.
+
+        Raises:
+            UserError: names the thresholds that there are.
+        """
+        if threshold not in self.iou_thresholds:
+            raise UserError(
+                f"score.iou_threshold {threshold:g} is not among those {path} was made with: {self.iou_thresholds}; "
+                "run `dvc repro crop`"
+            )
+
 
 class TextsParameters(Record):
     seed: int
+    classes: str = ""
+    """Digest of the class names, in order."""
     sources: Mapping[str, str]
     """Every source that was read, and what it holds: "sentences" or "descriptors"."""
     refined: list[str]
@@ -138,8 +157,8 @@ class Metadata(Record, Generic[Parameters]):
     parameters: Parameters
     model: EncoderMeta | None = None
     shard: ShardNote | None = None
-    digests: dict[str, str] | None = None
-    """By column; reserved, nothing writes them yet."""
+    signed: bool = True
+    """Whether digests stand beside; files of earlier versions have none and do not say so."""
 
     def without_notes(self) -> Metadata[Parameters]:
         """The same without where the weights came from."""
@@ -164,6 +183,8 @@ class Artifact(Generic[Parameters]):
     """Columns of format 1 -> their present names."""
     upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     """From the metadata of format 1, as JSON, to that of the present format."""
+    check: Callable[[pa.Table, Metadata[Parameters]], str] | None = None
+    """What is wrong with some of its rows and columns, in words; empty if nothing is."""
 
     def mismatch(self, schema: pa.Schema, meta: Metadata[Parameters]) -> str:
         """How a file differs from the declaration, in words; empty if it does not."""
@@ -193,6 +214,7 @@ IMAGES = Artifact(
         }
     ),
     ImagesParameters,
+    check=checks.check_images,
 )
 CLASSES = Artifact(
     "classes",
@@ -206,8 +228,11 @@ CLASSES = Artifact(
         }
     ),
     ClassesParameters,
+    check=checks.check_classes,
 )
-SKIPPED = Artifact("skipped", pa.schema({"image_id": pa.string(), "reason": pa.string()}), IngestParameters)
+SKIPPED = Artifact(
+    "skipped", pa.schema({"image_id": pa.string(), "reason": pa.string()}), IngestParameters, check=checks.check_skipped
+)
 BOXES = Artifact(
     "boxes",
     pa.schema(
@@ -222,6 +247,7 @@ BOXES = Artifact(
         }
     ),
     BoxesParameters,
+    check=checks.check_boxes,
 )
 TEXTS = Artifact(
     "texts",
@@ -241,6 +267,7 @@ TEXTS = Artifact(
     ),
     TextsParameters,
     by_model=True,
+    check=checks.check_texts,
 )
 VIEWS = Artifact(
     "views",
@@ -255,6 +282,7 @@ VIEWS = Artifact(
     ViewsParameters,
     by_model=True,
     upgrade=_crops_digests,
+    check=checks.check_views,
 )
 PREDICTIONS = Artifact(
     "predictions",
@@ -271,4 +299,5 @@ PREDICTIONS = Artifact(
     ),
     PredictionsParameters,
     by_model=True,
+    check=checks.check_predictions,
 )

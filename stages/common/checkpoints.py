@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import warnings
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +17,7 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from stages.common.errors import UserError, nearest
 from stages.common.params import Model
 from stages.common.tokenizer import FULL_VOCABULARY, Tokenizer, build_tokenizer
+from stages.common.torchscript import NotReadable, is_torchscript, read_torchscript
 
 PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
@@ -86,8 +87,12 @@ def _create_from_file(where: str, entry: Model) -> tuple[Any, str, dict[str, Any
     if is_torchscript(path):
         if entry.activation == "gelu":
             raise UserError(f"{where}: {path} is an OpenAI archive, trained with quick_gelu; remove activation: gelu")
+        try:
+            state = {name: value for name, value in read_torchscript(path).items() if name not in _OPENAI_EXTRAS}
+        except NotReadable as error:
+            raise UserError(f"{where}: {path} cannot be read as weights: {error}; get OpenAI's file again") from None
         model = _build(where, entry, pretrained=None, quick_gelu=True)
-        _load_torchscript(where, model, path)
+        _fill(where, model, state, path)
         preprocess = open_clip.get_model_preprocess_cfg(model)  # open_clip's default is OpenAI's
         return model, "quick_gelu", _overlaid(preprocess, entry)
     if entry.activation is None:
@@ -112,9 +117,15 @@ def _build(where: str, entry: Model, *, pretrained: str | None, quick_gelu: bool
                 pretrained_text=False,
                 require_pretrained=has_schema(entry),
                 quick_gelu=quick_gelu,
+                weights_only=True,
             )
     except ImportError as error:
         raise UserError(_not_installed(where, entry, error)) from None
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{where}: the weights of name '{entry.name}', pretrained '{pretrained}' are damaged, or hold more than "
+            "tensors and could run code; get them again, as *.safetensors if there is such a file"
+        ) from None
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
@@ -122,20 +133,10 @@ def _build(where: str, entry: Model, *, pretrained: str | None, quick_gelu: bool
         ) from None
 
 
-def is_torchscript(path: Path) -> bool:
-    """Whether a checkpoint is a TorchScript archive, as OpenAI published its weights."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _load_torchscript(where: str, model: torch.nn.Module, path: Path) -> None:
+def _fill(where: str, model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
     """Copy the weights of a TorchScript archive into `model`; all must fit."""
     try:
-        state = torch.jit.load(str(path), map_location="cpu").state_dict()
-        state = {name: value.float() for name, value in state.items() if name not in _OPENAI_EXTRAS}
-        model.load_state_dict(state, strict=True)
+        model.load_state_dict({name: value.float() for name, value in state.items()}, strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{where}: the weights in {path} do not fit the named model: {reason}") from None
@@ -213,7 +214,9 @@ def load_tokenizer(where: str, entry: Model) -> Tokenizer:
     if vocabulary < FULL_VOCABULARY and not text.get("hf_tokenizer_name"):
         return build_tokenizer(vocabulary, text.get("context_length", 77))
     try:
-        tokenizer: Tokenizer = open_clip.get_tokenizer(entry.name)
+        # A model's configuration must not allow its tokenizer to bring code of its own.
+        code = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
+        tokenizer: Tokenizer = open_clip.get_tokenizer(entry.name, **code)
     except ImportError as error:
         raise UserError(_not_installed(where, entry, error)) from None
     except Exception as error:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -23,18 +22,16 @@ from tqdm import tqdm
 
 from stages.common import interrupts
 from stages.common.errors import UserError
+from stages.common.received import MOST_RECEIVED, rebuilt, scrub
 from stages.common.replies import NO_ANSWER, Unusable, read_reply, server_fault, words
 from stages.common.requests import Api, Asked
-from stages.common.responses import LogWriter, Reply
+from stages.common.responses import LogWriter
 
 WAITS_AT_MOST = 30.0
 """Seconds that answers in flight have to arrive after a signal."""
 
 GIVE_UP_AFTER = 20
 """Consecutive failed requests, each with all its retries, after which the endpoint counts as down."""
-
-SECRET_LENGTH = 8
-"""A shorter key is a placeholder for a server without keys ("none", "ollama"), and may be a common word."""
 
 NOT_TAKEN = ("HTTP 400", "HTTP 422")
 """Reasons why a server refuses a request: an unknown setting, or a conversation that is too long."""
@@ -109,24 +106,6 @@ def _is_address(url: str) -> bool:
         return False
 
 
-def scrub(text: str, key: str) -> str:
-    """`text` as one line without the key, parts of it, or other keys, which a server may echo."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    if len(key) >= SECRET_LENGTH:
-        part = max(4, min(6, len(key) // 2))
-        for piece in (key, key[:part], key[-part:]):
-            text = re.sub(rf"\S*{re.escape(piece)}\S*", "***", text)
-    text = re.sub(r"\bsk-[\w*.…-]+", "***", text)
-    return re.sub(r"\S*\*{2,}[^\s.,;:)'\"]*", "***", text)
-
-
-def without_key(reply: Reply, key: str) -> Reply:
-    """The reply, made safe to log."""
-    if len(key) < SECRET_LENGTH:
-        return reply
-    return replace(reply, answer=reply.answer.replace(key, "***"))
-
-
 def explain(error: openai.OpenAIError, key: str) -> tuple[str, str]:
     """An error of the client's as a reason ("HTTP 500") and what the server said, without the key."""
     if isinstance(error, openai.APIStatusError):
@@ -154,11 +133,16 @@ def hopeless(error: openai.OpenAIError) -> str | None:
 
 
 class _HttpClient(openai.DefaultAsyncHttpxClient):
-    """Limits the whole exchange. httpx's time-outs limit each wait, so a server that drips bytes would never end."""
+    """Limits the whole exchange. httpx's time-outs limit each wait, so a server that drips bytes would never end.
 
-    def __init__(self, seconds: float, hold: interrupts.Hold) -> None:
+    What arrives is bounded in size as well, and freed from the key.
+    """
+
+    def __init__(self, seconds: float, key: str, hold: interrupts.Hold) -> None:
         super().__init__()
-        self._seconds, self._hold = seconds, hold
+        self._seconds = seconds
+        self._key = key
+        self._hold = hold
         self.sending: set[asyncio.Task[Any] | None] = set()
         """Tasks whose request is in flight."""
 
@@ -169,7 +153,16 @@ class _HttpClient(openai.DefaultAsyncHttpxClient):
         self.sending.add(task)
         try:
             async with asyncio.timeout(self._seconds):
-                return honest(await super().send(*args, **kwargs))
+                response = await super().send(*args, **kwargs | {"stream": True})
+                content = bytearray()
+                try:
+                    async for piece in response.aiter_bytes():
+                        content += piece
+                        if len(content) > MOST_RECEIVED:
+                            break
+                finally:
+                    await response.aclose()
+                return honest(rebuilt(response, bytes(content), self._key))
         except TimeoutError:
             raise httpx2.ReadTimeout("") from None  # which the client knows, and retries
         finally:
@@ -222,7 +215,7 @@ async def _ask_all(
     requests: Sequence[Asked], settings: Asking, asker: _Asker, base_url: str | None, hold: interrupts.Hold
 ) -> None:
     waiting = iter(requests)
-    http_client = _HttpClient(settings.timeout, hold)
+    http_client = _HttpClient(settings.timeout, asker.key, hold)
     client = openai.AsyncOpenAI(
         api_key=asker.key,
         base_url=base_url,
@@ -290,7 +283,7 @@ class _Asker:
         else:
             self.failed_in_a_row = 0
             self.outcome.received += 1
-            self.log.add_answer(request, without_key(reply, self.key))
+            self.log.add_answer(request, reply)
 
     def _fail(self, request: Asked, error: openai.OpenAIError) -> None:
         reason, detail = explain(error, self.key)

@@ -37,7 +37,7 @@ def _explain_one(problem: dict, within: str, inside: list[str], model: type[Base
     if where and where[-1] == "[key]":
         return f"{key}: a key may contain letters, digits, '_' and '-' only"
     message = problem["msg"].removeprefix("Value error, ")
-    got = "" if problem["type"] == "value_error" else f", not {problem['input']!r}"
+    got = "" if problem["type"] == "value_error" else f", not {problem['input']!r:.200}"
     return f"{key}: {message}{got}" if key else message
 
 

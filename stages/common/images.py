@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +24,9 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000
 
 TEXT_MIB = 256
 """Text and colour profiles of a PNG, unpacked; Pillow allows 1 MiB, and the workflows of image generators have more."""
+
+IMAGE_MIB = 256
+"""Bytes of an image file, or of an image in an archive; a photo of 50 megapixels without compression has 150 MiB."""
 
 EXIF_ORIENTATION = 0x0112
 TURNS = {
@@ -43,7 +47,10 @@ class UnreadableImage(OSError):
 UNREADABLE = (OSError,)
 """What reading an image raises: `UnreadableImage`, or the operating system's errors."""
 
-_lock = threading.Lock()
+LARGE_PIXELS = 40_000_000
+"""Images with more are decoded one at a time, whatever the number of threads: Pillow's limit allows 2 GB for each."""
+
+_lock, _large = threading.Lock(), threading.Lock()
 _limits: list[tuple[int, int]] = []
 """Pillow's own limits, saved once for each decoding thread."""
 
@@ -66,6 +73,19 @@ def _more_text() -> Iterator[None]:
 def content_digest(data: bytes) -> str:
     """BLAKE2b-64 of an image file's bytes, hex; it shows whether an image was replaced."""
     return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def read_image(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        UNREADABLE: the file is missing, or has more than IMAGE_MIB.
+    """
+    with path.open("rb") as file:
+        data = file.read((IMAGE_MIB << 20) + 1) if os.fstat(file.fileno()).st_size <= IMAGE_MIB << 20 else None
+    if data is None or len(data) > IMAGE_MIB << 20:
+        raise UnreadableImage(f"more than {IMAGE_MIB} MiB")
+    return data
 
 
 def reason(error: OSError) -> str:
@@ -95,16 +115,17 @@ def image_size(path: Path | BinaryIO) -> tuple[int, int]:
 
 def _decode(path: Path | BinaryIO, *, check: bool) -> tuple[Image.Image, tuple[int, int]]:
     """The RGB image, to check alone at a fraction of its size, and its width and height."""
-    source: BinaryIO = io.BytesIO(path.read_bytes()) if isinstance(path, Path) else path
+    source: BinaryIO = io.BytesIO(read_image(path)) if isinstance(path, Path) else path
     try:
         with _more_text(), Image.open(source, formats=FORMATS) as image:
             width, height = image.size
             if check:
                 # A JPEG is decoded at an eighth of its size: as sure a check, at a fraction of the cost.
                 image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
-            image.load()
-            turn = orientation(image)
-            rgb = to_rgb(image)
+            with _large if width * height > LARGE_PIXELS else nullcontext():
+                image.load()
+                turn = orientation(image)
+                rgb = to_rgb(image)
     except Exception as error:  # a damaged file makes Pillow raise whatever its decoder stumbled over
         raise UnreadableImage(_explain(error, source)) from error
     if turn in TURNS:
@@ -128,10 +149,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
         ValueError: pixels with an unknown range.
     """
     if image.mode.startswith("I"):  # whole numbers: 16 bits, of which Pillow makes 32 for some formats
-        pixels = np.asarray(image, dtype=np.int64)
-        if pixels.min() < 0 or pixels.max() > 0xFFFF:
+        whole = np.asarray(image)
+        if whole.min() < 0 or whole.max() > 0xFFFF:
             raise ValueError("32-bit pixels")
-        image = Image.fromarray(((pixels * 0xFF + 0x7FFF) // 0xFFFF).astype(np.uint8))
+        pixels = whole.astype(np.uint32)
+        pixels *= 0xFF
+        pixels += 0x7FFF
+        pixels //= 0xFFFF
+        image = Image.fromarray(pixels.astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("floating-point pixels")
     elif image.mode == "P" and "transparency" in image.info:

@@ -11,6 +11,9 @@ from stages.common.errors import UserError
 
 REMEDY = "correct it or fetch it again"
 
+MOST_BYTES = 1 << 30
+"""The largest published description files have 30 MB."""
+
 _TOKEN = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*")(?P<key>\s*:)?|[{}]', re.DOTALL)
 
 
@@ -29,6 +32,9 @@ def read_json(path: Path, remedy: str = REMEDY) -> Any:
         UserError: not JSON in UTF-8, an object that has a key twice (Python keeps only the last), or half of a
             character, which no file can hold.
     """
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise UserError(f"{path} has {size:,} bytes; at most {MOST_BYTES:,} are read; {remedy}")
     return parse_json(path.read_bytes(), str(path), remedy)
 
 

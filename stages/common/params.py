@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from stages.common.errors import UserError, nearest
 from stages.common.explain import explain
 from stages.common.section import Count, Key, LogScale, Section, Unit
+from stages.common.templates import class_template, fields
 from stages.common.yamls import load_yaml
 
 PARAMS_FILE = Path("params.yaml")
@@ -25,11 +26,7 @@ RESERVED_SOURCES = ("label", "template", "waffle", "kept", FINER_SOURCE)
 
 
 def _only_names_the_class(text: str) -> str:
-    """Refuse braces that `str.format(name=...)` cannot fill."""
-    try:
-        text.format(name="")
-    except (LookupError, ValueError, AttributeError):
-        raise ValueError(f"'{text}' may hold no braces but {{name}}; write {{{{ and }}}} for braces") from None
+    fields(text)
     return text
 
 
@@ -37,18 +34,6 @@ PromptText = Annotated[str, AfterValidator(_only_names_the_class)]
 
 TEMPLATE_SETS = ("imagenet7", "imagenet80")
 """open_clip's sets of templates, by their number."""
-
-
-def template(text: str) -> str:
-    """A template with `{name}`; published files write `{}`.
-
-    Raises:
-        ValueError: no place for the name, or other braces.
-    """
-    named = _only_names_the_class(text.replace("{}", "{name}"))
-    if "{name}" not in named:
-        raise ValueError(f"'{text}' must contain {{name}}")
-    return named
 
 
 def _set_or_file(text: str) -> str:
@@ -59,7 +44,7 @@ def _set_or_file(text: str) -> str:
 
 Templates = (
     Annotated[str, AfterValidator(_set_or_file)]
-    | Annotated[list[Annotated[str, AfterValidator(template)]], Field(min_length=1)]
+    | Annotated[list[Annotated[str, AfterValidator(class_template)]], Field(min_length=1)]
 )
 
 
@@ -159,7 +144,7 @@ class Refine(Section):
 
     @model_validator(mode="after")
     def _prompt_names_the_class(self) -> Refine:
-        if "{name}" not in self.label_prompt:
+        if not fields(self.label_prompt):
             raise ValueError("label_prompt must contain {name}")
         return self
 

@@ -5,17 +5,14 @@ Which class an image is given, by what margin, and whether the true one is among
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from stages.common.artifacts import PREDICTIONS
-from stages.common.tables import write_json
 
 TOP = 5
 
@@ -66,9 +63,18 @@ class Tally:
         self.top1, self.top5 = np.zeros(self.runs), np.zeros(self.runs)
 
     def add(self, outcome: Outcome, labels: np.ndarray) -> None:
-        self.images += len(labels)
-        self.top1 += (outcome.predicted == labels[:, None]).sum(axis=0)
+        """Count B images.
+
+        Args:
+            labels: [B], the true ones.
+        """
+        self.count(outcome.predicted == labels[:, None])
         self.top5 += outcome.in_top.sum(axis=0)
+
+    def count(self, right: np.ndarray) -> None:
+        """Count B images of which only is known whether the prediction is right: [B, R] bool."""
+        self.images += len(right)
+        self.top1 += right.sum(axis=0)
 
     def metrics(self) -> dict[str, float | int]:
         """Percent over images, mean over runs; `std` is the sample standard deviation of top1 over runs."""
@@ -104,16 +110,3 @@ def predictions_table(
         joined("margin", np.float32),
     ]
     return pa.table(columns, schema=PREDICTIONS.columns)
-
-
-def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Write `metrics.json`, and beside it `top1.json` for DVC's tables: one number for each method.
-
-    Args:
-        metrics: method -> `Tally.metrics`; other entries, such as a warning about the weights, are not numbers of a
-            method and go into `top1.json` as they are.
-    """
-    of_methods = {name: own for name, own in metrics.items() if isinstance(own, dict)}
-    notes = {name: own for name, own in metrics.items() if name not in of_methods}
-    write_json(path, metrics)
-    write_json(path.with_name("top1.json"), {name: own["top1"] for name, own in of_methods.items()} | notes)

@@ -7,9 +7,15 @@ import json
 import re
 from typing import Any
 
-from stages.common.responses import Reply
+from stages.common.received import MOST_RECEIVED
+from stages.common.responses import MOST_ANSWER, Reply, plausible
 
-NO_ANSWER = ("HTML and no answer", "an event stream and no answer", "broken JSON", "no completion", "no choices")
+TOO_LONG = "a response above 8 MiB"
+ANSWER_TOO_LONG = "an answer above 1 MiB"
+NO_ANSWER = (
+    *("HTML and no answer", "an event stream and no answer", "broken JSON", "no completion", "no choices"),
+    *(TOO_LONG, ANSWER_TOO_LONG),
+)
 """Reasons that mean that the endpoint does not work, or is not one."""
 
 FAULTS = ("error", "abort")
@@ -20,7 +26,13 @@ CUT = ("length", "max_tokens", "max_output_tokens", "model_length")
 
 BAD_GATEWAY = 502
 
-_UNSEEN = re.compile(r"<(script|style)\b.*?(?:</\1>|\Z)|<!--.*?(?:-->|\Z)|<[^>]*>", re.DOTALL | re.IGNORECASE)
+MOST_COUNTS = 32  # of tokens, of one reply
+
+MOST_WORDS = 2**18
+"""Bytes of a reply without an answer in which the server's words are looked for."""
+
+_UNSEEN = re.compile(r"<(script|style)\b.*?(?:</\1>|\Z)|<!--.*?(?:-->|\Z)|<[^<>]*>", re.DOTALL | re.IGNORECASE)
+_COUNT = re.compile(r"[a-z_]{1,64}", re.IGNORECASE)  # the name of a count of tokens
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -45,8 +57,10 @@ def read_reply(content: bytes) -> Reply:
     text. All of these are an empty answer.
 
     Raises:
-        Unusable: no whole UTF-8 JSON of that shape, no choices, no text, or held back by a content filter.
+        Unusable: no whole UTF-8 JSON of that shape, no choices, no text, too long, or held back by a content filter.
     """
+    if len(content) > MOST_RECEIVED:
+        raise Unusable(TOO_LONG)
     body = _body(content)
     usage = _usage(body.get("usage"))
     choices = body.get("choices")
@@ -66,6 +80,8 @@ def read_reply(content: bytes) -> Reply:
         if finish_reason != "length":
             raise Unusable("no text", usage)
         answer = ""
+    if len(answer.encode()) > MOST_ANSWER:
+        raise Unusable(ANSWER_TOO_LONG, usage)
     return Reply(answer, finish_reason, usage)
 
 
@@ -80,7 +96,7 @@ def _finish_reason(choice: dict[str, Any]) -> str | None:
     reason = choice.get("finish_reason")
     if not isinstance(reason, str):
         return None
-    return CUT[0] if reason.lower() in CUT else reason.lower()
+    return CUT[0] if reason.lower() in CUT else reason.lower()[:40]
 
 
 def server_fault(content: bytes) -> tuple[int, dict[str, Any]] | None:
@@ -108,7 +124,7 @@ def server_fault(content: bytes) -> tuple[int, dict[str, Any]] | None:
 
 def words(content: bytes) -> str:
     """The readable text of a server's reply: an error's message, or the text of a page or stream."""
-    text = content.decode(errors="replace").removeprefix("\ufeff").strip()
+    text = content[:MOST_WORDS].decode(errors="replace").removeprefix("\ufeff").strip()
     if _is_stream(text):
         found = re.search(r"^data:.*\berror\b.*$", text, re.MULTILINE | re.IGNORECASE)
         return _message(found[0].removeprefix("data:")) if found else text
@@ -156,15 +172,11 @@ def _some_text(value: Any) -> str:
 
 def _usage(found: Any) -> dict[str, int]:
     """Counts of tokens. Some servers send floats. Some that do not count send 0, which no prompt has."""
-    counts = found.items() if isinstance(found, dict) else ()
-    usage = {
-        key: int(value)
-        for key, value in counts
-        if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
-    }
+    named = {name: plausible(count) for name, count in found.items()} if isinstance(found, dict) else {}
+    usage = {name: count for name, count in named.items() if count is not None and _COUNT.fullmatch(name)}
     if usage.get("prompt_tokens") == 0:
         del usage["prompt_tokens"]
-    return usage
+    return dict(list(usage.items())[:MOST_COUNTS])
 
 
 def _text(content: Any) -> str | None:

@@ -2,8 +2,8 @@
 
 A line is an answer, keyed by its request's digest, or one of these records: `{"wrote": sha256, ...}`, a description
 file that was made from the answers; `{"unusable": reason, ...}`, what was paid and is no answer; `{"batch": id, ...}`,
-a batch that was submitted or has ended. Lines are only ever appended, each flushed to the disk before the next
-request's answer is taken.
+a batch that was submitted or has ended; `{"intent": id, ...}`, a batch that is about to be submitted, or was not taken.
+Lines are only ever appended, each flushed to the disk before the next request's answer is taken.
 """
 
 from __future__ import annotations
@@ -15,17 +15,29 @@ import operator
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from stages.common import tables
+from stages.common import files, tables
 from stages.common.errors import UserError, warn
 from stages.common.requests import Asked
 
 HEADER = {"log": "responses", "format": 1}
 """First line of a log, so that a log without answers is not an empty file."""
+
+MOST_ANSWER = 2**20  # bytes
+MOST_TOKENS = 10_000_000
+"""Of one reply. A larger count is a fault of the server."""
+
+
+def plausible(count: Any) -> int | None:
+    """A count of tokens; None for what cannot be one."""
+    if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count <= MOST_TOKENS:
+        return None
+    return int(count) if count == int(count) else None
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,7 @@ class Tokens:
     @staticmethod
     def of(usage: dict[str, int]) -> Tokens:
         """The tokens of one reply."""
-        given = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        given = plausible(usage.get("prompt_tokens")), plausible(usage.get("completion_tokens"))
         return Tokens(1, given[0] or 0, given[1] or 0, int(None in given))
 
 
@@ -68,6 +80,15 @@ class Batch:
     ended: str | None = None
 
 
+@dataclass(frozen=True)
+class Intent:
+    """A batch that was about to be submitted: the digests of its requests, and the server's id of its input file."""
+
+    model: str
+    requests: tuple[str, ...]
+    file: str
+
+
 @dataclass
 class Records:
     """What a log holds. `whole_bytes` is the length of its whole lines, `size` that of the file."""
@@ -76,6 +97,7 @@ class Records:
     wrote: set[str] = field(default_factory=set)
     tokens: dict[str, Tokens] = field(default_factory=dict)  # by model, of every reply that was paid
     batches: dict[str, Batch] = field(default_factory=dict)  # by id
+    intents: dict[str, Intent] = field(default_factory=dict)  # by id, of submissions whose end is not known
     unusable: dict[tuple[str, str], str] = field(default_factory=dict)  # (request, batch) -> reason
     unreadable: int = 0
     whole_bytes: int = 0
@@ -133,6 +155,11 @@ def _add(records: Records, line: bytes) -> bool:
             records.batches[record["batch"]] = replace(records.batches[record["batch"]], ended=record["ended"])
         elif "batch" in record:
             records.batches[record["batch"]] = Batch(record["model"], tuple(record["requests"]))
+            records.intents.pop(record.get("intent"), None)
+        elif "not_taken" in record:
+            records.intents.pop(record["intent"], None)
+        elif "intent" in record:
+            records.intents[record["intent"]] = Intent(record["model"], tuple(record["requests"]), record["file"])
         else:
             reply = Reply(record["answer"], record["finish_reason"], record.get("usage") or {})
             if not isinstance(reply.answer, str):
@@ -217,10 +244,21 @@ class LogWriter:
         about = {"request": digest, "model": model, "usage": usage, "batch": batch}
         self._append({"unusable": reason} | about, sync=not batch)
 
-    def add_batch(self, batch: str, model: str, requests: list[str]) -> None:
+    def add_intent(self, intent: str, model: str, requests: Sequence[str], file: str) -> None:
+        """Append that a batch of these requests' digests is about to be submitted."""
+        self.records.intents[intent] = Intent(model, tuple(requests), file)
+        self._append({"intent": intent, "model": model, "file": file, "requests": requests})
+
+    def add_not_taken(self, intent: str, why: str) -> None:
+        """Append that the server did not take the batch that was about to be submitted."""
+        self.records.intents.pop(intent, None)
+        self._append({"intent": intent, "not_taken": why})
+
+    def add_batch(self, batch: str, model: str, requests: Sequence[str], intent: str | None = None) -> None:
         """Append that a batch of these requests' digests was submitted."""
         self.records.batches[batch] = Batch(model, tuple(requests))
-        self._append({"batch": batch, "model": model, "requests": requests})
+        self.records.intents.pop(intent or "", None)
+        self._append({"batch": batch, "model": model, "intent": intent, "requests": requests})
 
     def add_ended(self, batch: str, status: str) -> None:
         """Append that a batch has ended and all its results are in the log."""
@@ -255,6 +293,6 @@ def _make_private(path: Path) -> None:
     linked = path.is_symlink() or path.stat().st_nlink > 1
     # The mode and not os.access: to the superuser every file is writable, a protected one included.
     if linked or not path.stat().st_mode & 0o200:
-        with tables.replacing(path) as temporary:
+        with files.replacing(path) as temporary:
             shutil.copyfile(path, temporary)
             temporary.chmod(0o644)

@@ -1,28 +1,31 @@
 """Parquet tables whose schema carries, under the key `bifta`, a JSON object that says what made them.
 
-A reader checks that object and refuses what does not belong together. Files are written under a temporary name and
-renamed, so a file that exists is whole, and the same content gives the same bytes.
+Digests of the columns, and one over the rest, stand beside it. A reader checks all of that, refuses what is damaged and
+what does not belong together. Files are written under a temporary name and renamed, so a file that exists is whole, and
+the same content gives the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from stages.common.artifacts import FORMAT, Artifact, EncoderMeta, Metadata, Parameters
+from stages.common.digests import ALL, COLUMNS, ColumnDigests, sign
 from stages.common.errors import UserError
+from stages.common.files import replacing
+from stages.common.parquet_pages import check_pages
 
-METADATA_KEY = b"bifta"
+METADATA_KEY, DIGESTS_KEY = b"bifta", b"bifta_digests"
 REMEDY = "delete it and run `dvc repro`"
 
 
@@ -52,82 +55,56 @@ def with_meta(schema: pa.Schema, meta: Metadata[Any]) -> pa.Schema:
     return schema.with_metadata({METADATA_KEY: text.encode()})
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to `path` on success and removed on failure.
-
-    Its name carries the process id, so that two processes never write the same file. Leftovers of killed writers are
-    removed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files from which `path` should have been made, of processes that are no more.
+def write_table(path: Path, table: pa.Table, meta: Metadata[Any], **digests: str) -> None:
+    """Write `table` with its metadata and digests, whole or not at all.
 
     Args:
-        path: its name may be a pattern, such as "part-*.parquet".
+        digests: of other files that belong to this one, by name.
     """
-    for left in path.parent.glob(f".{path.name}.*tmp"):
-        process = left.name.removesuffix(".tmp").rpartition(".")[2]
-        if not (process.isdecimal() and _is_alive(int(process))):
-            left.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    """Whether there is such a process on this machine. On others, a run of the same stage is kept away by its lock."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return True
-
-
-def write_table(path: Path, table: pa.Table, meta: Metadata[Any]) -> None:
-    """Write `table` with its metadata, whole or not at all."""
     with writing(path, table.schema, meta) as writer:
         writer.write_table(table)
+        writer.digests.update(digests)
+
+
+class Writer:
+    """Writes a table in pieces, and the digests of its columns at the end."""
+
+    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
+        self._writer, self._schema, self._columns = writer, schema, ColumnDigests()
+        self.digests: dict[str, Any] = {}
+        """Digests of other files that belong to this one, by name."""
+
+    def write_table(self, table: pa.Table) -> None:
+        """Write the next rows. Their schema differs from the file's at most in its metadata."""
+        self._columns.add(table)
+        self._writer.write_table(table.cast(self._schema))
+
+    def close(self) -> None:
+        self._columns.add(self._schema.empty_table())
+        self.digests[COLUMNS] = self._columns.digests()
+        self.digests[ALL] = sign(self._schema, self._schema.metadata[METADATA_KEY], self.digests)
+        self._writer.add_key_value_metadata({DIGESTS_KEY: json.dumps(self.digests, sort_keys=True)})
 
 
 @contextmanager
-def writing(path: Path, schema: pa.Schema, meta: Metadata[Any]) -> Iterator[pq.ParquetWriter]:
-    """A Parquet writer for a table that is written in pieces; the file appears at the end, whole."""
+def writing(path: Path, schema: pa.Schema, meta: Metadata[Any]) -> Iterator[Writer]:
+    """A writer for a table that is written in pieces; the file appears at the end, whole."""
     tagged = with_meta(schema, meta)
-    # No dictionary for embeddings: float16 has so few values that Arrow would use one, which is four times as slow to
-    # read
-    # and larger.
+    # No dictionary for embeddings: float16 has so few values that Arrow would use one, which makes the file larger and
+    # four times as slow to read.
     repeating = [_leaf(field) for field in schema if not pa.types.is_fixed_size_list(field.type)]
     with (
         replacing(path) as temporary,
-        pq.ParquetWriter(temporary, tagged, compression="zstd", use_dictionary=repeating, store_schema=True) as writer,
+        pq.ParquetWriter(temporary, tagged, compression="zstd", use_dictionary=repeating, store_schema=True) as file,
     ):
-        yield _TaggedWriter(writer, tagged)
+        writer = Writer(file, tagged)
+        yield writer
+        writer.close()
 
 
 def _leaf(field: pa.Field) -> str:
     """What Parquet calls the column."""
     return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
-
-
-class _TaggedWriter:
-    """Casts each piece to the tagged schema, which differs from the piece's only in its metadata."""
-
-    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
-        self._writer, self._schema = writer, schema
-
-    def write_table(self, table: pa.Table) -> None:
-        self._writer.write_table(table.cast(self._schema))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -138,40 +115,155 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, _json_text(value))
 
 
-def read_meta(path: Path, artifact: Artifact[Parameters], formats: Sequence[int] = (FORMAT,)) -> Metadata[Parameters]:
-    """The metadata of the table at `path`, checked to be that of an `artifact`.
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
-    Args:
-        formats: accepted versions; metadata of an earlier format is converted to the present one.
+
+def write_page(path: Path, text: str) -> None:
+    """Write a text that a browser shows: a page in Markdown, or the data of a plot.
+
+    `dvc plots show` copies data into a script of its page as it is, where "</script>" in a class name would end that
+    script and start another. So each "<" is written as "‹", which looks alike and means nothing to a browser.
+    """
+    write_text(path, text.replace("<", "‹"))
+
+
+def write_plot(path: Path, rows: Any) -> None:
+    """Write the data of a plot as JSON, with "<" as `write_page` writes it."""
+    write_page(path, _json_text(rows))
+
+
+@dataclass(frozen=True)
+class Opened(Generic[Parameters]):
+    """A table whose metadata is checked, and whose rows are not read yet."""
+
+    path: Path
+    artifact: Artifact[Parameters]
+    file: pq.ParquetFile
+    meta: Metadata[Parameters]
+    digests: dict[str, Any]
+    """Those beside the metadata; empty in a file of an earlier version."""
+
+    @property
+    def rows(self) -> int:
+        """How many the footer promises."""
+        return int(self.file.metadata.num_rows)
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The table, or some of its columns.
+
+        Raises:
+            UserError: the rows are not those that were written, or break a rule of the artifact.
+        """
+        renamed = self.artifact.renamed if self.meta.format != FORMAT else {}
+        names = [renamed.get(name, name) for name in self.file.schema_arrow.names]
+        wanted = names if columns is None else list(columns)
+        with _decoding(self.path):
+            table = self.file.read([self.file.schema_arrow.names[names.index(name)] for name in wanted])
+            seen = ColumnDigests()
+            seen.add(table)
+        self._compare(seen)
+        table = table.rename_columns(wanted)
+        self._check(table)
+        return table
+
+    def batches(self, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The table, or some of its columns, in pieces of `rows` rows. Only after the last piece are they all verified.
+
+        Raises:
+            UserError: as `read`.
+        """
+        seen = ColumnDigests()
+        with _decoding(self.path):
+            pieces = self.file.iter_batches(rows, columns=None if columns is None else list(columns))
+        while True:
+            with _decoding(self.path):
+                piece = next(pieces, None)
+                if piece is None:
+                    break
+                table = pa.table(piece)
+                seen.add(table)
+            self._check(table)
+            yield table
+        self._compare(seen)
+
+    def _compare(self, seen: ColumnDigests) -> None:
+        promised = self.digests.get(COLUMNS)
+        if promised is None:  # an earlier version's
+            return
+        for name, digest_ in seen.digests().items():
+            if promised.get(name) != digest_:
+                raise UserError(f"{self.path} is damaged: its column '{name}' is not what was written; {REMEDY}")
+
+    def _check(self, table: pa.Table) -> None:
+        problem = self.artifact.check(table, self.meta) if self.artifact.check else ""
+        if problem:
+            raise UserError(f"{self.path}: {problem}; {REMEDY}")
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Around reading, which fails in many ways where a file is damaged.
 
     Raises:
-        UserError: the file is missing, is not whole Parquet, or is not such an artifact of one of the formats.
+        UserError: the file cannot be decoded.
     """
-    return _checked_meta(path, artifact, open_parquet(path), formats)
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; make it with `dvc repro`, or fetch it with `dvc pull {path}`") from None
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError, TypeError, KeyError) as error:
+        reason = (str(error).splitlines() or [""])[0].rstrip(".")
+        raise UserError(f"{path} is not a whole Parquet file ({reason}); {REMEDY}") from None
+
+
+def open_table(
+    path: Path, artifact: Artifact[Parameters], dataset: str | None = None, *, earlier: bool = False
+) -> Opened[Parameters]:
+    """Open the table at `path` and check that it is an `artifact`.
+
+    Args:
+        dataset: key of the data set that it must be of; None: of any.
+        earlier: accept files of earlier versions too: of format 1, which is converted to the present one, and without
+            digests.
+
+    Raises:
+        UserError: the file is missing, is not whole Parquet, or is not such an artifact.
+    """
+    file = open_parquet(path)
+    with _decoding(path):
+        schema, beside = file.schema_arrow, file.metadata.metadata or {}
+    raw = _raw_meta(path, artifact, schema)
+    signed = _signed(path, raw, schema, beside)
+    if not earlier and (not signed or raw.get("format") != FORMAT):
+        raise UserError(
+            f"{path} was written by an earlier version (format {raw.get('format')}"
+            f"{'' if signed else ', no digests'}); run `dvc repro`, which writes it again (texts and views without "
+            "encoding anything)"
+        )
+    meta = _typed_meta(path, artifact, schema, raw)
+    if dataset is not None and meta.dataset != dataset:
+        raise UserError(f"{path} is of the data set '{meta.dataset}', not of '{dataset}'; {REMEDY}")
+    return Opened(path, artifact, file, meta, signed)
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a Parquet file for reading, memory mapped.
 
     Raises:
-        UserError: the file is missing or is not whole Parquet.
+        UserError: the file is missing, is not whole Parquet, or unpacks to gigabytes.
     """
-    try:
-        return pq.ParquetFile(path, memory_map=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; make it with `dvc repro`, or fetch it with `dvc pull {path}`") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not a whole Parquet file ({reason}); delete it and run `dvc repro`") from None
+    with _decoding(path):
+        file = pq.ParquetFile(path, memory_map=True)
+        check_pages(path, file.metadata)
+        return file
 
 
-def _checked_meta(
-    path: Path, artifact: Artifact[Parameters], file: pq.ParquetFile, formats: Sequence[int]
-) -> Metadata[Parameters]:
-    schema: pa.Schema = file.schema_arrow
+def _raw_meta(path: Path, artifact: Artifact[Any], schema: pa.Schema) -> dict[str, Any]:
+    """The metadata as JSON, of the right kind of artifact."""
     key = METADATA_KEY.decode()
     if METADATA_KEY not in (schema.metadata or {}):
         raise UserError(f"{path} was not written by this pipeline (no '{key}' metadata); {REMEDY}")
@@ -183,11 +275,28 @@ def _checked_meta(
         raise UserError(f"{path} was not written by this pipeline ('{key}' metadata of another kind); {REMEDY}")
     if raw.get("artifact") != artifact.name:
         raise UserError(f"{path} holds {raw.get('artifact')}, but {artifact.name} belong there; {REMEDY}")
-    if raw.get("format") not in formats:
-        raise UserError(
-            f"{path} has format version {raw.get('format')}, this version reads {FORMAT}; run `dvc repro`, which "
-            "writes it again (texts and views without encoding anything)"
-        )
+    if raw.get("format") not in range(1, FORMAT + 1):
+        raise UserError(f"{path} has format version {raw.get('format')}, this version reads {FORMAT}; {REMEDY}")
+    return raw
+
+
+def _signed(path: Path, raw: dict[str, Any], schema: pa.Schema, beside: dict[bytes, bytes]) -> dict[str, Any]:
+    """The digests beside the metadata, which they must fit; empty in a file of a version that wrote none."""
+    if not raw.get("signed") and DIGESTS_KEY not in beside:
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(beside[DIGESTS_KEY])
+        right = found[ALL] == sign(schema, schema.metadata[METADATA_KEY], found)
+    except (ValueError, KeyError, TypeError):
+        right = False
+    if not right:
+        raise UserError(f"{path} is damaged, or another program has changed it: its digests do not fit; {REMEDY}")
+    return found
+
+
+def _typed_meta(
+    path: Path, artifact: Artifact[Parameters], schema: pa.Schema, raw: dict[str, Any]
+) -> Metadata[Parameters]:
     if raw["format"] != FORMAT:
         raw = artifact.upgrade(raw) if artifact.upgrade else raw
         schema = pa.schema([column.with_name(artifact.renamed.get(column.name, column.name)) for column in schema])
@@ -195,30 +304,35 @@ def _checked_meta(
         meta = Metadata[artifact.parameters].model_validate(raw)  # type: ignore[name-defined]
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise UserError(f"{path}: its '{key}' metadata has no valid '{where}'; {REMEDY}") from None
+        raise UserError(f"{path}: its '{METADATA_KEY.decode()}' metadata has no valid '{where}'; {REMEDY}") from None
     problem = artifact.mismatch(schema, meta)
     if problem:
         raise UserError(f"{path} is not a table of {artifact.name}: {problem}; {REMEDY}")
     return meta
 
 
+def read_meta(path: Path, artifact: Artifact[Parameters], dataset: str | None = None) -> Metadata[Parameters]:
+    """The metadata of the table at `path`.
+
+    Raises:
+        UserError: as `open_table`.
+    """
+    return open_table(path, artifact, dataset).meta
+
+
 def read_table(
     path: Path,
     artifact: Artifact[Parameters],
     columns: Sequence[str] | None = None,
-    formats: Sequence[int] = (FORMAT,),
+    dataset: str | None = None,
 ) -> tuple[pa.Table, Metadata[Parameters]]:
-    """Read a table and its checked metadata.
+    """Read a table, or some of its columns, and its metadata, all checked.
 
     Raises:
-        UserError: as `read_meta`.
+        UserError: as `open_table` and `Opened.read`.
     """
-    file = open_parquet(path)
-    meta = _checked_meta(path, artifact, file, formats)
-    if meta.format != FORMAT and artifact.renamed:
-        table = file.read().rename_columns([artifact.renamed.get(name, name) for name in file.schema_arrow.names])
-        return table.select(columns or table.column_names), meta
-    return file.read(columns=list(columns) if columns is not None else None), meta
+    opened = open_table(path, artifact, dataset)
+    return opened.read(columns), opened.meta
 
 
 def require_same_model(mine: tuple[Path, EncoderMeta], theirs: tuple[Path, EncoderMeta], remedy: str) -> None:
@@ -249,54 +363,3 @@ def _difference(key: str, a: Any, b: Any) -> str:
         parts = [_difference(f"{key}.{k}", a.get(k), b.get(k)) for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
         return ", ".join(parts)
     return f"{key} is {a!r} in the first, {b!r} in the second"
-
-
-def embedding_column(rows: np.ndarray) -> pa.FixedSizeListArray:
-    """[N, D] float array -> fixed-size list column of the same float type, without a copy."""
-    rows = np.ascontiguousarray(rows)
-    return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
-
-
-def finite_rows(table: pa.Table, path: Path, name: str) -> np.ndarray:
-    """The embeddings of a table, checked: [N, D] float, without a copy where the column is one chunk.
-
-    Args:
-        path: of the table, for the message.
-        name: the column that identifies a row in messages.
-
-    Raises:
-        UserError: an embedding, or a cosine beside it, is not finite.
-    """
-    rows = embedding_rows(table["embedding"])
-    if not _all_finite(rows):
-        _refuse("the embedding", np.isfinite(rows).all(axis=1), table, path, name)
-    for cosine in {"similarity", "label_similarity"} & set(table.column_names):
-        finite = np.isfinite(table[cosine].to_numpy())
-        if not finite.all():
-            _refuse(f"the {cosine}", finite, table, path, name)
-    return rows
-
-
-def _refuse(what: str, finite: np.ndarray, table: pa.Table, path: Path, name: str) -> None:
-    row = int(np.argmin(finite))
-    raise UserError(
-        f"{path}: {what} of '{table[name][row].as_py()}' is not finite (and {(~finite).sum() - 1} others); "
-        "delete the file and run `dvc repro`"
-    )
-
-
-def _all_finite(rows: np.ndarray) -> bool:
-    if rows.dtype != np.float16 or not rows.size:
-        return bool(np.isfinite(rows).all())
-    # NumPy has no fast float16: as integers, infinity and NaN are the largest of either sign. 20 times as fast.
-    return bool(rows.view(np.int16).max() < 0x7C00 and rows.view(np.uint16).max() < 0xFC00)
-
-
-def embedding_rows(column: pa.ChunkedArray) -> np.ndarray:
-    """Fixed-size list column -> [N, D] array, without a copy where the column is one chunk."""
-    width = column.type.list_size
-    chunks = [chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, width) for chunk in column.chunks]
-    if len(chunks) == 1:
-        return chunks[0]
-    dtype = np.dtype(column.type.value_type.to_pandas_dtype())
-    return np.concatenate(chunks) if chunks else np.zeros((0, width), dtype=dtype)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import hashlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from stages.common import paths
-from stages.common.artifacts import BOXES, FORMAT, IMAGES, VIEWS, EncoderMeta, Metadata
+from stages.common.artifacts import VIEWS, EncoderMeta, Metadata, ShardNote, ViewsParameters
+from stages.common.columns import WHOLE, embedding_rows
+from stages.common.crops import Crops, Images, open_boxes, read_crops, read_images
 from stages.common.errors import UserError
-from stages.common.tables import digest, finite_rows, read_meta, read_table, require_same, require_same_model
-
-WHOLE = -1
-"""The `candidate` of the view that is the whole image; it is the first of an image's rows."""
+from stages.common.tables import REMEDY, Opened, digest, open_table, require_same, require_same_model
 
 
 @dataclass(frozen=True)
@@ -51,30 +52,27 @@ class ShardRows(Rows):
 class Shards:
     """The shards of a data set and model, in order, checked to belong to the present images and boxes."""
 
-    paths: list[Path]
-    image_ids: list[str]
-    """Of the data set, in order."""
-    counts: list[int]
-    """Images of each shard."""
+    opened: list[Opened[ViewsParameters]]
+    images: Images
     model: EncoderMeta
+    refined: np.ndarray | None
+    """[images, candidates] bool: which candidates survive under the threshold that was asked for."""
 
     def read(self, wanted: Collection[str] | None = None) -> Iterator[ShardRows]:
         """The rows, shard after shard; where `wanted` is given, only of shards that have one of these images.
 
         Raises:
-            UserError: a shard whose rows are not of the images that its metadata promises, or are not finite.
+            UserError: as `read_shard`, or rows of other images than the metadata says.
         """
         first = 0
-        for path, count in zip(self.paths, self.counts, strict=True):
-            expected = self.image_ids[first : first + count]
-            first += count
+        for shard in self.opened:
+            expected = self.images.image_ids[first : first + note_of(shard).images]
+            first += len(expected)
             if wanted is not None and not any(image_id in wanted for image_id in expected):
                 continue
-            rows = read_shard(path)
+            rows = read_shard(shard)
             if rows.image_ids != expected:
-                raise UserError(
-                    f"{path} has rows of other images than its metadata says; delete it and run `dvc repro embed`"
-                )
+                raise UserError(f"{shard.path} has rows of other images than its metadata says; {REMEDY}")
             yield rows
 
 
@@ -87,67 +85,103 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
 
-def read_shard(path: Path, formats: Sequence[int] = (FORMAT,)) -> ShardRows:
-    """All rows of a shard.
+def read_shard(shard: Opened[ViewsParameters]) -> ShardRows:
+    """All rows of a shard, verified.
 
     Raises:
-        UserError: as `read_table`, or an embedding or similarity is not finite.
+        UserError: as `Opened.read`, or other crops than the metadata says.
     """
-    table = read_table(path, VIEWS, formats=formats)[0].combine_chunks()
+    table = shard.read().combine_chunks()
     candidates = table["candidate"].to_numpy()
     starts = np.flatnonzero(candidates == WHOLE)
     image_ids = table["image_id"].take(starts).to_pylist()
-    embeddings = finite_rows(table, path, "image_id")
-    return ShardRows(
-        candidates, table["similarity"].to_numpy(), embeddings, image_ids, np.append(starts, len(candidates))
+    starts = np.append(starts, len(candidates))
+    crops = [candidates[first + 1 : end] for first, end in pairwise(starts.tolist())]
+    if hexdigest(*crops) != note_of(shard).candidates:
+        raise UserError(f"{shard.path} has views of other crops than its metadata says; {REMEDY}")
+    embeddings = embedding_rows(table["embedding"])
+    return ShardRows(candidates, table["similarity"].to_numpy(), embeddings, image_ids, starts)
+
+
+def note_of(shard: Opened[ViewsParameters]) -> ShardNote:
+    """What the shard's metadata says it holds.
+
+    Raises:
+        UserError: it does not say.
+    """
+    if shard.meta.shard is None:
+        raise UserError(f"{shard.path}: its metadata does not say which images it holds; {REMEDY}")
+    return shard.meta.shard
+
+
+def note_for(index: int, crops: Crops) -> ShardNote:
+    """What the shard of these images must hold."""
+    return ShardNote(
+        index=index,
+        images=len(crops.image_ids),
+        content=digest([list(pair) for pair in zip(crops.image_ids, crops.contents, strict=True)]),
+        crops_digests=[
+            hexdigest(np.frombuffer(content.encode(), np.uint8), boxes)
+            for content, boxes in zip(crops.contents, crops.boxes, strict=True)
+        ],
+        candidates=hexdigest(*(np.flatnonzero(own).astype(np.int32) for own in crops.wanted())),
     )
 
 
-def find_shards(dataset: str, model: str, other: tuple[Path, Metadata]) -> Shards:
+def hexdigest(*arrays: np.ndarray) -> str:
+    """64-bit hex digest of arrays of little-endian integers, equal on every machine."""
+    state = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        state.update(len(array).to_bytes(8, "little"))
+        state.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
+    return state.hexdigest()
+
+
+def find_shards(dataset: str, model: str, other: tuple[Path, Metadata], threshold: float | None = None) -> Shards:
     """The shards of a data set and model, checked against its images and boxes, each other, and another artifact.
 
     Args:
         other: path and metadata of what the views are used with: texts, or predictions.
+        threshold: IoU threshold of `Shards.refined`.
 
     Raises:
         UserError: no shards, a missing one, or one of another model, other boxes, other images or another data set.
     """
-    folder, images_path, boxes_path = paths.views(dataset, model), paths.images(dataset), paths.boxes(dataset)
+    folder, images, boxes = paths.views(dataset, model), read_images(dataset), open_boxes(dataset)
     found = shard_paths(folder)
     if not found:
         raise UserError(f"no shards in {folder}; make them with `dvc repro embed`, or fetch them with `dvc pull`")
-    images = read_table(images_path, IMAGES, ["image_id", "content"])[0]
-    listed = [list(pair) for pair in zip(images["image_id"].to_pylist(), images["content"].to_pylist(), strict=True)]
-    boxes = read_meta(boxes_path, BOXES)
     remedy = f"delete {folder} and run `dvc repro embed`, or fetch the shards that belong here"
-    counts: list[int] = []
-    first, total = None, 0
-    for index, path in enumerate(found):
-        meta = read_meta(path, VIEWS)
-        first = first or meta
-        require_same("dataset", (path, meta.dataset), (other[0], other[1].dataset), remedy)
-        require_same_model((path, meta.encoder()), (other[0], other[1].encoder()), remedy)
-        crop = (path, meta.parameters.crop.model_dump())
-        require_same("crop", crop, (boxes_path, boxes.parameters.model_dump()), remedy)
-        precisions = [(at, m.encoder().precision) for at, m in ((path, meta), (found[0], first))]
+    opened = [open_table(path, VIEWS, dataset) for path in found]
+    first = opened[0]
+    for number, shard in enumerate(opened):
+        if note_of(shard).index != number:
+            raise UserError(f"{folder} lacks shard {number}; run `dvc repro embed`")
+        require_same_model((shard.path, shard.meta.encoder()), (other[0], other[1].encoder()), remedy)
+        crop = (shard.path, shard.meta.parameters.crop.model_dump())
+        require_same("crop", crop, (boxes.path, boxes.meta.parameters.model_dump()), remedy)
+        precisions = [(one.path, one.meta.encoder().precision) for one in (shard, first)]
         require_same("precision", precisions[0], precisions[1], remedy)
-        counts.append(_checked_count(path, meta, index, images_path, listed, total))
-        total += counts[-1]
-    if total != len(listed):
+    total = sum(note_of(shard).images for shard in opened)
+    if total != len(images):
         raise UserError(
-            f"{folder} holds the views of {total} images, {images_path} lists {len(listed)}; run `dvc repro embed`"
+            f"{folder} holds the views of {total} images, {paths.images(dataset)} lists {len(images)}; run `dvc repro "
+            "embed`"
         )
-    assert first is not None
-    return Shards(found, [image_id for image_id, _ in listed], counts, first.encoder())
+    refined = []
+    # To the end, because only then are the boxes verified. Shards that fit so far and have as many images in all do not
+    # run out.
+    for index, crops in enumerate(read_crops(boxes, images, note_of(first).images)):
+        _require_note(opened[index], note_for(index, crops), paths.images(dataset), boxes.path)
+        if threshold is not None:
+            refined.append(crops.refined(threshold))
+    return Shards(opened, images, first.meta.encoder(), np.concatenate(refined) if refined else None)
 
 
-def _checked_count(
-    path: Path, meta: Metadata, index: int, images_path: Path, listed: list[list[str]], start: int
-) -> int:
-    """Images of the shard, whose number must be `index` and whose images must be those of `listed` from `start` on."""
-    shard = meta.shard
-    if shard is None or shard.index != index:
-        raise UserError(f"{path.parent} lacks shard {index}; run `dvc repro embed`")
-    if shard.content != digest(listed[start : start + shard.images]):
-        raise UserError(f"{path} holds views of other images than {images_path} lists; run `dvc repro embed`")
-    return shard.images
+def _require_note(shard: Opened[ViewsParameters], wanted: ShardNote, images: Path, boxes: Path) -> None:
+    """Refuse a shard that holds something else than it must."""
+    there = note_of(shard)
+    if (there.images, there.content) != (wanted.images, wanted.content):
+        raise UserError(f"{shard.path} holds views of other images than {images} lists; run `dvc repro embed`")
+    if there != wanted:
+        raise UserError(f"{shard.path} holds views of other crops than {boxes} lists; run `dvc repro embed`")

@@ -11,8 +11,17 @@ from typing import Any
 
 import yaml
 
+MOST_CHARACTERS = 10_000_000
+"""Of a file, and of what it holds with every alias written out; params.yaml has some thousands."""
+
 
 class _Loader(yaml.SafeLoader):
+    def compose_document(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().compose_document()
+        if node is not None and _characters(node, {}) > MOST_CHARACTERS:
+            raise yaml.YAMLError(f"its aliases (*) make more than {MOST_CHARACTERS:,} characters of it; use fewer")
+        return node
+
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
         node: yaml.ScalarNode = super().compose_scalar_node(anchor)
         if re.search("[\ud800-\udfff]", node.value):
@@ -34,10 +43,28 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def _characters(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """How many characters and values a node has, with every alias written out."""
+    if node not in known:
+        inner = node.value
+        if isinstance(node, yaml.ScalarNode):
+            known[node] = 1 + len(inner)
+        else:
+            parts = (part for pair in inner for part in pair) if isinstance(node, yaml.MappingNode) else inner
+            known[node] = 1 + sum(_characters(part, known) for part in parts)
+    return known[node]
+
+
 def load_yaml(text: str) -> Any:
     """The value in a YAML text.
 
     Raises:
-        yaml.YAMLError: not YAML, a mapping that has a key twice, or half of a character; names key and lines.
+        yaml.YAMLError: not YAML, a mapping that has a key twice, or half of a character; names key and lines. Or more
+            than MOST_CHARACTERS.
     """
-    return yaml.load(text, Loader=_Loader)
+    if len(text) > MOST_CHARACTERS:
+        raise yaml.YAMLError(f"it has {len(text):,} characters; at most {MOST_CHARACTERS:,} are read")
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply, or an alias is inside of what it names") from None

@@ -47,7 +47,7 @@ def crop_dataset(dataset: str, crop: Crop, seed: int) -> str:
     Raises:
         UserError: `images.parquet` is missing or not whole.
     """
-    table, _ = read_table(paths.images(dataset), IMAGES, ["image_id", "width", "height"])
+    table, _ = read_table(paths.images(dataset), IMAGES, ["image_id", "width", "height"], dataset)
     images = table.to_pylist()
     meta = make_meta(BOXES, dataset, BoxesParameters(seed=seed, **crop.model_dump()))
     survivors = np.zeros(len(crop.iou_thresholds), dtype=np.int64)

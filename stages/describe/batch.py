@@ -1,41 +1,56 @@
 """Asking through the Batch API: submit, wait, merge; the next run continues a killed one.
 
-A batch is found again by its id in the response log. If the run is killed before the id is logged, the batch is found
-by its
-metadata, `{"bifta": digest of its requests}`, among those that the endpoint lists. So none is submitted twice.
+A batch is found again by its id in the response log. If the run is killed before the id is logged, the log holds an
+intent, and the batch is found among those that the endpoint lists: its metadata names the intent, `{"bifta": digest of
+its requests, "intent": id}`. The list may lag, so it is read for a while before a batch is submitted again.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import httpx2  # what the openai client is built on
 import openai
-from openai.types import Batch
+from openai.types import Batch, FileObject
 from tqdm import tqdm
 
 from stages.common import interrupts, tables
-from stages.common.endpoint import WAITS_AT_MOST, Failure, Outcome, explain, honest, hopeless, scrub, without_key
+from stages.common.endpoint import WAITS_AT_MOST, Failure, Outcome, explain, honest, hopeless
 from stages.common.errors import UserError
 from stages.common.params import Describe
+from stages.common.received import MOST_RECEIVED, rebuilt, scrub
 from stages.common.replies import BAD_GATEWAY, words
 from stages.common.requests import Request
 from stages.common.responses import LogWriter
-from stages.describe.batch_files import Result, line_of, read_results, split, url_of
+from stages.describe.batch_files import Result, Results, line_of, split, url_of
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 METADATA_KEY = "bifta"
+INTENT_KEY = "intent"
+
+LIST_LAG = 30.0
+"""Seconds for which a batch that may have been submitted is looked for, because the endpoint's list may lag."""
+
+PAUSES = (0.25, 5.0)  # seconds between two looks at the list: the first, which doubles, and the longest
 KEPT_SECONDS = 30 * 24 * 3600
 """Older batches are ignored: their output files are gone."""
+
+MOST_BLANK = 1000  # lines of a file of results beyond two for each request
 
 FETCHES = 3  # of a file of results whose lines are not whole
 
 GIVE_UP_AFTER = 10
 """Consecutive failed looks at a batch, each with all the client's retries."""
+
+
+NO_SUCH = (404, 405, 501)
+"""Statuses of a server that does not know the batch, or has no Batch API."""
 
 
 class BrokenAnswer(openai.OpenAIError):
@@ -46,14 +61,34 @@ PASSING = (openai.APIConnectionError, openai.InternalServerError, openai.RateLim
 """Failures that may pass."""
 
 
+class WrongId(openai.OpenAIError):
+    """An id of a file or batch that cannot be used in an address."""
+
+
 class _HttpClient(openai.DefaultHttpxClient):
-    """Gives faults that are reported with HTTP 200, and pages in place of JSON, the status that they should have."""
+    """Bounds what arrives and frees it from the key.
+
+    Gives faults that are reported with HTTP 200, and pages in place of JSON, the status that they should have.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self._key = key
 
     def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
-        interrupts.check()
-        response = super().send(request, **kwargs)
-        if request.url.path.endswith("/content"):  # a file of results, with the faults of single requests
-            return response
+        interrupts.check()  # after a signal nothing more is sent
+        stream = super().send(request, **kwargs | {"stream": True})
+        if request.url.path.endswith("/content") and stream.status_code == httpx2.codes.OK:
+            return stream  # a file of results, with the faults of single requests; it is read line by line
+        content = bytearray()
+        try:
+            for piece in stream.iter_bytes():
+                content += piece
+                if len(content) > MOST_RECEIVED:
+                    break
+        finally:
+            stream.close()
+        response = rebuilt(stream, bytes(content), self._key)
         if response.status_code == httpx2.codes.OK and response.content.lstrip().startswith(b"<"):
             error = {"message": words(response.content)}
             return httpx2.Response(BAD_GATEWAY, json={"error": error}, request=response.request)
@@ -78,10 +113,11 @@ def ask_in_batches(requests: Sequence[Request], settings: Describe, key: str, lo
         UserError: the endpoint cannot be reached or has no Batch API; what was submitted is continued by a rerun.
     """
     with openai.OpenAI(
-        api_key=key, timeout=settings.timeout, max_retries=settings.max_retries, http_client=_HttpClient()
+        api_key=key, timeout=settings.timeout, max_retries=settings.max_retries, http_client=_HttpClient(key)
     ) as client:
         batches = _Batches(client, settings, key, log, {request.digest: request for request in requests})
         try:
+            batches.recover()
             if settings.mode == "batch":
                 under_way = log.records.under_way()
                 for part in split(request for request in requests if request.digest not in under_way):
@@ -104,37 +140,91 @@ class _Batches:
     outcome: Outcome = field(default_factory=Outcome)
     failed_in_a_row: int = 0
 
+    def recover(self) -> None:
+        """Find the batches of which an interrupted run noted the intent and no id."""
+        intents = dict(self.log.records.intents)
+        if not intents:
+            return
+        wanted = [name for name, intent in intents.items() if self.wanted.keys() & intent.requests]
+        found = self._look_for(intents, LIST_LAG if wanted else 0.0)
+        for name, batch in found.items():
+            self.log.add_batch(batch.id, intents[name].model, intents[name].requests, name)
+        for name in set(wanted) - found.keys():
+            self.log.add_not_taken(name, f"not in the endpoint's list after {LIST_LAG:g} s")
+
     def submit(self, part: list[Request]) -> None:
-        """Submit a batch, or take one that an interrupted run submitted, and note its id in the log."""
+        """Submit a batch, or take one of the same requests that this log does not know, and note its id in the log."""
         digests = [request.digest for request in part]
         of = tables.digest(sorted(digests))
-        with self._finishing("the batch that is being submitted"):
-            batch = self._find(of) or self._create(part, of)
-            self.log.add_batch(batch.id, self.settings.model, digests)
-
-    def _finishing(self, what: str) -> AbstractContextManager[object]:
-        """Lets the request in flight be answered and logged after a signal. Nothing more is sent."""
+        batch, intent = self._find(of), None
         seconds = min(self.settings.timeout, WAITS_AT_MOST)
         line = (
-            f"interrupted: no more is sent, {what} has {seconds:.0f} s; a second signal ends at once, and a rerun goes "
-            "on with the batches under way"
+            f"interrupted: no more is sent, the submission under way has {seconds:.0f} s to be answered; a second "
+            "signal ends at once, and a rerun goes on with the batches under way"
         )
-        return interrupts.held(line, seconds)
+        with interrupts.held(line, seconds):
+            if batch is None:
+                batch, intent = self._create(part, of)
+            self.log.add_batch(batch.id, self.settings.model, digests, intent)
 
     def _find(self, of: str) -> Batch | None:
-        """A batch of these requests that the log does not know."""
+        """A batch of these requests that the log does not know: of a log that was lost."""
         with _reading():
-            for batch in self.client.batches.list(limit=100):
-                if batch.created_at < time.time() - KEPT_SECONDS:
-                    break  # the newest come first
-                known = batch.id in self.log.records.batches or batch.status == "failed"
-                if not known and (batch.metadata or {}).get(METADATA_KEY) == of:
+            for batch in self._listed():
+                if batch.status != "failed" and _metadata(batch).get(METADATA_KEY) == of and _id(batch):
                     return batch
         return None
 
-    def _create(self, part: list[Request], of: str) -> Batch:
+    def _look_for(self, intents: Collection[str], seconds: float) -> dict[str, Batch]:
+        """The batches of these intents that the endpoint lists; looks again until `seconds` have passed."""
+        end, pause = time.monotonic() + seconds, PAUSES[0]
+        files = {intent.file: name for name, intent in self.log.records.intents.items()}
+        found: dict[str, Batch] = {}
+        while True:
+            with _reading():
+                for batch in self._listed():
+                    name = str(_metadata(batch).get(INTENT_KEY) or files.get(batch.input_file_id))
+                    if name in intents and _id(batch):
+                        found.setdefault(name, batch)
+            left = end - time.monotonic()
+            if len(found) == len(intents) or left <= 0:
+                return found
+            if pause == PAUSES[0]:
+                lost = len(intents) - len(found)
+                print(
+                    f"{self.log.path}: {lost} submitted batches may not be in the endpoint's list yet; looking for "
+                    f"them for {seconds:g} s, so that none is paid for twice",
+                    flush=True,
+                )
+            interrupts.sleep(min(pause, left))
+            pause = min(2 * pause, PAUSES[1])
+
+    def _listed(self) -> Iterator[Batch]:
+        """The batches that the endpoint lists and the log does not know, page by page.
+
+        Servers list the newest first or last, and some send the same page again and again.
+        """
+        seen: set[str] = set()
+        oldest = time.time() - KEPT_SECONDS
         with _reading():
-            file = self.client.files.create(file=(f"{of}.jsonl", b"".join(map(line_of, part))), purpose="batch").id
+            page = self.client.batches.list(limit=100)
+            while True:
+                new = [batch for batch in page.data if batch.id not in seen]
+                seen |= {batch.id for batch in new}
+                yield from (b for b in new if b.created_at >= oldest and b.id not in self.log.records.batches)
+                newest_first = bool(new) and new[0].created_at >= new[-1].created_at
+                if not new or (newest_first and new[-1].created_at < oldest) or not page.has_next_page():
+                    return
+                page = page.get_next_page()
+
+    def _create(self, part: list[Request], of: str) -> tuple[Batch, str]:
+        """Submit a batch; the batch and its intent, which is in the log before anything is submitted."""
+        intent = uuid.uuid4().hex
+        with _reading():
+            lines = b"".join(map(line_of, part))
+            file = _id(self.client.files.create(file=(f"{intent}.jsonl", lines), purpose="batch"))
+        interrupts.check()  # an intent that is not submitted would be looked for in the next run
+        self.log.add_intent(intent, self.settings.model, [request.digest for request in part], file)
         # No retries by the client: a submission whose answer was lost may have been taken, so it is looked for first.
         once = self.client.with_options(max_retries=0)
         for attempt in range(self.settings.max_retries + 1):
@@ -144,17 +234,19 @@ class _Batches:
                         input_file_id=file,
                         endpoint=url_of(part[0]),
                         completion_window="24h",
-                        metadata={METADATA_KEY: of},
+                        metadata={METADATA_KEY: of, INTENT_KEY: intent},
                     )
-                    assert isinstance(batch.id, str)
-                    return batch
-            except PASSING as error:
-                if attempt == self.settings.max_retries or hopeless(error):
+                    _id(batch)
+                    return batch, intent
+            except openai.OpenAIError as error:
+                taken = _may_be_taken(error)
+                if attempt == self.settings.max_retries or not isinstance(error, PASSING) or hopeless(error):
+                    if not taken:
+                        self.log.add_not_taken(intent, explain(error, self.key)[0])
                     raise
                 interrupts.sleep(_pause(error, attempt))
-            found = self._find(of)
-            if found:
-                return found
+            if taken and (found := self._look_for([intent], LIST_LAG).get(intent)):
+                return found, intent
         raise AssertionError("unreachable")
 
     def collect(self) -> None:
@@ -171,10 +263,9 @@ class _Batches:
                     batch = self._look_at(name)
                     if batch is None:
                         continue
-                    done[name] = batch.request_counts.completed if batch.request_counts else 0
+                    done[name] = _completed(batch)
                     if batch.status in ENDED:
-                        with self._finishing("a finished batch"):
-                            self.merge(batch)
+                        self.merge(batch)
                     if batch.status in ENDED or not self.wanted.keys() & self.log.records.batches[name].requests:
                         waiting.remove(name)
                 progress.n = sum(done.values())
@@ -198,14 +289,14 @@ class _Batches:
 
     def merge(self, batch: Batch) -> None:
         """Take everything that came of an ended batch into the log, and note that it is done with."""
-        problems = (batch.errors.data if batch.errors else None) or []
-        detail = scrub(" ".join(problem.message or "" for problem in problems[:1]), self.key)[:200]
+        with _reading():
+            problems = (batch.errors.data if batch.errors else None) or []
+            detail = scrub(" ".join(str(problem.message or "") for problem in problems[:1]), self.key)[:200]
+            files = ((batch.output_file_id, _completed(batch)), (batch.error_file_id, 0))
         reasons: dict[str, tuple[str, str]] = {}
-        counts = batch.request_counts
-        for file, least in ((batch.output_file_id, counts.completed if counts else 0), (batch.error_file_id, 0)):
-            for result in self._fetch(file, least) if file else []:
-                self._take(batch.id, result)
-                reasons[result.request] = scrub(result.reason, self.key)[:80], scrub(result.detail, self.key)[:200]
+        for file, least in files:
+            if file:
+                self._fetch(batch.id, file, least, reasons)
         self.log.add_ended(batch.id, batch.status)
         silent = "not among the batch's results" if batch.status == "completed" else f"batch {batch.status}"
         for digest in self.log.records.batches[batch.id].requests:
@@ -213,13 +304,29 @@ class _Batches:
                 reason = reasons.get(digest, (silent, detail))
                 self.outcome.failures.append(Failure(self.wanted[digest], *reason))
 
-    def _fetch(self, file: str, least: int) -> list[Result]:
-        """The results in a file; they are paid, so one with torn lines or less than `least` is fetched again first."""
-        for _ in range(FETCHES):
-            results, torn = read_results(self.client.files.content(file).content)
-            if not torn and len(results) >= least:
+    def _fetch(self, batch: str, file: str, least: int, reasons: dict[str, tuple[str, str]]) -> None:
+        """Take the results in a file, and add to `reasons` why there is no answer.
+
+        They are paid, so a file with torn lines or less than `least` results is fetched again. It is read line by line,
+        because it may be larger than the memory.
+        """
+        requests = set(self.log.records.batches[batch].requests)
+        most = 2 * len(requests) + MOST_BLANK
+        for attempt in range(FETCHES):
+            results = Results()
+            try:
+                with self.client.files.with_streaming_response.content(file) as response:
+                    for result in results.read(response.iter_bytes(), self.key, most):
+                        if result.request in requests:  # what else a server sends belongs to nobody
+                            self._take(batch, result)
+                            detail = scrub(result.detail, self.key)[:200]
+                            reasons[result.request] = scrub(result.reason, self.key)[:80], detail
+            except httpx2.TransportError as error:
+                if attempt == FETCHES - 1:
+                    raise openai.APIConnectionError(request=error.request) from error
+                continue
+            if not results.torn and len(results.seen) >= least:
                 break
-        return results
 
     def _take(self, batch: str, result: Result) -> None:
         """Take what was paid into the log. Flushed with the record that the batch has ended, which comes after it."""
@@ -228,30 +335,61 @@ class _Batches:
             if result.usage:
                 self.log.add_unusable(result.request, model, result.reason, result.usage, batch)
         elif result.request not in self.log.records.answers:
-            reply = without_key(result.reply, self.key)
             if result.request in self.wanted:
                 self.outcome.received += 1
-                self.log.add_answer(self.wanted[result.request], reply, sync=False)
+                self.log.add_answer(self.wanted[result.request], result.reply, sync=False)
             else:  # the prompts have changed since: kept, in case they change back
-                self.log.add_answer_to(result.request, model, reply, sync=False)
+                self.log.add_answer_to(result.request, model, result.reply, sync=False)
 
     def refuse(self, error: openai.OpenAIError) -> NoReturn:
         """Say what failed and how to go on."""
         reason, detail = explain(error, self.key)
         why = f"{reason}{f': {detail}' if detail else ''}"
         batches = ", ".join(self.log.records.open_batches())
-        if batches:
-            remedy = f"batches under way: {batches}; a rerun with the same key and OPENAI_BASE_URL goes on"
-            if isinstance(error, openai.NotFoundError):
+        intents = ", ".join(self.log.records.intents)
+        if batches or intents:
+            under_way = [f"batches under way: {batches}"] if batches else []
+            under_way += [f"batches that may have been submitted: {intents}"] if intents else []
+            remedy = f"{', '.join(under_way)}; a rerun with the same key and OPENAI_BASE_URL goes on"
+            if isinstance(error, openai.APIStatusError) and error.status_code in NO_SUCH:
                 remedy += f"; to give one up, delete its line in {self.log.path}"
-        elif isinstance(error, openai.APIStatusError) and error.status_code in (404, 405, 501):
+        elif isinstance(error, openai.APIStatusError) and error.status_code in NO_SUCH:
             remedy = "this endpoint may have no Batch API: set describe.mode to direct in params.yaml"
         else:
             remedy = hopeless(error) or "a rerun submits what was not"
         raise UserError(f"asking in batches stopped ({why}); {remedy}") from None
 
 
+def _completed(batch: Batch) -> int:
+    """How many of its requests are answered, as far as the server says."""
+    count = batch.request_counts.completed if batch.request_counts else 0
+    return count if isinstance(count, int) else 0
+
+
+def _id(made: Batch | FileObject) -> str:
+    """The id of a batch or file.
+
+    Raises:
+        WrongId: it cannot be used in an address; a server may put anything there, the key included.
+    """
+    assert isinstance(made.id, str)
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,200}", made.id):
+        raise WrongId("the endpoint gave a file or batch an id that cannot be used")
+    return made.id
+
+
+def _metadata(batch: Batch) -> dict[str, Any]:
+    return batch.metadata if isinstance(batch.metadata, dict) else {}
+
+
+def _may_be_taken(error: openai.OpenAIError) -> bool:
+    """Whether a submission that failed in this way may have been taken."""
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code == 408 or error.status_code >= 500
+    return True
+
+
 def _pause(error: openai.OpenAIError, attempt: int) -> float:
     """Seconds to wait after a refused submission: what the endpoint asks for, or ever longer."""
     asked = error.response.headers.get("retry-after", "") if isinstance(error, openai.APIStatusError) else ""
-    return min(float(asked), 60.0) if asked.replace(".", "", 1).isdigit() else min(0.5 * 2**attempt, 8.0)
+    return min(float(asked), 60.0) if re.fullmatch(r"[0-9]+(\.[0-9]*)?", asked) else min(0.5 * 2**attempt, 8.0)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-from stages.common.replies import Unusable, read_reply, server_fault
+from stages.common.received import MOST_RECEIVED, without_key
+from stages.common.replies import MOST_WORDS, TOO_LONG, Unusable, read_reply, server_fault
 from stages.common.requests import Request
 from stages.common.responses import Reply
 
@@ -51,11 +54,45 @@ class Result:
     usage: dict[str, int] = field(default_factory=dict)
 
 
-def read_results(content: bytes) -> tuple[list[Result], int]:
-    """The results in an output or error file, and how many of its lines are torn or of another kind."""
-    lines = [line for line in content.split(b"\n") if line.strip()]
-    results = [result for result in map(_read_line, lines) if result is not None]
-    return results, len(lines) - len(results)
+@dataclass
+class Results:
+    """What is read of an output or error file: whose requests had a line, and how many lines were torn."""
+
+    seen: set[str] = field(default_factory=set)
+    torn: int = 0
+
+    def read(self, pieces: Iterable[bytes], key: str, most: int) -> Iterator[Result]:
+        """The results in the pieces of a file, line by line.
+
+        Args:
+            key: of the endpoint, which is taken out of each line.
+            most: lines after which nothing more is read.
+        """
+        for line in islice(lines_of(pieces), most):
+            result = _read_line(without_key(line, key)) if len(line) <= MOST_RECEIVED else _too_long(line)
+            if result is not None:
+                self.seen.add(result.request)
+                yield result
+            elif line.strip():
+                self.torn += 1
+
+
+def lines_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines in the pieces of a file. Of a longer line, the first `MOST_RECEIVED` + 1 bytes."""
+    line = bytearray()
+    for piece in pieces:
+        first, *rest = piece.split(b"\n")
+        line += first[: MOST_RECEIVED + 1 - len(line)]
+        for start in rest:
+            yield bytes(line)
+            line = bytearray(start[: MOST_RECEIVED + 1])
+    if line:
+        yield bytes(line)
+
+
+def _too_long(line: bytes) -> Result | None:
+    found = re.search(rb'"custom_id"\s*:\s*"(\w{1,64})"', line[:MOST_WORDS])
+    return Result(found[1].decode(), None, TOO_LONG) if found else None
 
 
 def _read_line(line: bytes) -> Result | None:
@@ -66,7 +103,7 @@ def _read_line(line: bytes) -> Result | None:
         error = found.get("error") or (body.get("error") if status != 200 else None) or {}
         error = error if isinstance(error, dict) else {"message": error}
         code, detail = str(error.get("code") or ""), str(error.get("message") or "")
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     if status != 200 or error:
         return Result(digest, None, "content filter" if code == "content_filter" else code or f"HTTP {status}", detail)

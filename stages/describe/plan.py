@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.common import paths, tables
-from stages.common.artifacts import CLASSES
+from stages.common import paths
 from stages.common.descriptions import Descriptions, read_descriptions
 from stages.common.errors import UserError
+from stages.common.labels import read_classes
 from stages.common.params import Describe
 from stages.common.requests import Request
 from stages.common.responses import Records, read_log, sha256
@@ -47,8 +47,7 @@ def make_plan(dataset: str, source: str, settings: Describe) -> Plan:
         if not own or not prompts.exists():
             return Plan(target, log, prompts, records, found)
     prompt_source = _load_source(target, prompts)
-    table, _ = tables.read_table(paths.classes(dataset), CLASSES)
-    requests = build_requests(prompt_source, class_names(table), settings.model, dataset)
+    requests = build_requests(prompt_source, class_names(read_classes(dataset).table), settings.model, dataset)
     return Plan(target, log, prompts, records, None, prompt_source, tuple(requests))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from stages.common.errors import UserError, nearest
 from stages.common.requests import Api, Request
 from stages.common.section import Count, Section
+from stages.common.templates import fields, fill
 from stages.common.yamls import load_yaml
 from stages.describe.clean import Parse
 
@@ -30,15 +30,7 @@ _RESERVED = ("model", "messages", "prompt", "n", "stream", "temperature", "max_t
 
 
 def _names_the_class(template: str) -> str:
-    try:
-        fields = [(field, spec, conversion) for _, field, spec, conversion in string.Formatter().parse(template)]
-    except ValueError as error:
-        raise ValueError(f"{error}; write a literal brace twice") from None
-    found = [field for field, _, _ in fields if field is not None]
-    for field, spec, conversion in fields:
-        if field is not None and (field not in PLACEHOLDERS or spec or conversion):
-            raise ValueError(f"has the placeholder {{{field}}}; there are: {{name}}, {{category}}")
-    if "name" not in found:
+    if "name" not in fields(template, PLACEHOLDERS):
         raise ValueError("must contain {name}")
     return template
 
@@ -110,7 +102,7 @@ def _explain(problem: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"{key}: missing; without questions, a published file must be at descriptions/<dataset>/<source>.json"
     message = problem["msg"].removeprefix("Value error, ")
-    text = f"{message}, not {problem['input']!r}" if problem["type"] != "value_error" else message
+    text = f"{message}, not {problem['input']!r:.200}" if problem["type"] != "value_error" else message
     return f"{key}: {text}" if key else "must be a mapping with the key 'templates'"
 
 
@@ -132,7 +124,7 @@ def build_requests(source: PromptSource, classes: Iterable[ClassName], model: st
     for entry in classes:
         category = own_category or entry.superordinate or CATEGORY
         for template in templates:
-            prompt = template.format(name=entry.name, category=category)
+            prompt = fill(template, name=entry.name, category=category)
             body = _body(source, model, prompt)
             for sample in range(source.samples):
                 request = Request(entry.name, prompt, sample, source.api, body)

@@ -9,11 +9,12 @@ import numpy as np
 from tqdm import tqdm
 
 from stages.common import paths
-from stages.common.artifacts import BOXES, IMAGES, VIEWS, EncoderMeta, ViewsParameters
+from stages.common.artifacts import IMAGES, VIEWS, EncoderMeta, ViewsParameters
 from stages.common.cli import Job
+from stages.common.crops import open_boxes, read_images
 from stages.common.encoders import Encoder, has_unit_norm, require_unit
 from stages.common.overlap import write_behind
-from stages.common.tables import make_meta, open_parquet, read_meta
+from stages.common.tables import make_meta, read_meta
 from stages.common.unpacked import ensure_unpacked, image_root
 from stages.embed.encode import Embedded, embed_images, fetch
 from stages.embed.reuse import OldViews, Work, assemble, forget, set_aside
@@ -44,7 +45,7 @@ def embed_here(job: Job, encoder: Encoder) -> EmbedShards:
 
 def local_root(job: Job) -> str:
     """The folder on this machine that the data set's image_ids are relative to."""
-    images = read_meta(paths.images(job.dataset), IMAGES)
+    images = read_meta(paths.images(job.dataset), IMAGES, job.dataset)
     return image_root(job.dataset, job.params.datasets[job.dataset].root, images.parameters.unpacked)
 
 
@@ -59,21 +60,21 @@ def embed_dataset(job: Job, model: EncoderMeta, embed: EmbedShards) -> str:
         UserError: artifacts that do not belong together, or an image that cannot be read.
     """
     folder = paths.views(job.dataset, job.model)
-    images_path, boxes_path = paths.images(job.dataset), paths.boxes(job.dataset)
-    crop = read_meta(boxes_path, BOXES).parameters
-    meta = make_meta(VIEWS, job.dataset, ViewsParameters(crop=crop), model)
+    images, boxes = read_images(job.dataset), open_boxes(job.dataset)
+    meta = make_meta(VIEWS, job.dataset, ViewsParameters(crop=boxes.meta.parameters), model)
     per_shard = job.params.embed.images_per_shard
 
     def plan() -> Iterator[Shard]:
-        return plan_shards(images_path, boxes_path, folder, per_shard, meta)
+        return plan_shards(boxes, images, folder, per_shard, meta)
 
     root = local_root(job)
     remote = job.params.embed.engine == "ray" and job.params.datasets[job.dataset].remote_root is not None
-    right = set_aside(folder, plan())
+    shards = -(-len(images) // per_shard)
+    right = set_aside(folder, tqdm(plan(), desc="verify", total=shards, unit="shard", disable=None))
     old = OldViews(folder, model)
     counts = dict.fromkeys(("shards", "images", "views"), 0)
     with (
-        tqdm(total=open_parquet(images_path).metadata.num_rows, desc="embed", unit="image", disable=None) as progress,
+        tqdm(total=len(images), desc="embed", unit="image", disable=None) as progress,
         write_behind() as later,
     ):
 

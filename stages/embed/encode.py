@@ -24,6 +24,7 @@ from PIL import Image
 from stages.common.encoders import Encoder
 from stages.common.errors import UserError
 from stages.common.images import UNREADABLE, content_digest, open_rgb
+from stages.common.images import read_image as read_file
 from stages.embed.resample import resample_together
 from stages.embed.shards import ImageViews
 from stages.embed.views import ViewMaker, to_tensor
@@ -194,7 +195,7 @@ def read_bytes(root: str, image_id: str) -> bytes:
         UserError: the URL's scheme is unknown or needs a package that is not installed.
     """
     if "://" not in root:
-        return (Path(root) / image_id).read_bytes()
+        return read_file(Path(root) / image_id)
     try:
         with fsspec.open(f"{root.rstrip('/')}/{image_id}", "rb") as file:
             data: bytes = file.read()

@@ -11,15 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.common.artifacts import FORMAT, VIEWS, EncoderMeta
+from stages.common.artifacts import VIEWS, EncoderMeta
+from stages.common.columns import WHOLE
 from stages.common.errors import UserError
-from stages.common.tables import digest, read_meta, remove_leftovers
-from stages.common.views import WHOLE, Rows, ShardRows, read_shard, shard_paths
+from stages.common.files import remove_leftovers
+from stages.common.tables import digest, open_table
+from stages.common.views import Rows, ShardRows, read_shard, shard_paths
 from stages.embed.encode import Embedded
 from stages.embed.shards import ImageViews, Shard
-
-READABLE = (1, FORMAT)
-"""Formats of shards whose rows can be used again."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,10 @@ def set_aside(folder: Path, shards: Iterable[Shard]) -> set[Path]:
         The paths of the shards that are right.
     """
     right = {shard.path for shard in shards if shard.is_done()}
-    remove_leftovers(folder / "part-*.parquet")
+    remove_leftovers(folder, "part-*.parquet")
     for path in sorted(set(shard_paths(folder)) - right):
         try:
-            name = digest(read_meta(path, VIEWS, READABLE).model_dump(mode="json"))
+            name = digest(open_table(path, VIEWS, earlier=True).meta.model_dump(mode="json"))
         except UserError:
             path.unlink()
             continue
@@ -65,7 +64,7 @@ class OldViews:
         self._where: dict[str, list[tuple[Path, int]]] = {}
         for path in sorted(old_folder(folder).glob("*.parquet")):
             with suppress(UserError):
-                meta = read_meta(path, VIEWS, READABLE)
+                meta = open_table(path, VIEWS, earlier=True).meta
                 made_by = meta.encoder()
                 if made_by.same_model(model) and made_by.precision == model.precision and meta.shard:
                     for place, crops_digest in enumerate(meta.shard.crops_digests):
@@ -96,9 +95,9 @@ class OldViews:
 
 
 def _read_if_sound(path: Path) -> ShardRows | None:
-    """The rows of an earlier shard; None where some are not finite, so that they are embedded again."""
+    """The rows of an earlier shard; None if it is damaged, so that they are embedded again."""
     try:
-        return read_shard(path, READABLE)
+        return read_shard(open_table(path, VIEWS, earlier=True))
     except UserError:
         return None
 

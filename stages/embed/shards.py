@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +9,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from stages.common.artifacts import BOXES, IMAGES, VIEWS, Metadata, ShardNote, ViewsParameters
-from stages.common.errors import UserError
-from stages.common.tables import (
-    digest,
-    embedding_column,
-    open_parquet,
-    read_meta,
-    read_table,
-    require_same,
-    write_table,
-)
-from stages.common.views import Rows, shard_path
+from stages.common.artifacts import VIEWS, BoxesParameters, Metadata, ViewsParameters
+from stages.common.columns import embedding_column
+from stages.common.crops import Images, read_crops
+from stages.common.errors import UserError, warn
+from stages.common.tables import Opened, open_table, write_table
+from stages.common.views import Rows, note_for, read_shard, shard_path
 
 
 @dataclass(frozen=True)
@@ -49,78 +42,49 @@ class Shard:
     meta: Metadata[ViewsParameters]
 
     def is_done(self) -> bool:
-        """Whether the file exists, is whole and was made from exactly this. The model's notes do not count."""
+        """Whether the file was made from exactly this, and is what was written. The model's notes do not count.
+
+        Warns of a file that was made from this and is damaged.
+        """
         if not self.path.exists():
             return False
         try:
-            there = read_meta(self.path, VIEWS)
+            there = open_table(self.path, VIEWS)
         except UserError:
             return False
-        return there.without_notes() == self.meta.without_notes()
+        if there.meta.without_notes() != self.meta.without_notes():
+            return False
+        try:
+            rows = read_shard(there)
+        except UserError as error:
+            warn(f"{str(error).split(';')[0]}; its views are embedded again")
+            return False
+        return rows.image_ids == [image.image_id for image in self.images]
 
 
 def plan_shards(
-    images_path: Path, boxes_path: Path, folder: Path, images_per_shard: int, meta: Metadata[ViewsParameters]
+    boxes: Opened[BoxesParameters],
+    images: Images,
+    folder: Path,
+    images_per_shard: int,
+    meta: Metadata[ViewsParameters],
 ) -> Iterator[Shard]:
     """Cut the data set into shards, reading boxes shard by shard.
-
-    What is embedded is the union of the unfiltered pool (the first `max_views` candidates) and of every crop that
-    survives under some threshold, each once.
 
     Args:
         meta: what all shards share; each gets its number and a fingerprint of its images and boxes.
 
     Raises:
-        UserError: boxes that were not made from these images.
+        UserError: damaged boxes, or boxes that were not made from these images.
     """
-    table, _ = read_table(images_path, IMAGES, ["image_id", "content"])
-    image_ids, contents = table["image_id"].to_pylist(), table["content"].to_pylist()
-    crop = read_meta(boxes_path, BOXES).parameters
-    candidates, max_views = crop.candidates, crop.max_views
-    file = open_parquet(boxes_path)
-    rows = (boxes_path, file.metadata.num_rows)
-    require_same("rows", (images_path, len(image_ids) * candidates), rows, "run `dvc repro crop`")
-    for index, batch in enumerate(file.iter_batches(candidates * images_per_shard)):
-        first = index * images_per_shard
-        last = min(first + images_per_shard, len(image_ids))
-        images = [
-            _image_views(
-                image_ids[row],
-                contents[row],
-                batch.slice((row - first) * candidates, candidates),
-                max_views,
-                boxes_path,
-            )
-            for row in range(first, last)
-        ]
-        note = ShardNote(
-            index=index,
-            images=len(images),
-            # With this, a reader that does not know the boxes can tell if the shard is of the present images.
-            content=digest([[i.image_id, i.content] for i in images]),
-            crops_digests=[i.crops_digest for i in images],
-            candidates=hexdigest(*(i.candidates for i in images)),
-        )
-        yield Shard(shard_path(folder, index), images, meta.model_copy(update={"shard": note}))
-
-
-def _image_views(image_id: str, content: str, rows: pa.RecordBatch, max_views: int, path: Path) -> ImageViews:
-    if len(rows) == 0 or rows["image_id"][0].as_py() != image_id or rows["image_id"][-1].as_py() != image_id:
-        raise UserError(f"{path} was not made from the present images (no boxes of '{image_id}'); run `dvc repro crop`")
-    candidates = rows["candidate"].to_numpy()
-    wanted = (candidates < max_views) | (np.diff(rows["kept"].offsets.to_numpy()) > 0)
-    boxes = np.stack([rows[edge].to_numpy() for edge in ("left", "top", "right", "bottom")], axis=1)
-    crops_digest = hexdigest(np.frombuffer(content.encode(), np.uint8), boxes)
-    return ImageViews(image_id, content, crops_digest, candidates[wanted], boxes[wanted])
-
-
-def hexdigest(*arrays: np.ndarray) -> str:
-    """64-bit hex digest of arrays of little-endian integers, equal on every machine."""
-    state = hashlib.blake2b(digest_size=8)
-    for array in arrays:
-        state.update(len(array).to_bytes(8, "little"))
-        state.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
-    return state.hexdigest()
+    for index, crops in enumerate(read_crops(boxes, images, images_per_shard)):
+        note = note_for(index, crops)
+        own = []
+        parts = zip(crops.image_ids, crops.contents, note.crops_digests, crops.boxes, crops.wanted(), strict=True)
+        for image_id, content, crops_digest, corners, wanted in parts:
+            candidates = np.flatnonzero(wanted).astype(np.int32)
+            own.append(ImageViews(image_id, content, crops_digest, candidates, corners[wanted]))
+        yield Shard(shard_path(folder, index), own, meta.model_copy(update={"shard": note}))
 
 
 def write_shard(shard: Shard, rows: Sequence[Rows]) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from stages.common.artifacts import FORMAT, Metadata
+from stages.common.artifacts import Metadata
 from stages.common.errors import UserError
-from stages.common.tables import read_table
+from stages.common.tables import open_table
 from stages.finer.artifacts import ANSWERS, AnswersParameters
 
 KEY = ["idx", "granularity", "prompting", "input"]
@@ -22,7 +22,8 @@ def read_answers(path: Path, lvlm: str, dataset: str) -> tuple[pa.Table, Metadat
     Raises:
         UserError: missing, not whole, of another LVLM or data set, of other columns, or with a question twice.
     """
-    table, meta = read_table(path, ANSWERS, formats=(1, FORMAT))  # earlier ones too: answers cost money
+    opened = open_table(path, ANSWERS, earlier=True)  # answers cost money
+    table, meta = opened.read(), opened.meta
     made_by = meta.parameters.lvlm.lvlm, meta.dataset
     if made_by != (lvlm, dataset):
         raise UserError(f"{path} holds answers of {made_by[0]} on {made_by[1]}; delete it and run `dvc repro`")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from stages.common.artifacts import Artifact, Record
+from stages.common.artifacts import Artifact, Metadata, Record
+from stages.finer.promptings import GRANULARITIES, MODALITIES, PROMPTINGS
 
 
 class LvlmMeta(Record):
@@ -58,6 +61,27 @@ def _lvlm_among_parameters(raw: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "parameters": {**raw["parameters"], "lvlm": raw.get("model")}}
 
 
+def check_answers(table: pa.Table, meta: Metadata[Any]) -> str:
+    """Questions that can be asked, about images whose class is known."""
+    for name in ("idx", "image_id", "label", *ASKABLE):
+        if name in table.column_names and table[name].null_count:
+            return f"{table[name].null_count} rows have no '{name}'"
+    if "label" in table.column_names and pc.any(pc.less(table["label"], 0)).as_py():
+        return "it has a negative label"
+    for name, known in ASKABLE.items():
+        strange = [value for value in pc.unique(table[name]).to_pylist() if value not in known]
+        if strange:
+            return f"'{strange[0]}' is no {name}"
+    return ""
+
+
+ASKABLE: dict[str, Sequence[str]] = {
+    "granularity": GRANULARITIES,
+    "prompting": list(PROMPTINGS),
+    "input": MODALITIES,
+}
+"""Columns that say what was asked, and their values."""
+
 _QUESTION = {
     "granularity": pa.string(),  # superordinate | coarse | fine
     "prompting": pa.string(),  # a style of `promptings.PROMPTINGS`
@@ -84,6 +108,7 @@ ANSWERS = Artifact(
         }
     ),
     AnswersParameters,
+    check=check_answers,
     renamed={"told": "parent_label"},
     upgrade=_lvlm_among_parameters,
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stages.common import paths
-from stages.common.artifacts import CLASSES
-from stages.common.tables import read_table
+import pyarrow as pa
+
+from stages.common import labels
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,11 @@ def read_classes(dataset: str) -> list[ClassLabels]:
     Raises:
         UserError: the table is missing or not of its format.
     """
-    table, _ = read_table(paths.classes(dataset), CLASSES)
+    return of_table(labels.read_classes(dataset).table)
+
+
+def of_table(table: pa.Table) -> list[ClassLabels]:
+    """The classes of `classes.parquet`, by label."""
     return [
         ClassLabels(row["name"], row["fine"] or [row["name"]], row["coarse"] or [], row["superordinate"])
         for row in table.to_pylist()

@@ -47,14 +47,14 @@ def load_llava(name: str, device: torch.device, dtype: torch.dtype, for_what: st
         raise UserError(f"{for_what}: no model folder {name}; make it with `dvc repro`, or name one that exists")
     quietly = _quiet(transformers)
     try:
-        config = transformers.AutoConfig.from_pretrained(name)
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
         if config.model_type not in ARCHITECTURES:
             raise UserError(
                 f"{for_what}: {name} is a model of type '{config.model_type}', not of the LLaVA architecture; "
                 f"known are {', '.join(ARCHITECTURES)}"
             )
-        processor = transformers.AutoProcessor.from_pretrained(name)
-        model = transformers.AutoModelForImageTextToText.from_pretrained(name, dtype=dtype)
+        processor = transformers.AutoProcessor.from_pretrained(name, trust_remote_code=False)
+        model = transformers.AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{for_what}: {name} cannot be loaded as a checkpoint of transformers ({reason})") from None

@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.common.errors import UserError
+from stages.common.parquet_pages import EXPANSION
 from stages.ingest.archives import Sample, check_shards, unpack
 from stages.ingest.labels import label_text
 from stages.ingest.listing import Listing, Request
+from stages.ingest.parquet import IMAGE_BYTES, TEXT_BYTES, batches
 from stages.ingest.places import SPLITS
 from stages.ingest.walk import EXTENSIONS, files_below
 
@@ -120,14 +122,21 @@ def _same(
 def _parquet_samples(request: Request, shards: Sequence[Path], image: str, label: str) -> Iterator[Sample]:
     for shard in shards:
         place = shard.relative_to(request.root).with_suffix("").as_posix()
-        row = 0
-        for batch in pq.ParquetFile(shard).iter_batches(64, columns=[image, label]):
+        row = unpacked = 0
+        for batch in batches(shard, {image: IMAGE_BYTES, label: TEXT_BYTES}, 64):
             for value, key in zip(batch[image].to_pylist(), batch[label].to_pylist(), strict=True):
                 data = value.get("bytes") if isinstance(value, dict) else value
                 if not isinstance(data, bytes):
                     raise UserError(
                         f"'{shard}', row {row} has no image bytes in the column '{image}'; name another column under "
                         "`columns.image`, or use the reader 'manifest' for a table of paths"
+                    )
+                unpacked += len(data)
+                if len(data) > IMAGE_BYTES or unpacked > max(IMAGE_BYTES, EXPANSION * shard.stat().st_size):
+                    raise UserError(
+                        f"'{shard}', row {row}: the image has {len(data):,} bytes, and with those before it "
+                        f"{unpacked:,}; an image has at most {IMAGE_BYTES:,}, and all together little more than the "
+                        "file; make it again"
                     )
                 if key is None:
                     raise UserError(
@@ -153,7 +162,7 @@ def _ending(data: bytes) -> str:
 def _labels(shards: Sequence[Path], label: str) -> Iterator[str]:
     """The labels of other splits, without missing ones and the -1 of hidden labels."""
     for shard in shards:
-        for batch in pq.ParquetFile(shard).iter_batches(1 << 16, columns=[label]):
+        for batch in batches(shard, {label: TEXT_BYTES}):
             for value in batch[label].to_pylist():
                 with suppress(ValueError):
                     if value != -1:

@@ -14,6 +14,9 @@ from stages.common.errors import UserError
 NOTHING = ("", "nan")
 """What programs write for a missing label."""
 
+LONGEST = 10_000
+"""Characters of a label, or of an image's path; Linux allows 4,096 in a path."""
+
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
 
@@ -62,6 +65,8 @@ def label_text(value: object) -> str:
         value = value.decode("utf-8-sig")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
+    if isinstance(value, str) and len(value) > LONGEST:
+        raise ValueError(f"the label has {len(value):,} characters; a label has at most {LONGEST:,}")
     text = str(value).strip()
     if isinstance(value, list | dict | tuple | set) or is_structure(text):
         raise ValueError(f"the label is a structure, {text:.60}; a label is a name or a number")

@@ -7,11 +7,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from stages.common.errors import UserError, nearest
-from stages.ingest.labels import NOTHING, class_order, is_structure
+from stages.common.parquet_pages import check_pages
+from stages.ingest.labels import LONGEST, NOTHING, class_order, is_structure
 from stages.ingest.listing import Listing, Request, safe_id
+from stages.ingest.parquet import TEXT_BYTES
 from stages.ingest.walk import refuse_links
+
+MOST_ROWS = 20_000_000
+"""ImageNet-21k has 14 million images."""
 
 EXAMPLE = (
     "a table with the columns image (path relative to the root), label, and if wanted split, superordinate and coarse"
@@ -33,8 +40,8 @@ def read_manifest(request: Request) -> Listing:
     refuse_links(request.root, [request.manifest])
     columns = request.columns
     image, label = columns.image or "image", columns.label or "label"
-    table = _read(path, image)
     split = columns.split or "split"
+    table = _read(path, image, [image, label, split, columns.coarse or "coarse", "superordinate"])
     for name in [image, label, *([split] if request.split else [])]:
         if name not in table.columns:
             known = table.columns
@@ -62,27 +69,28 @@ def read_manifest(request: Request) -> Listing:
     return Listing(images, names, superordinate, coarse, by_name=True, notes=notes)
 
 
-def _read(path: Path, image: str) -> pl.DataFrame:
+def _read(path: Path, image: str, wanted: Sequence[str]) -> pl.DataFrame:
     """A CSV file with all values as text, or a Parquet file.
 
     Args:
         image: the column of images, by which the header tells what separates the columns.
+        wanted: the columns that are read; of a Parquet file, the others are null.
 
     Raises:
-        UserError: no such file, or neither of the two; a column that is there twice.
+        UserError: no such file, or neither of the two; a column that is there twice; values of gigabytes.
     """
     if not path.is_file():
         raise UserError(f"no manifest '{path}'; expected {EXAMPLE}")
     try:
         if path.suffix.lower() == ".parquet":
-            return pl.read_parquet(path)
+            return _read_parquet(path, wanted)
         with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
+            header = file.readline(LONGEST * len(wanted))
         cells = {mark: [cell.strip(" \"'\n") for cell in header.split(mark)] for mark in (",", ";", "\t")}
         default = "\t" if path.suffix.lower() == ".tsv" else ","
         separator = next((mark for mark, names in cells.items() if image in names and len(names) > 1), default)
         table = pl.read_csv(path, separator=separator, infer_schema=False)
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+    except (pl.exceptions.PolarsError, pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"'{path}' cannot be read ({reason}); expected {EXAMPLE}, as CSV in UTF-8 or as Parquet"
@@ -92,6 +100,18 @@ def _read(path: Path, image: str) -> pl.DataFrame:
     _refuse_twice([name for name in names if names.count(name) > 1], names, path)
     table = table.rename(dict(zip(table.columns, names, strict=True))).with_columns(pl.all().str.strip_chars())
     return table.filter(~pl.all_horizontal(pl.all().is_null()))
+
+
+def _read_parquet(path: Path, wanted: Sequence[str]) -> pl.DataFrame:
+    """The wanted columns of a Parquet file, after a look at how much they unpack to; the other columns are null."""
+    footer = pq.read_metadata(path)
+    if footer.num_rows > MOST_ROWS:
+        raise UserError(f"'{path}' has {footer.num_rows:,} rows; at most {MOST_ROWS:,} are read; split it")
+    names = footer.schema.to_arrow_schema().names
+    there = [name for name in names if name in wanted]
+    check_pages(path, footer, dict.fromkeys(there, TEXT_BYTES))
+    table = pl.read_parquet(path, columns=there)
+    return table.with_columns(pl.lit(None).alias(name) for name in names if name not in there).select(names)
 
 
 def _refuse_twice(wanted: Iterable[str], columns: Sequence[str], path: Path) -> None:
@@ -116,6 +136,13 @@ def _plain(table: pl.DataFrame, columns: Sequence[str], path: Path) -> pl.DataFr
         text = table[name] if kind == pl.String else None
         if kind.is_nested() or kind in (pl.Binary, pl.Object):
             raise UserError(f"'{path}': the column '{name}' holds {kind} values; expected one name or number a row")
+        lengths = text.str.len_bytes().fill_null(0) if text is not None else pl.Series([0])
+        row = lengths.arg_max() or 0
+        if len(lengths) and lengths[row] > TEXT_BYTES:
+            raise UserError(
+                f"'{path}', row {row + 1}: the column '{name}' has {lengths[row]:,} bytes; a path or a name has at "
+                f"most {TEXT_BYTES:,}"
+            )
         odd = (
             next(filter(is_structure, text.drop_nulls().unique(maintain_order=True)), None)
             if text is not None

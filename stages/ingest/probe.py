@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stages.common.errors import UserError
-from stages.common.images import UNREADABLE, content_digest, image_size, reason
+from stages.common.images import UNREADABLE, content_digest, image_size, read_image, reason
 
 SHOWN = 5
 
@@ -30,7 +30,7 @@ class Probe:
 def probe(path: Path) -> Probe:
     """Size after EXIF orientation, and content digest; decodes the image to be sure that it is whole."""
     try:
-        data = path.read_bytes()
+        data = read_image(path)
         width, height = image_size(io.BytesIO(data))
     except UNREADABLE as error:
         return Probe(problem=reason(error))

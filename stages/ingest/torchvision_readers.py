@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,12 @@ from scipy.io import loadmat  # type: ignore[import-untyped]
 from stages.common.errors import UserError
 from stages.ingest.coarse import car_body
 from stages.ingest.listing import Listing, Request, chosen_split, look_up, prefixed, read_lines, readable, safe_id
+from stages.ingest.mat import check_mat
 from stages.ingest.places import home
 from stages.ingest.walk import files_below, folders_in, refuse_links
+
+NOT_MATLAB = (OSError, ValueError, TypeError, NotImplementedError, MemoryError, EOFError, zlib.error, struct.error)
+"""What reading a file raises that is not one of MATLAB's."""
 
 
 def fetch(name: str, **options: Any) -> Callable[[Path], None]:
@@ -106,7 +112,13 @@ def read_cars(request: Request) -> Listing:
         UserError: files are missing.
     """
     split = chosen_split(request.split, ["test", "train"])
-    cars = _open("StanfordCars", _parent(request.root, "stanford_cars"), split=split)
+    parent = _parent(request.root, "stanford_cars")
+    for path in sorted((parent / "stanford_cars").rglob("*.mat")):
+        try:
+            check_mat(path)
+        except NOT_MATLAB as error:
+            raise UserError(f"'{path}' is no MATLAB file ({error}); fetch it again") from None
+    cars = _open("StanfordCars", parent, split=split)
     images = _below(request.root, [file for file, _ in cars._samples], [label for _, label in cars._samples])
     # "/" would be a folder in a class's name: "Ram C/V Cargo Van Minivan 2012".
     names = [readable(name) for name in cars.classes]
@@ -162,11 +174,12 @@ def _mat(path: Path, *wanted: str) -> list[list[Any]]:
         UserError: no such file, or without these columns.
     """
     try:
+        check_mat(path)
         content = loadmat(path, squeeze_me=True)
         return [np.atleast_1d(content[name]).reshape(-1).tolist() for name in wanted]
     except FileNotFoundError:
         raise UserError(f"no '{path}'") from None
-    except (OSError, ValueError, TypeError, NotImplementedError, KeyError, AttributeError) as error:
+    except (*NOT_MATLAB, KeyError, AttributeError) as error:
         raise UserError(f"'{path}' is no MATLAB file with {' and '.join(wanted)} ({error})") from None
 
 

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from stages.common.errors import UserError
+from stages.common.images import IMAGE_MIB
 from stages.ingest.archives import TAR, Sample, check_shards, stem, unpack
 from stages.ingest.labels import label_text
 from stages.ingest.listing import Listing, Request, read_lines, safe_id
@@ -140,7 +141,9 @@ def _tar_samples(shards: Sequence[Path], endings: Endings, notes: list[str]) -> 
     unread: Counter[str] = Counter()
     for shard in shards:
         try:
-            with tarfile.open(shard) as archive:
+            with tarfile.open(shard, tarinfo=_Member) as archive:
+                for member in archive:
+                    _refuse_large(member, endings, shard)
                 notes += _end(archive, shard)
                 yield from _samples(archive, shard, endings, unread)
         except DAMAGED as error:
@@ -157,6 +160,43 @@ DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
 def _not_whole(shard: Path, error: Exception) -> UserError:
     reason = str(error).splitlines()[0].removesuffix(":").replace("(", "").strip()
     return UserError(f"'{shard}' is no whole webdataset tar ({reason}); fetch it again")
+
+
+class _Member(tarfile.TarInfo):
+    """A file of a tar, whose own description is not read if it is too long; Python reads it at once."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size > LONGEST_HEADER and self.type in DESCRIPTIONS:
+            raise tarfile.ReadError(f"a name or note of {self.size:,} bytes")
+        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return member
+
+
+DESCRIPTIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+"""Types of blocks that describe the file behind them."""
+LONGEST_HEADER = 1 << 20
+LABEL_BYTES = 1 << 20
+
+
+def _refuse_large(member: tarfile.TarInfo, endings: Endings, shard: Path) -> None:
+    """Refuse an image or label that is too large, by its header, which stands before it.
+
+    Raises:
+        UserError: as above.
+    """
+    ending = endings.split(member.name)[1]
+    most = LABEL_BYTES if ending == endings.label else IMAGE_MIB << 20
+    if ending and member.size > most:
+        raise UserError(
+            f"'{shard}': '{shown(member.name)}' has {member.size:,} bytes; at most {most:,} are read; remove the file "
+            "from the tar"
+        )
 
 
 def _end(archive: tarfile.TarFile, shard: Path) -> list[str]:
@@ -261,7 +301,9 @@ def _labels(shards: Mapping[str, Sequence[Path]], endings: Endings, ours: set[st
 
 def _labels_in(shard: Path, endings: Endings) -> Iterator[str]:
     try:
-        with tarfile.open(shard) as archive:
+        with tarfile.open(shard, tarinfo=_Member) as archive:
+            for member in archive:
+                _refuse_large(member, endings, shard)
             for member in _members(archive):
                 if endings.split(member.name)[1] == endings.label:
                     yield _label(_bytes(archive, member, shard), shard, member.name)

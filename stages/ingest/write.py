@@ -14,6 +14,7 @@ from stages.common.artifacts import (
     ImagesParameters,
     IngestParameters,
 )
+from stages.common.labels import names_digest
 from stages.common.params import Params
 from stages.common.settings import write_settings
 from stages.common.tables import make_meta, write_table
@@ -57,7 +58,8 @@ def ingest_dataset(params: Params, dataset: str) -> str:
     )
     write_table(paths.classes(dataset), classes_table(listing), make_meta(CLASSES, dataset, described))
     write_table(paths.skipped(dataset), skipped, make_meta(SKIPPED, dataset, made_by))
-    places = ImagesParameters(**made_by.model_dump(), unpacked=listing.root is not None)
+    numbered = names_digest(listing.names)
+    places = ImagesParameters(**made_by.model_dump(), classes=numbered, unpacked=listing.root is not None)
     write_table(paths.images(dataset), images, make_meta(IMAGES, dataset, places))
     reasons = Counter(skipped["reason"].to_pylist()).most_common()
     left_out = f"; {len(skipped)} skipped: {', '.join(f'{n} {reason}' for reason, n in reasons)}" if reasons else ""

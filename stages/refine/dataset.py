@@ -11,19 +11,22 @@ import numpy as np
 import pyarrow as pa
 
 from stages.common import paths
-from stages.common.artifacts import CLASSES, FORMAT, TEXTS, ClassesParameters, EncoderMeta, TextsParameters
+from stages.common.artifacts import TEXTS, ClassesParameters, EncoderMeta, TextsParameters
+from stages.common.checks import label_similarities
 from stages.common.cli import Job
+from stages.common.columns import embedding_column, embedding_rows
 from stages.common.encoders import load_encoder
 from stages.common.errors import UserError
+from stages.common.labels import names_digest, read_classes
 from stages.common.params import Refine
-from stages.common.tables import embedding_column, embedding_rows, make_meta, read_table, write_table
+from stages.common.tables import make_meta, open_table, write_table
+from stages.common.templates import fill
 from stages.refine.baselines import join_descriptor, join_to_prompt, waffle_descriptors
 from stages.refine.select import EXACT, RANK, SIMILAR, select
 from stages.refine.sources import match_classes, read_source, read_templates, warn_of_unknown_aliases
 
 LABEL, TEMPLATE, WAFFLE = "label", "template", "waffle"
 """Sources of texts that no file lists."""
-ROWS_AT_ONCE = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def collect_texts(job: Job, names: Sequence[str], made_by: ClassesParameters) ->
         names: of the classes, by label.
         made_by: parameters of `classes.parquet`: templates, and the keys of classes in description files.
     """
-    prompts = [job.params.refine.label_prompt.format(name=name) for name in names]
+    prompts = [fill(job.params.refine.label_prompt, name=name) for name in names]
     random = waffle_descriptors(job.params.seed, job.params.refine.waffle_pairs, names)
     templates = read_templates(made_by.templates, paths.descriptions_folder(job.dataset))
     aliases, fallbacks = made_by.aliases, made_by.fallbacks
@@ -53,7 +56,7 @@ def collect_texts(job: Job, names: Sequence[str], made_by: ClassesParameters) ->
         for label, prompt in enumerate(prompts):
             yield LABEL, label, prompt
         for label, name in enumerate(names):
-            yield from ((TEMPLATE, label, template.format(name=name)) for template in templates)
+            yield from ((TEMPLATE, label, fill(template, name=name)) for template in templates)
         for source, kind in job.params.read_sources().items():
             path, joined = paths.descriptions(job.dataset, source), kind == "descriptors"
             found = read_source(path)
@@ -123,15 +126,6 @@ def texts_table(
     )
 
 
-def label_similarities(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Cosine of each text to its class's label prompt; the prompts are the first rows, by label: [N] float32."""
-    similarity = np.empty(len(labels), dtype=np.float32)
-    for start in range(0, len(labels), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        similarity[part] = np.einsum("nd,nd->n", embeddings[part], embeddings[labels[part]])
-    return similarity
-
-
 def union_rows(texts: Sequence[Text], labels: np.ndarray, sources: Sequence[str]) -> list[np.ndarray]:
     """The rows of each class that has texts of `sources`, in the order of `sources`."""
     places = {source: place for place, source in enumerate(sources)}
@@ -144,15 +138,15 @@ def union_rows(texts: Sequence[Text], labels: np.ndarray, sources: Sequence[str]
 def known_embeddings(path: Path, model: EncoderMeta) -> dict[str, tuple[np.ndarray, int]]:
     """Embeddings of an earlier run with the same `model`: description -> [D] float32, and its number of tokens."""
     try:
-        table, meta = read_table(path, TEXTS, ["description", "tokens", "embedding"], formats=(1, FORMAT))
+        opened = open_table(path, TEXTS, earlier=True)
+        if not opened.meta.encoder().same_model(model):
+            return {}
+        table = opened.read(["description", "tokens", "embedding"])
     except UserError:  # no file, or an unusable one
         return {}
-    if not meta.encoder().same_model(model):
-        return {}
     rows = embedding_rows(table["embedding"])
-    unit = np.flatnonzero(np.linalg.norm(rows, axis=1) > 0.5)  # False for NaN as well
     descriptions, tokens = table["description"].to_pylist(), table["tokens"].to_pylist()
-    return {descriptions[row]: (rows[row], tokens[row]) for row in unit}
+    return {text: (row, count) for text, row, count in zip(descriptions, rows, tokens, strict=True)}
 
 
 def truncated_lines(texts: Sequence[Text], truncated: Sequence[bool], context_length: int) -> list[str]:
@@ -181,8 +175,8 @@ def refine_dataset(job: Job) -> list[str]:
     Raises:
         UserError: a source that is missing or wrong, a class without texts, or a model that cannot be loaded.
     """
-    classes, made_by = read_table(paths.classes(job.dataset), CLASSES)
-    texts = collect_texts(job, classes["name"].to_pylist(), made_by.parameters)
+    classes = read_classes(job.dataset)
+    texts = collect_texts(job, classes.names, classes.parameters)
     encoder = load_encoder(job.model, job.params)
     model = encoder.meta.model_copy(update={"precision": "float32"})
     path = paths.texts(job.dataset, job.model)
@@ -196,6 +190,7 @@ def refine_dataset(job: Job) -> list[str]:
     table = texts_table(texts, embeddings, tokens, encoder.context_length, sources, job.params.refine)
     parameters = TextsParameters(
         seed=job.params.seed,
+        classes=names_digest(classes.names),
         sources=job.params.read_sources(),
         refined=sources,
         **job.params.refine.model_dump(exclude={"sources", "batch_size"}),

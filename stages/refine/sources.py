@@ -12,7 +12,8 @@ from stages.common.descriptions import Descriptions, read_descriptions
 from stages.common.errors import UserError, warn
 from stages.common.jsons import read_json
 from stages.common.names import spelling
-from stages.common.params import FINER_SOURCE, template
+from stages.common.params import FINER_SOURCE
+from stages.common.templates import class_template
 
 SHOWN = 10
 """Classes or keys that a message lists by name."""
@@ -68,7 +69,7 @@ def read_templates(templates: Sequence[str] | str, folder: Path) -> list[str]:
     if not isinstance(found, list) or not found or not all(isinstance(text, str) for text in found):
         raise UserError(f'{path} must hold a list of templates: ["a photo of a {{}}.", ...]')
     try:
-        return [template(text) for text in found]
+        return [class_template(text) for text in found]
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
 

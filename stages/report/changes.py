@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+import numpy as np
 import polars as pl
 
 from stages.common.artifacts import UNTRAINED
@@ -17,24 +16,23 @@ PAIRS = 20
 Rows = list[dict[str, str | float | int]]
 
 
-def class_changes(predictions: Path, names: dict[int, str], *, untrained: bool) -> Rows:
+def class_changes(right: dict[str, np.ndarray], labels: np.ndarray, names: dict[int, str], *, untrained: bool) -> Rows:
     """Top-1 of each class under both methods in percent, mean over runs, and the change in points, sorted by it.
 
     At most the `SIDE` most improved and the `SIDE` most worsened; empty if a method is missing.
+
+    Args:
+        right: method -> [N] float64, the share of an image's runs that are right.
+        labels: [N] of the images.
     """
+    if not {UNREFINED, FULL} <= set(right):
+        return []
     top1 = (
-        pl.scan_parquet(predictions)
-        .select(pl.col("method").cast(pl.String), "label", correct=pl.col("label") == pl.col("predicted"))
-        .filter(pl.col("method").is_in([UNREFINED, FULL]))
+        pl.DataFrame({"label": labels, **{method: right[method] for method in (UNREFINED, FULL)}})
         .group_by("label")
-        .agg(
-            (100 * pl.col("correct").filter(pl.col("method") == method).mean()).alias(method)
-            for method in (UNREFINED, FULL)
-        )
-        .drop_nulls()
+        .agg((100 * pl.col(method).mean()).alias(method) for method in (UNREFINED, FULL))
         .with_columns(change=pl.col(FULL) - pl.col(UNREFINED))
         .sort("change", "label", descending=[True, False])
-        .collect(engine="streaming")
     )
     if len(top1) > 2 * SIDE:
         top1 = pl.concat([top1.head(SIDE), top1.tail(SIDE)])

@@ -24,7 +24,7 @@ from stages.common import paths
 from stages.common.artifacts import UNTRAINED
 from stages.common.errors import UserError, nearest, run, warn
 from stages.common.params import OVERRIDABLE, load_params
-from stages.common.tables import write_json
+from stages.common.tables import write_plot
 
 MODELS = "models"
 WORKSPACE = "workspace"
@@ -89,7 +89,7 @@ def main() -> None:
     from stages.report import curve_plots, plots
 
     path = CURVES / f"{asked.param}.json"
-    write_json(path, [{"param": asked.param, **point.row} for point in points])
+    write_plot(path, [{"param": asked.param, **point.row} for point in points])
     plots.save(curve_plots.draw(points, asked.param), path.with_suffix(".png"))
     print(table(points, asked.param))
     print(f"\ncurve  {path}, {path.with_suffix('.png')}\nmore   {more(asked.param)}")

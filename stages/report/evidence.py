@@ -8,7 +8,7 @@ scored run draws among them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,13 @@ import pyarrow as pa
 from stages.common import paths
 from stages.common.alignment import class_vectors, normalized, view_weights
 from stages.common.artifacts import TEXTS, Metadata, PredictionsParameters
-from stages.common.errors import UserError
+from stages.common.columns import WHOLE, embedding_rows
+from stages.common.labels import ClassTable
 from stages.common.methods import FULL, find, rows_of, weights_of
 from stages.common.params import Score
-from stages.common.tables import embedding_rows, read_table, require_same, require_same_model
-from stages.common.views import WHOLE, Rows, find_shards, shard_paths
-from stages.report.pictures import read_candidates
+from stages.common.tables import read_table, require_same, require_same_model
+from stages.common.views import Rows, find_shards, shard_paths
+from stages.report.pictures import Candidates
 
 MATCHES = 6
 """Descriptions that are shown of a class."""
@@ -144,24 +145,19 @@ def side(label: int, views: np.ndarray, weights: np.ndarray, texts: Texts, norma
 
 
 def gather(
-    table: pl.DataFrame, views: Rows, texts: Texts, answer: tuple[int, int], classes: int, parameters: Score
+    candidates: Candidates, views: Rows, texts: Texts, answer: tuple[int, int], classes: int, parameters: Score
 ) -> Evidence:
     """The evidence in one image.
 
     Args:
-        table: its candidates, of `read_candidates`.
         views: its rows of the shards.
         answer: the true and the predicted label.
         parameters: of the predictions.
     """
     crops = views.take(views.candidates != WHOLE)
-    boxes = table.filter(pl.col("candidate").is_in(crops.candidates))  # both are in the order of candidates
-    kept = boxes["is_kept"].to_numpy()
-    if kept.sum() != table["is_kept"].sum() or not kept.any():
-        raise UserError(f"the views of {table['image_id'][0]} are of other boxes; run `dvc repro embed`")
+    kept, corners = candidates.kept[crops.candidates], candidates.corners[crops.candidates]
     weights = weigh(crops.similarity, kept, parameters.image_scale)
     embeddings = crops.embeddings.astype(np.float64)
-    corners = boxes.select("left", "top", "right", "bottom").to_numpy()
     order = np.argsort(-weights, kind="stable")
     accepted, rejected = order[kept[order]], order[~kept[order]]
     true, other = answer
@@ -188,43 +184,46 @@ def at_hand(dataset: str, model: str) -> bool:
 
 
 def read_evidence(
-    dataset: str, model: str, predictions: Metadata[PredictionsParameters], chosen: pl.DataFrame, classes: int
+    model: str,
+    predictions: Metadata[PredictionsParameters],
+    chosen: pl.DataFrame,
+    candidates: Mapping[str, Candidates],
+    classes: ClassTable,
 ) -> dict[str, Evidence]:
     """The evidence in some images.
 
     Args:
         predictions: the `bifta` object of the predictions.
+        candidates: of each of the images.
         chosen: `image_id`, `label` and `bifta`, the label that was predicted.
 
     Raises:
         UserError: artifacts that do not belong together.
     """
-    parameters, image_ids = predictions.parameters, chosen["image_id"].to_list()
+    dataset, image_ids = predictions.dataset, chosen["image_id"].to_list()
     texts = _read_texts(paths.texts(dataset, model), paths.predictions(dataset, model), predictions, classes)
-    candidates = read_candidates(paths.boxes(dataset), image_ids, parameters.iou_threshold)
     views = _read_views(dataset, model, predictions, image_ids)
     return {
         row["image_id"]: gather(
-            candidates.filter(pl.col("image_id") == row["image_id"]),
+            candidates[row["image_id"]],
             views[row["image_id"]],
             texts,
             (row["label"], row[FULL]),
-            classes,
-            parameters,
+            len(classes.names),
+            predictions.parameters,
         )
         for row in chosen.iter_rows(named=True)
     }
 
 
-def _read_texts(path: Path, predictions: Path, meta: Metadata[PredictionsParameters], classes: int) -> Texts:
-    remedy = "run `dvc repro`"
+def _read_texts(path: Path, predictions: Path, meta: Metadata[PredictionsParameters], classes: ClassTable) -> Texts:
     columns = ["label", "source", "description", "label_similarity", "kept", "embedding"]
-    table, own = read_table(path, TEXTS, columns)
-    require_same("dataset", (path, own.dataset), (predictions, meta.dataset), remedy)
-    require_same_model((path, own.encoder()), (predictions, meta.encoder()), remedy)
+    table, own = read_table(path, TEXTS, columns, meta.dataset)
+    classes.require(path, own.parameters.classes)
+    require_same_model((path, own.encoder()), (predictions, meta.encoder()), "run `dvc repro`")
     method = find(FULL)
     table = table.filter(pa.array(rows_of(table, method)))
-    weights = weights_of(path, table, method, classes, meta.parameters)
+    weights = weights_of(path, table, method, len(classes.names), meta.parameters)
     embeddings = embedding_rows(table["embedding"])
     return Texts(table["label"].to_numpy(), table["description"].to_pylist(), weights, embeddings)
 
@@ -239,13 +238,9 @@ def _read_views(
     views = (paths.views(dataset, model), shards.model.precision)
     require_same("model.precision", views, (mine, precision), "run `dvc repro`")
     wanted = set(image_ids)
-    found = {
+    return {
         image_id: shard.of_image(place)
         for shard in shards.read(wanted)
         for place, image_id in enumerate(shard.image_ids)
         if image_id in wanted
     }
-    missing = sorted(wanted - set(found))
-    if missing:
-        raise UserError(f"{paths.views(dataset, model)} has no views of {missing[0]}; run `dvc repro embed`")
-    return found

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
@@ -18,7 +16,7 @@ from PIL import Image
 
 from stages.common.artifacts import UNTRAINED
 from stages.common.boxes import iou
-from stages.common.errors import UserError
+from stages.common.crops import open_boxes, read_crops, read_images
 from stages.report.plots import INK, MUTED, WARNING
 from stages.report.votes import evenly
 
@@ -65,42 +63,43 @@ class Caption:
     untrained: bool
 
 
-def read_candidates(boxes: Path, image_ids: Sequence[str], threshold: float) -> pl.DataFrame:
-    """The rows of `boxes.parquet` of some images, with `is_kept`: whether the candidate survives under `threshold`."""
-    return (
-        pl.scan_parquet(boxes)
-        .filter(pl.col("image_id").is_in(list(image_ids)))
-        # Thresholds are stored as float32: 0.8 there is not the 0.8 of params.yaml.
-        .with_columns(is_kept=pl.col("kept").list.contains(pl.lit(threshold, dtype=pl.Float32)).fill_null(False))
-        .sort("image_id", "candidate")
-        .collect()
-    )
+@dataclass(frozen=True)
+class Candidates:
+    """The C candidate boxes of an image."""
+
+    corners: np.ndarray
+    """[C, 4] int32 left, top, right, bottom."""
+    kept: np.ndarray
+    """[C] bool: which survive under the threshold."""
+
+    def crops(self, max_views: int) -> Crops:
+        """Told apart by what refinement, which stops at `max_views`, made of them."""
+        reached = len(self.kept)
+        if self.kept.sum() >= max_views:
+            reached = int(np.flatnonzero(self.kept)[-1]) + 1
+        compared = np.arange(len(self.kept)) < reached
+        rejected = self.corners[~self.kept & compared]
+        return Crops(self.corners[self.kept], rejected, len(self.kept) - reached)
 
 
-def read_crops(boxes: Path, image_ids: Sequence[str], threshold: float, max_views: int) -> dict[str, Crops]:
-    """The candidate crops of some images.
+IMAGES_AT_ONCE = 256
 
-    Args:
-        threshold: the IoU threshold of the scored views.
-        max_views: where refinement stopped.
+
+def read_candidates(dataset: str, wanted: Collection[str], threshold: float) -> tuple[dict[str, Candidates], int]:
+    """The candidates of some images, and where refinement stopped (`max_views`).
+
+    All boxes are read, because only all of them can be verified.
 
     Raises:
-        UserError: no view of an image was kept under `threshold`, so the boxes are of other parameters.
+        UserError: as `read_crops`, or the boxes were made with other thresholds.
     """
-    table = read_candidates(boxes, image_ids, threshold)
-    found = {}
-    for image_id in image_ids:
-        rows = table.filter(pl.col("image_id") == image_id)
-        corners = rows.select("left", "top", "right", "bottom").to_numpy()
-        kept = rows["is_kept"].to_numpy()
-        if not kept.any():
-            raise UserError(f"{boxes} keeps no view of {image_id} at IoU <= {threshold:g}; run `dvc repro`")
-        reached = len(kept)
-        if kept.sum() >= max_views:
-            reached = int(np.flatnonzero(kept)[-1]) + 1
-        compared = np.arange(len(kept)) < reached
-        found[image_id] = Crops(corners[kept], corners[~kept & compared], len(kept) - reached)
-    return found
+    boxes, names, found = open_boxes(dataset), set(wanted), {}
+    boxes.meta.parameters.require(threshold, boxes.path)
+    for crops in read_crops(boxes, read_images(dataset), IMAGES_AT_ONCE):
+        for place, image_id in enumerate(crops.image_ids):
+            if image_id in names:
+                found[image_id] = Candidates(crops.boxes[place], crops.refined(threshold)[place])
+    return found, boxes.meta.parameters.max_views
 
 
 def draw(photo: Image.Image, crops: Crops, caption: Caption) -> Figure:

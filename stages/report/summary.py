@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.common import paths, tables
+from stages.common import paths
 from stages.common.artifacts import PREDICTIONS
 from stages.common.errors import UserError
+from stages.common.labels import read_classes
 from stages.common.params import Params
+from stages.common.tables import open_table
 from stages.report.table import Result, plain, read_result
 
 
@@ -34,12 +36,13 @@ def summary(params: Params) -> None:
 
 def _read(dataset: str, model: str, metrics: Path, *, demo: bool) -> Result:
     """Metrics travel with git, predictions and classes with a DVC remote: these may be absent."""
-    predictions = paths.predictions(dataset, model)
-    meta = tables.read_meta(predictions, PREDICTIONS) if predictions.exists() else None
-    beside = paths.attrseek(dataset, model) / "metrics.json"
-    table = paths.classes(dataset)
-    classes = tables.open_parquet(table).metadata.num_rows if table.exists() else None
-    return read_result(dataset, model, metrics, meta, demo=demo, beside=beside, classes=classes)
+    path, attrseek = paths.predictions(dataset, model), paths.attrseek(dataset, model)
+    predictions = open_table(path, PREDICTIONS, dataset) if path.exists() else None
+    beside = None
+    if (attrseek / "metrics.json").exists() and (attrseek / "predictions.parquet").exists():
+        beside = attrseek / "metrics.json", open_table(attrseek / "predictions.parquet", PREDICTIONS, dataset)
+    classes = len(read_classes(dataset).names) if paths.classes(dataset).exists() else None
+    return read_result(dataset, model, metrics, predictions, demo=demo, beside=beside, classes=classes)
 
 
 def say_where(folder: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
 from stages.common import methods
-from stages.common.artifacts import UNTRAINED, EncoderMeta, Metadata, PredictionsParameters
+from stages.common.artifacts import UNTRAINED, EncoderMeta, PredictionsParameters
 from stages.common.errors import UserError
+from stages.common.metrics import require_metrics
+from stages.common.ranking import Tally
+from stages.common.tables import Opened
 
 UNTRAINED_NOTE = "UNTRAINED: this model has random weights; the figures say nothing about the methods."
 DEMO_NOTE = (
@@ -106,41 +110,30 @@ def read_result(
     dataset: str,
     model: str,
     metrics: Path,
-    predictions: Metadata[PredictionsParameters] | None,
+    predictions: Opened[PredictionsParameters] | None,
     *,
     demo: bool,
-    beside: Path | None = None,
+    beside: tuple[Path, Opened[PredictionsParameters]] | None = None,
     classes: int | None = None,
 ) -> Result:
     """Read `metrics.json`.
 
     Args:
-        beside: metrics of other methods in the same shape; the file may be missing.
-        predictions: metadata of the predictions, or None if they are missing: then the model's tag and weights are
-            not named.
+        beside: metrics of other methods in the same shape, and their predictions.
+        predictions: of these metrics, or None if they are missing: then the model's tag and weights are not named.
         demo: whether the data set is the embedded demo.
         classes: how many the data set has, where known.
 
     Raises:
-        UserError: the file is missing, is not JSON or holds no method.
+        UserError: the file is missing, is not JSON, holds no method, or is not of the predictions.
     """
-    try:
-        raw = json.loads(metrics.read_text(encoding="utf-8"))
-        if beside and beside.exists():
-            raw |= json.loads(beside.read_text(encoding="utf-8"))
-        rows = [
-            Row(method, float(v["top1"]), float(v["top5"]), float(v["std"]), int(v["images"]), int(v["runs"]))
-            for method, v in raw.items()
-            if isinstance(v, dict)
-        ]
-    except FileNotFoundError:
-        raise UserError(f"{metrics} is missing; make it with `dvc repro`") from None
-    except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{metrics} is not what the score stage writes ({error!r}); run `dvc repro -f`") from None
+    raw, rows = _read_metrics(metrics, predictions)
+    if beside:
+        rows += _read_metrics(*beside)[1]
     if not rows:
         raise UserError(f"{metrics} holds no method; `dvc repro` says which sources they want")
-    encoder = predictions.model if predictions else None
-    asked = predictions.parameters.methods if predictions else []
+    encoder = predictions.meta.model if predictions else None
+    asked = predictions.meta.parameters.methods if predictions else []
     return Result(
         dataset=dataset,
         model=model,
@@ -151,6 +144,47 @@ def read_result(
         missing=[method for method in asked if method not in raw],
         classes=classes,
     )
+
+
+def _read_metrics(metrics: Path, predictions: Opened[PredictionsParameters] | None) -> tuple[dict[str, Any], list[Row]]:
+    """The content of `metrics.json`, and its rows.
+
+    Raises:
+        UserError: the file is missing, is not JSON of that shape, or was not written with the predictions.
+    """
+    try:
+        raw = json.loads(metrics.read_text(encoding="utf-8"))
+        rows = [
+            Row(method, float(v["top1"]), float(v["top5"]), float(v["std"]), int(v["images"]), int(v["runs"]))
+            for method, v in raw.items()
+            if isinstance(v, dict)
+        ]
+    except FileNotFoundError:
+        raise UserError(f"{metrics} is missing; make it with `dvc repro`") from None
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{metrics} is not what the score stage writes ({error!r}); run `dvc repro -f`") from None
+    if predictions:
+        require_metrics(metrics, raw, predictions, "run `dvc repro -f score`")
+    return raw, rows
+
+
+def require_counted(result: Result, tallies: Mapping[str, Tally], predictions: Path) -> None:
+    """Refuse metrics that the predictions do not give.
+
+    Args:
+        tallies: method -> counts over the predictions, without those of top-5.
+
+    Raises:
+        UserError: names the first such method.
+    """
+    for row in result.rows:
+        counted = tallies[row.method].metrics() if row.method in tallies else {}
+        for name in ("top1", "std", "images", "runs"):
+            if counted.get(name) != getattr(row, name):
+                raise UserError(
+                    f"{predictions} gives {row.method} a {name} of {counted.get(name)}, its metrics say "
+                    f"{getattr(row, name)}; run `dvc repro -f score`"
+                )
 
 
 def markdown(result: Result, notes: Sequence[str] = ()) -> str:

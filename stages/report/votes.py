@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import polars as pl
 
+from stages.common.labels import Labelled
 from stages.common.methods import FULL
+from stages.common.predictions import Answers
+from stages.common.ranking import Tally
 
 T = TypeVar("T")
 
@@ -18,24 +22,59 @@ SHOWN = 30
 OTHER = "(other classes)"
 
 
-def majority(predictions: Path, methods: Sequence[str]) -> pl.DataFrame:
-    """One row for each method and image: `method`, `image_id`, `label` and `predicted`, the label predicted in most
-    runs.
+@dataclass(frozen=True)
+class Votes:
+    """What the methods answered about all images, counted."""
 
-    If several labels are predicted equally often, the smallest is taken. Rows are ordered by method, label and image.
-    Reads four columns of the predictions, as a stream.
+    majority: dict[str, np.ndarray]
+    """Method -> [N] int64, the label predicted in most runs, of several the smallest."""
+    tallies: dict[str, Tally]
+    """Method -> correct predictions by run."""
+    right: dict[str, np.ndarray]
+    """Method -> [N] float64, the share of an image's runs that are right."""
+
+    def of(self, methods: Sequence[str], images: Labelled) -> pl.DataFrame:
+        """One row for each method and image: `method`, `image_id`, `label`, `predicted` by most runs."""
+        frames = [
+            pl.DataFrame({"image_id": images.image_ids, "label": images.labels, "predicted": self.majority[method]})
+            .select(pl.lit(method).alias("method"), "image_id", "label", "predicted")
+            .sort("label", "image_id")
+            for method in sorted(methods)
+            if method in self.majority
+        ]
+        schema = {"method": pl.String, "image_id": pl.String, "label": pl.Int32, "predicted": pl.Int64}
+        return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
+
+
+def count_votes(parts: Iterable[Answers], labels: np.ndarray) -> Votes:
+    """Count the answers about all images.
+
+    Args:
+        labels: [N] of the images.
     """
-    return (
-        pl.scan_parquet(predictions)
-        .select(pl.col("method").cast(pl.String), "image_id", "label", "predicted")
-        .filter(pl.col("method").is_in(list(methods)))
-        .group_by("method", "image_id", "label", "predicted")
-        .len("votes")
-        .group_by("method", "image_id", "label")
-        .agg(pl.col("predicted").sort_by([-pl.col("votes").cast(pl.Int64), "predicted"]).first())
-        .sort("method", "label", "image_id")
-        .collect(engine="streaming")
-    )
+    majorities: dict[str, list[np.ndarray]] = {}
+    shares: dict[str, list[np.ndarray]] = {}
+    tallies: dict[str, Tally] = {}
+    for part in parts:
+        for method, predicted in part.predicted.items():
+            right = predicted == labels[part.span, None]
+            tallies.setdefault(method, Tally(predicted.shape[1])).count(right)
+            majorities.setdefault(method, []).append(majority(predicted))
+            shares.setdefault(method, []).append(right.mean(axis=1))
+    joined = [{method: np.concatenate(own) for method, own in found.items()} for found in (majorities, shares)]
+    return Votes(joined[0], tallies, joined[1])
+
+
+def majority(predicted: np.ndarray) -> np.ndarray:
+    """The label predicted in most of R runs, of several the smallest: [B, R] -> [B] int64."""
+    ordered = np.sort(predicted, axis=1)
+    runs = np.arange(ordered.shape[1])
+    # Where each label of an image begins and ends in its sorted row.
+    first = np.ones(ordered.shape, dtype=bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    begins = np.maximum.accumulate(np.where(first, runs, 0), axis=1)
+    longest = (runs - begins).argmax(axis=1)  # the first of several is of the smallest label
+    return np.take_along_axis(ordered, longest[:, None], axis=1)[:, 0].astype(np.int64)
 
 
 def confusion_method(methods: Sequence[str]) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
 from stages.common import paths, tables
-from stages.common.artifacts import BOXES, CLASSES, IMAGES, PREDICTIONS, UNTRAINED, Metadata, PredictionsParameters
+from stages.common.artifacts import UNTRAINED, Metadata, PredictionsParameters
 from stages.common.errors import UserError, warn
 from stages.common.images import UNREADABLE, open_rgb
+from stages.common.labels import ClassTable, Labelled, read_classes, read_labels
 from stages.common.methods import FULL, PLAIN, UNREFINED
+from stages.common.predictions import open_predictions, read_answers
 from stages.common.unpacked import ensure_unpacked, image_root
 from stages.report import changes, evidence, evidence_picture, pictures, plots, table, votes
+from stages.report.pictures import Candidates
 from stages.report.skipped import skipped_notes
 from stages.report.table import Result
 
@@ -21,42 +25,42 @@ PICTURED = (PLAIN, UNREFINED, FULL)
 """The methods whose predictions are written over a picture of boxes."""
 
 
-def write_report(dataset: str, model: str, picture_count: int, root: str) -> Result:
+def write_report(
+    dataset: str, model: str, picture_count: int, root: str, asked: PredictionsParameters | None = None
+) -> Result:
     """Write `table.md`, the data of the plots, the plots and the pictures of boxes.
 
     Args:
         root: folder of the images, as the data set's entry in params.yaml has it.
+        asked: what the predictions must have been made with; None: anything.
 
     Raises:
         UserError: an artifact is missing, not whole, or does not belong with the others.
     """
-    predictions = paths.predictions(dataset, model)
-    meta = tables.read_meta(predictions, PREDICTIONS)
-    images, images_meta = tables.read_table(paths.images(dataset), IMAGES, ["image_id", "label"])
-    classes, _ = tables.read_table(paths.classes(dataset), CLASSES, ["label", "name"])
-    tables.require_same(
-        "dataset",
-        (predictions, meta.dataset),
-        (paths.images(dataset), images_meta.dataset),
-        "run `dvc repro`",
-    )
-    parameters = images_meta.parameters
-    demo = parameters.reader == "demo"
-    result = table.read_result(dataset, model, paths.metrics(dataset, model), meta, demo=demo, classes=len(classes))
+    predictions = open_predictions(dataset, model, asked)
+    classes = read_classes(dataset)
+    images = read_labels(dataset, classes)
+    count = len(classes.names)
+    demo = images.meta.parameters.reader == "demo"
+    result = table.read_result(dataset, model, paths.metrics(dataset, model), predictions, demo=demo, classes=count)
+    found = votes.count_votes(read_answers(predictions, images, count), images.labels)
+    table.require_counted(result, found.tallies, predictions.path)
     folder = paths.report(dataset, model)
-    names = votes.class_names(pl.DataFrame(classes))
+    names = votes.class_names(pl.DataFrame(classes.table.select(["label", "name"])))
 
     method = votes.confusion_method([row.method for row in result.rows])
-    answers = votes.majority(predictions, sorted({method, *PICTURED}))
+    answers = found.of(sorted({method, *PICTURED}), images)
     remark = _write_confusion(folder, result, answers.filter(pl.col("method") == method), names, method)
-    tables.write_json(folder / "methods.json", table.method_rows(result))
+    tables.write_plot(folder / "methods.json", table.method_rows(result))
     plots.save(plots.method_table(table.plain(result), untrained=result.untrained), folder / "table.png")
     plots.save(plots.method_bars(result, len(names)), folder / "methods.png")
-    _write_changes(folder, result, predictions, answers.filter(pl.col("method") == method), names)
-    chosen = _choose(pl.DataFrame(images), answers, picture_count)
-    _write_pictures(folder, result, meta, Path(image_root(dataset, root, parameters.unpacked)), chosen, names)
+    _write_changes(folder, result, found, images, answers.filter(pl.col("method") == method), names)
+    listed = pl.DataFrame({"image_id": images.image_ids, "label": images.labels})
+    chosen = _choose(listed, answers, picture_count)
+    place = Path(image_root(dataset, root, images.meta.parameters.unpacked))
+    _write_pictures(folder, result, predictions.meta, place, chosen, classes)
     note = f"`confusion.csv` and `confusion.png` show {method}" + (f", {remark}." if remark else ".")
-    tables.write_text(folder / "table.md", table.markdown(result, [note, *skipped_notes(dataset)]))
+    tables.write_page(folder / "table.md", table.markdown(result, [note, *skipped_notes(dataset)]))
     return result
 
 
@@ -66,18 +70,24 @@ def _write_confusion(folder: Path, result: Result, answers: pl.DataFrame, names:
     rows = pairs.with_columns(note=pl.lit(UNTRAINED)) if result.untrained else pairs
     text = io.StringIO()
     rows.write_csv(text)
-    tables.write_text(folder / "confusion.csv", text.getvalue())
+    tables.write_page(folder / "confusion.csv", text.getvalue())
     plots.save(plots.confusion_matrix(result, pairs, order, method, remark), folder / "confusion.png")
     return remark
 
 
 def _write_changes(
-    folder: Path, result: Result, predictions: Path, answers: pl.DataFrame, names: dict[int, str]
+    folder: Path,
+    result: Result,
+    found: votes.Votes,
+    images: Labelled,
+    answers: pl.DataFrame,
+    names: dict[int, str],
 ) -> None:
     """Write `classes.json` and `pairs.json`; without rows they are empty lists, because DVC expects the files."""
     untrained = result.untrained
-    tables.write_json(folder / "classes.json", changes.class_changes(predictions, names, untrained=untrained))
-    tables.write_json(folder / "pairs.json", changes.confused_pairs(answers, names, untrained=untrained))
+    rows = changes.class_changes(found.right, images.labels, names, untrained=untrained)
+    tables.write_plot(folder / "classes.json", rows)
+    tables.write_plot(folder / "pairs.json", changes.confused_pairs(answers, names, untrained=untrained))
 
 
 def _choose(images: pl.DataFrame, answers: pl.DataFrame, count: int) -> pl.DataFrame:
@@ -105,7 +115,7 @@ def _write_pictures(
     predictions: Metadata[PredictionsParameters],
     root: Path,
     chosen: pl.DataFrame,
-    names: dict[int, str],
+    classes: ClassTable,
 ) -> None:
     """Write `boxes/<nn>.png` and `evidence/<nn>.png` for each image chosen.
 
@@ -120,10 +130,9 @@ def _write_pictures(
         _empty(folder / "boxes")
         _empty(folder / "evidence")
         return
-    boxes, threshold = paths.boxes(result.dataset), predictions.parameters.iou_threshold
-    max_views = tables.read_meta(boxes, BOXES).parameters.max_views
-    crops = pictures.read_crops(boxes, image_ids, threshold, max_views)
-    found = _read_evidence(result, predictions, chosen, len(names))
+    threshold, names = predictions.parameters.iou_threshold, votes.class_names(pl.DataFrame(classes.table))
+    candidates, max_views = pictures.read_candidates(result.dataset, image_ids, threshold)
+    found = _read_evidence(result, predictions, chosen, candidates, classes)
     _empty(folder / "boxes")
     _empty(folder / "evidence")
     for number, (row, photo) in enumerate(zip(chosen.iter_rows(named=True), photos, strict=True), start=1):
@@ -135,7 +144,7 @@ def _write_pictures(
             untrained=result.untrained,
         )
         name = f"{number:02d}.png"
-        plots.save(pictures.draw(photo, crops[row["image_id"]], caption), folder / "boxes" / name)
+        plots.save(pictures.draw(photo, candidates[row["image_id"]].crops(max_views), caption), folder / "boxes" / name)
         if found:
             figure = evidence_picture.draw(photo, found[row["image_id"]], caption, names)
             # Broad figures, which at the usual resolution would not fit a page of `dvc plots show`.
@@ -143,7 +152,11 @@ def _write_pictures(
 
 
 def _read_evidence(
-    result: Result, predictions: Metadata[PredictionsParameters], chosen: pl.DataFrame, classes: int
+    result: Result,
+    predictions: Metadata[PredictionsParameters],
+    chosen: pl.DataFrame,
+    candidates: Mapping[str, Candidates],
+    classes: ClassTable,
 ) -> dict[str, evidence.Evidence]:
     """The evidence in each image chosen; empty, with a warning, if its inputs are missing."""
     if chosen.is_empty():
@@ -154,4 +167,4 @@ def _read_evidence(
     if not evidence.at_hand(result.dataset, result.model):
         warn("no pictures of evidence: texts or views are missing; fetch them with `dvc pull`")
         return {}
-    return evidence.read_evidence(result.dataset, result.model, predictions, chosen, classes)
+    return evidence.read_evidence(result.model, predictions, chosen, candidates, classes)

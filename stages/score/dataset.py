@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from tqdm import tqdm
 
 from stages.common import methods, paths
-from stages.common.artifacts import (
-    BOXES,
-    CLASSES,
-    IMAGES,
-    PREDICTIONS,
-    TEXTS,
-    UNTRAINED,
-    BoxesParameters,
-    PredictionsParameters,
-)
+from stages.common.artifacts import PREDICTIONS, TEXTS, UNTRAINED, PredictionsParameters
 from stages.common.cli import Job
+from stages.common.crops import open_boxes
 from stages.common.device import pick_device
-from stages.common.errors import UserError
+from stages.common.labels import read_classes, read_labels
+from stages.common.metrics import METRICS, metrics_digest, write_metrics
 from stages.common.overlap import read_ahead, write_behind
-from stages.common.ranking import write_metrics
-from stages.common.tables import make_meta, read_meta, read_table, writing
+from stages.common.tables import make_meta, read_table, writing
 from stages.common.views import find_shards
 from stages.score.methods import available, class_vectors, first_equals
 from stages.score.outcomes import Classes, Inputs, Ledger, prepare, score_batch
-from stages.score.stream import kept_candidates, read_batches
+from stages.score.stream import read_batches
 
 IMAGES_PER_BATCH = 64
 
@@ -42,16 +31,17 @@ def score_dataset(job: Job) -> list[str]:
     Raises:
         UserError: artifacts that do not belong together, or an IoU threshold that the boxes were not made with.
     """
-    score, seed, crop = job.params.score, job.params.seed, box_parameters(job)
+    score, seed = job.params.score, job.params.seed
+    boxes = open_boxes(job.dataset)
+    boxes.meta.parameters.require(score.iou_threshold, boxes.path)
     device = pick_device(job.params.device)
-    texts_path, boxes_path = paths.texts(job.dataset, job.model), paths.boxes(job.dataset)
-    texts, texts_meta = read_table(texts_path, TEXTS)
-    images_path = paths.images(job.dataset)
-    images, _ = read_table(images_path, IMAGES, ["image_id", "label"])
-    image_ids, labels = images["image_id"].to_pylist(), known_labels(images_path, images)
-    classes = read_table(paths.classes(job.dataset), CLASSES, ["label"])[0].num_rows
-    shards = find_shards(job.dataset, job.model, (texts_path, texts_meta))
-    kept = kept_candidates(boxes_path, score.iou_threshold, crop.candidates)
+    texts_path = paths.texts(job.dataset, job.model)
+    texts, texts_meta = read_table(texts_path, TEXTS, dataset=job.dataset)
+    class_table = read_classes(job.dataset)
+    class_table.require(texts_path, texts_meta.parameters.classes)
+    images, classes = read_labels(job.dataset, class_table), len(class_table.names)
+    image_ids, labels = images.image_ids, images.labels
+    shards = find_shards(job.dataset, job.model, (texts_path, texts_meta), score.iou_threshold)
     restricted = job.params.datasets[job.dataset].sources is not None
     scored, lines = available(texts, job.dataset if restricted else None)
     vectors = class_vectors(texts_path, texts, scored, classes, score)
@@ -67,40 +57,26 @@ def score_dataset(job: Job) -> list[str]:
     meta = make_meta(PREDICTIONS, job.dataset, made_by, shards.model)
 
     def prepared() -> Iterator[tuple[slice, Inputs]]:
-        for batch in read_batches(shards, kept, crop.max_views, IMAGES_PER_BATCH):
+        for batch in read_batches(shards, boxes.meta.parameters.max_views, IMAGES_PER_BATCH):
             span = slice(batch.first, batch.first + len(batch.similarity))
             yield span, prepare(batch, image_ids[span], labels[span], score, seed, device)
 
-    with (
-        writing(paths.predictions(job.dataset, job.model), PREDICTIONS.columns, meta) as writer,
-        write_behind() as later,
-        tqdm(total=len(image_ids), desc="score", unit="image", disable=None) as progress,
-    ):
+    with writing(paths.predictions(job.dataset, job.model), PREDICTIONS.columns, meta) as writer:
         ledger = Ledger(scored, score.runs, writer)
-        for span, inputs in read_ahead(prepared()):
-            later(ledger.add, image_ids[span], labels[span], score_batch(inputs, compared, score))
-            progress.update(len(inputs.labels))
-        later(ledger.flush)
-    metrics: dict[str, object] = ledger.metrics()
-    if shards.model.pretrained == UNTRAINED:
-        metrics["weights"] = UNTRAINED
+        with (
+            write_behind() as later,
+            tqdm(total=len(image_ids), desc="score", unit="image", disable=None) as progress,
+        ):
+            for span, inputs in read_ahead(prepared()):
+                later(ledger.add, image_ids[span], labels[span], score_batch(inputs, compared, score))
+                progress.update(len(inputs.labels))
+            later(ledger.flush)
+        metrics: dict[str, object] = ledger.metrics()
+        if shards.model.pretrained == UNTRAINED:
+            metrics["weights"] = UNTRAINED
+        writer.digests[METRICS] = metrics_digest(metrics)
     write_metrics(paths.metrics(job.dataset, job.model), metrics)
     return [*lines, f"score {job.dataset} {job.model}: {len(image_ids)} images, {len(scored)} methods"]
-
-
-def known_labels(path: Path, images: pa.Table) -> np.ndarray:
-    """The true labels of the images, [N] int32.
-
-    Raises:
-        UserError: some image has none, so that no accuracy can be given.
-    """
-    unknown = pc.index(pc.is_null(images["label"]), True).as_py()
-    if unknown >= 0:
-        raise UserError(
-            f"{path}: the image '{images['image_id'][unknown]}' has no label; give every image of the data set a class"
-        )
-    labels: np.ndarray = images["label"].to_numpy()
-    return labels
 
 
 def _on_device(first: np.ndarray, device: torch.device) -> torch.Tensor | None:
@@ -130,19 +106,3 @@ def tie_lines(first: Mapping[str, np.ndarray], labels: np.ndarray) -> list[str]:
                 f"top-1 is at most {100 * (lowest[labels] == labels).mean():.2f} with {', '.join(own)}"
             )
     return lines
-
-
-def box_parameters(job: Job) -> BoxesParameters:
-    """What `boxes.parquet` was made with, checked to hold the IoU threshold that is asked for.
-
-    Raises:
-        UserError: the boxes were made with other thresholds.
-    """
-    path = paths.boxes(job.dataset)
-    crop = read_meta(path, BOXES).parameters
-    if job.params.score.iou_threshold not in crop.iou_thresholds:
-        raise UserError(
-            f"score.iou_threshold {job.params.score.iou_threshold:g} is not among those {path} was made with: "
-            f"{crop.iou_thresholds}; run `dvc repro crop`"
-        )
-    return crop

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.common import methods
+from stages.common.columns import embedding_rows
 from stages.common.methods import KEPT, Method
 from stages.common.params import Score
-from stages.common.tables import finite_rows
 
 
 def available(texts: pa.Table, restricted: str | None = None) -> tuple[list[Method], list[str]]:
@@ -41,10 +41,10 @@ def class_vectors(
     """For each method one vector for each class: [C, D] float32. Methods with the same vectors get the same array.
 
     Raises:
-        UserError: a class has no text of a method, or an embedding is not finite.
+        UserError: a class has no text of a method.
     """
     made: dict[tuple[str, str], np.ndarray] = {}
-    embeddings = finite_rows(texts, path, "description" if "description" in texts.column_names else "source")
+    embeddings = embedding_rows(texts["embedding"])
     for method in compared:
         key = (method.texts, method.combine)
         if key not in made:

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from stages.common.alignment import draw_places, image_vectors, pool_weights
 from stages.common.methods import WHOLE, Method
 from stages.common.params import Score
 from stages.common.ranking import Outcome, Ranks, Tally, predictions_table, rank
+from stages.common.tables import Writer
 from stages.score.stream import ViewBatch
 
 ROWS_PER_GROUP = 1 << 17
@@ -23,7 +23,7 @@ ROWS_PER_GROUP = 1 << 17
 class Ledger:
     """Collects the ranks of all batches: writes rows of predictions and counts the metrics."""
 
-    def __init__(self, methods: Sequence[Method], runs: int, writer: pq.ParquetWriter) -> None:
+    def __init__(self, methods: Sequence[Method], runs: int, writer: Writer) -> None:
         self._methods, self._writer = methods, writer
         self._runs = [1 if method.views == WHOLE else runs for method in methods]
         self._tallies = [Tally(count) for count in self._runs]

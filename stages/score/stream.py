@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from stages.common.columns import WHOLE
 from stages.common.methods import ALL, REFINED
 from stages.common.overlap import read_ahead
-from stages.common.tables import open_parquet
-from stages.common.views import WHOLE, ShardRows, Shards
+from stages.common.views import ShardRows, Shards
 
 
 @dataclass(frozen=True)
@@ -28,30 +27,18 @@ class ViewBatch:
     """Name of a pool -> [B, P] bool."""
 
 
-def kept_candidates(path: Path, threshold: float, candidates: int) -> np.ndarray:
-    """Which candidates of each image survive under `threshold`: [images, candidates] bool."""
-    wanted = np.float32(threshold)
-    pieces = []
-    for batch in open_parquet(path).iter_batches(candidates * 1024, columns=["kept"]):
-        lists = batch["kept"]
-        rows = np.repeat(np.arange(len(lists)), np.diff(lists.offsets.to_numpy()))
-        kept = np.zeros(len(lists), dtype=bool)
-        kept[rows[lists.flatten().to_numpy() == wanted]] = True
-        pieces.append(kept.reshape(-1, candidates))
-    return np.concatenate(pieces)
-
-
-def read_batches(shards: Shards, kept: np.ndarray, max_views: int, size: int) -> Iterator[ViewBatch]:
+def read_batches(shards: Shards, max_views: int, size: int) -> Iterator[ViewBatch]:
     """All views, shard after shard, `size` images at a time.
 
     Args:
-        kept: [images, candidates] bool, the refined pool.
+        shards: found with the threshold of the refined pool.
         max_views: the unfiltered pool is the first this many candidates.
 
     Raises:
         UserError: as `Shards.read`.
     """
-    first = 0
+    first, kept = 0, shards.refined
+    assert kept is not None
     for shard in read_ahead(shards.read()):
         images = len(shard.image_ids)
         for low in range(0, images, size):

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from stages.common.errors import UserError
+from stages.common.files import replacing
 from stages.common.made_from import (
     Record,
     code_digest,
@@ -27,7 +27,7 @@ from stages.common.made_from import (
     write_result,
 )
 from stages.common.seeding import generator
-from stages.common.tables import replacing, write_json
+from stages.common.tables import read_table, write_json
 from stages.demo.toy.data import INDEX, Drawing, Lessons, Species, read_drawings
 from stages.demo.toy.model import Size, build_model, build_processor, build_tokenizer
 from stages.demo.toy.sight import (
@@ -43,6 +43,7 @@ from stages.demo.toy.sight import (
 )
 from stages.demo.toy.talk import Packer, talk_loss
 from stages.finer import paths
+from stages.finer.artifacts import MIXTURE
 from stages.finer.attributes import read_by_class
 from stages.finer.classes import read_classes
 from stages.finer.llava import save_checkpoint, save_whole
@@ -92,7 +93,7 @@ def read_species(dataset: str) -> list[Species]:
 def mixture_texts(folder: Path) -> Iterator[str]:
     """The texts of the mixture, for the tokenizer."""
     for path in sorted(folder.glob("*.parquet")):
-        for messages in pq.read_table(path, columns=["messages"])["messages"].to_pylist():
+        for messages in read_table(path, MIXTURE, ["messages"])[0]["messages"].to_pylist():
             yield from (part["text"] for message in messages for part in message["content"] if part["text"])
 
 

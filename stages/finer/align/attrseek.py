@@ -19,15 +19,18 @@ import torch
 
 from stages.common import alignment, methods, tables
 from stages.common import paths as common_paths
-from stages.common.artifacts import CLASSES, PREDICTIONS, TEXTS, Metadata, PredictionsParameters
+from stages.common.artifacts import PREDICTIONS, TEXTS, Metadata, PredictionsParameters
+from stages.common.columns import embedding_rows
 from stages.common.encoders import load_encoder
 from stages.common.errors import UserError
+from stages.common.labels import Labelled, read_classes, read_labels
+from stages.common.metrics import METRICS, metrics_digest, write_metrics
 from stages.common.params import Score
-from stages.common.ranking import Outcome, Tally, predictions_table, rank, write_metrics
+from stages.common.predictions import open_predictions, read_answers
+from stages.common.ranking import Outcome, Tally, predictions_table, rank
 from stages.common.thoughts import without_thoughts
 from stages.common.views import find_shards
-from stages.finer import paths
-from stages.finer.answers import read_answers
+from stages.finer import answers, paths
 from stages.finer.cli import FinerJob
 from stages.finer.lists import clean_attributes, says_none
 from stages.finer.matching import extract_answer
@@ -56,17 +59,23 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
         UserError: artifacts that are missing or of another model.
     """
     texts_path = common_paths.texts(job.dataset, model)
-    texts, meta = tables.read_table(texts_path, TEXTS)
-    classes = tables.read_table(common_paths.classes(job.dataset), CLASSES, ["label"])[0].num_rows
+    texts, meta = tables.read_table(texts_path, TEXTS, dataset=job.dataset)
+    classes = read_classes(job.dataset)
+    classes.require(texts_path, meta.parameters.classes)
+    labelled = read_labels(job.dataset, classes)
     encoder = load_encoder(model, job.params)
     asked = (Path(f"models.{model}"), encoder.meta)
     tables.require_same_model((texts_path, meta.encoder()), asked, "run `dvc repro`")
-    embeddings = tables.finite_rows(texts, texts_path, "description")
+    embeddings = embedding_rows(texts["embedding"])
     bifta = methods.find(methods.FULL)
-    vectors = methods.vectors_of(texts_path, texts, embeddings, bifta, classes, job.params.score)
+    vectors = methods.vectors_of(texts_path, texts, embeddings, bifta, len(classes.names), job.params.score)
     wholes = whole_images(job.dataset, model, (texts_path, meta))
-    predictions = common_paths.predictions(job.dataset, model)
-    tables.read_meta(predictions, PREDICTIONS)
+    score = job.params.score.model_dump()
+    predictions = open_predictions(job.dataset, model, PredictionsParameters(seed=job.params.seed, **score))
+    tables.require_same_model(
+        (predictions.path, predictions.meta.encoder()), (texts_path, meta.encoder()), "run `dvc repro`"
+    )
+    others = correct_runs(predictions, labelled, len(classes.names))
     rows, metrics, lines = [], {}, []
     for lvlm in (*job.finer.endpoints, *job.finer.served):
         seen = read_seen(job, lvlm)
@@ -74,30 +83,25 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
         if not seen.image_ids:
             lines.append(f"no row for {method}: it needs ATTRSEEK's answers at the superordinate level (finer.ask)")
             continue
+        require_images(paths.answers(lvlm, job.dataset), seen, labelled)
         phrases = list(dict.fromkeys(text for own in seen.attributes for text in own))
         embedded = encoder.encode_texts(phrases, job.params.refine.batch_size, "attributes").numpy()
         place = {phrase: number for number, phrase in enumerate(phrases)}
         views = [embedded[[place[text] for text in own]] for own in seen.attributes]
-        strange = [image_id for image_id in seen.image_ids if image_id not in wholes]
-        if strange:
-            raise UserError(
-                f"{paths.answers(lvlm, job.dataset)} has {len(strange)} images that {common_paths.images(job.dataset)} "
-                f"lacks, such as '{strange[0]}'; for the row attrseek the unified file must be of the same images"
-            )
         whole = np.stack([wholes[image_id] for image_id in seen.image_ids])
         scores = align(views, whole, vectors, job.params.score)
         table, metrics[method] = outcome(method, seen, scores)
         rows.append(table)
-        others = ", ".join(f"{name} {top1:.2f}" for name, top1 in others_on(predictions, seen.image_ids))
+        same = np.isin(labelled.image_ids, seen.image_ids)
+        beside = ", ".join(f"{name} {100 * right[same].mean():.2f}" for name, right in others.items())
         lines.append(
             f"{method} on {job.dataset}: top-1 {metrics[method]['top1']:.2f} of {len(seen.image_ids)} images "
-            f"({seen.without} without attributes are not scored); of the same images {others}"
+            f"({seen.without} without attributes are not scored); of the same images {beside}"
         )
     folder = common_paths.attrseek(job.dataset, model)
     table = pa.concat_tables(rows) if rows else PREDICTIONS.columns.empty_table()
-    score = job.params.score.model_dump()
     made = tables.make_meta(PREDICTIONS, job.dataset, PredictionsParameters(**score), encoder.meta)
-    tables.write_table(folder / "predictions.parquet", table, made)
+    tables.write_table(folder / "predictions.parquet", table, made, **{METRICS: metrics_digest(metrics)})
     write_metrics(folder / "metrics.json", metrics)
     return lines
 
@@ -105,7 +109,7 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
 def read_seen(job: FinerJob, lvlm: str) -> Seen:
     """The attributes that an LVLM named for each image, without knowing what it shows."""
     path = paths.answers(lvlm, job.dataset)
-    table, _ = read_answers(path, lvlm, job.dataset)
+    table, _ = answers.read_answers(path, lvlm, job.dataset)
     rows = pl.DataFrame(pl.from_arrow(table)).filter(
         (pl.col("granularity") == "superordinate") & (pl.col("prompting") == ATTRSEEK) & (pl.col("input") == "image")
     )
@@ -118,6 +122,28 @@ def read_seen(job: FinerJob, lvlm: str) -> Seen:
         [lists[place] for place in named],
         len(lists) - len(named),
     )
+
+
+def require_images(answers_path: Path, seen: Seen, images: Labelled) -> None:
+    """Refuse answers about other images than those of the data set, or with other labels.
+
+    Raises:
+        UserError: names the first such image.
+    """
+    table = common_paths.images(images.meta.dataset)
+    labels = dict(zip(images.image_ids, images.labels.tolist(), strict=True))
+    strange = [image_id for image_id in seen.image_ids if image_id not in labels]
+    if strange:
+        raise UserError(
+            f"{answers_path} has {len(strange)} images that {table} lacks, such as '{strange[0]}'; for the row "
+            "attrseek the unified file must be of the same images"
+        )
+    for image_id, label in zip(seen.image_ids, seen.labels.tolist(), strict=True):
+        if labels[image_id] != label:
+            raise UserError(
+                f"{answers_path} has the label {label} of '{image_id}', {table} has {labels[image_id]}; run `dvc repro "
+                "stages/finer/dvc.yaml`"
+            )
 
 
 def split_attributes(text: str) -> list[str]:
@@ -149,16 +175,20 @@ def whole_images(dataset: str, model: str, texts: tuple[Path, Metadata]) -> dict
     return found
 
 
-def others_on(predictions: Path, image_ids: Sequence[str]) -> list[tuple[str, float]]:
-    """Top-1 in percent of every method of the other pipeline on these images, mean over runs."""
-    right = (
-        pl.scan_parquet(predictions)
-        .filter(pl.col("image_id").is_in(list(image_ids)))
-        .group_by("method", maintain_order=True)
-        .agg(top1=100 * (pl.col("predicted") == pl.col("label")).mean())
-        .collect()
-    )
-    return list(zip(right["method"], right["top1"], strict=True))
+def correct_runs(
+    predictions: tables.Opened[PredictionsParameters], images: Labelled, classes: int
+) -> dict[str, np.ndarray]:
+    """Method of the other pipeline -> for each image the share of its runs that are right: [N] float64.
+
+    Raises:
+        UserError: as `read_answers`.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    for part in read_answers(predictions, images, classes):
+        for method, predicted in part.predicted.items():
+            right = predicted == images.labels[part.span, None]
+            found.setdefault(method, []).append(right.mean(axis=1))
+    return {method: np.concatenate(parts) for method, parts in found.items()}
 
 
 def align(views: Sequence[np.ndarray], whole: np.ndarray, classes: np.ndarray, score: Score) -> np.ndarray:

@@ -37,7 +37,7 @@ class Picture:
 
 def data_of(path: Path) -> tuple[str, bytes]:
     """Media type and bytes of an image as it is sent: upright even for servers that ignore EXIF."""
-    data = path.read_bytes()
+    data = images.read_image(path)
     with Image.open(io.BytesIO(data), formats=images.FORMATS) as image:
         kind = TYPES.get(image.format or "")
         if kind and image.getexif().get(images.EXIF_ORIENTATION) in UPRIGHT:
@@ -56,7 +56,7 @@ def find_picture(sample: Sample) -> Picture:
     path = Path(sample.img_path)
     ensure_there(path)
     try:
-        data = path.read_bytes()
+        data = images.read_image(path)
         images.image_size(io.BytesIO(data))
     except images.UNREADABLE as error:
         raise UserError(

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.errors import UserError
+from stages.common.metrics import require_metrics
 from stages.common.params import Params
+from stages.common.tables import open_table
 from stages.finer import paths
+from stages.finer.artifacts import SCORES
 from stages.finer.figures import Figures
 
 DEMO_NOTE = "Toy model on drawings: shows that every part works, no evidence about the paper."
@@ -51,6 +54,8 @@ def read_results(params: Params) -> Results:
     metrics = _read_json(paths.METRICS, "score")
     if not _is_nested(metrics):
         raise UserError(f"{paths.METRICS} is not what the score stage writes; run `python -m stages.finer.score`")
+    if paths.SCORES.exists():  # metrics may have come with git alone
+        require_metrics(paths.METRICS, metrics, open_table(paths.SCORES, SCORES), "run `python -m stages.finer.score`")
     probes = []
     for path in sorted(paths.PROBE.rglob("*.json")):
         probe = _read_json(path, "probe")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.common.tables import write_json, write_text
+from stages.common.tables import write_page, write_plot
 from stages.finer import paths
 from stages.finer.report import plots, tables
 from stages.finer.report.results import Results
@@ -15,12 +15,12 @@ def write_report(results: Results) -> None:
 
     Every file of plot data is written, even if there is nothing to draw, because DVC requires its outputs.
     """
-    write_text(paths.REPORT / "table.md", tables.markdown(results))
-    write_json(paths.REPORT / "granularity.json", plots.granularity_rows(results))
-    write_json(paths.REPORT / "tuning.json", plots.tuning_rows(results))
-    write_json(paths.REPORT / "gap.json", plots.gap_rows(results))
-    write_json(paths.REPORT / "attrseek.json", plots.attrseek_rows(results))
-    write_json(paths.REPORT / "probe.json", plots.probe_rows(results))
+    write_page(paths.REPORT / "table.md", tables.markdown(results))
+    write_plot(paths.REPORT / "granularity.json", plots.granularity_rows(results))
+    write_plot(paths.REPORT / "tuning.json", plots.tuning_rows(results))
+    write_plot(paths.REPORT / "gap.json", plots.gap_rows(results))
+    write_plot(paths.REPORT / "attrseek.json", plots.attrseek_rows(results))
+    write_plot(paths.REPORT / "probe.json", plots.probe_rows(results))
     write_pictures(results, paths.REPORT / "pictures")
 
 

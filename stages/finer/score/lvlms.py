@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from stages.common.encoders import Encoder, load_encoder
 from stages.common.errors import UserError, warn
+from stages.common.metrics import METRICS, metrics_digest
 from stages.common.tables import make_meta, write_json, write_table
 from stages.finer import paths
 from stages.finer.answers import read_answers
@@ -59,8 +60,9 @@ def score_lvlms(params: FinerParams) -> Iterator[str]:
     if not tables:
         raise UserError("no LVLM of params.yaml has answers; run `make finer`")
     asked = ScoresParameters(lvlms=lvlms, datasets=datasets, models=models)
-    write_table(paths.SCORES, pa.concat_tables(tables), make_meta(SCORES, "finer", asked))
     figures = {lvlm: own for lvlm, own in metrics.items() if own}
+    bound = {METRICS: metrics_digest(figures)}
+    write_table(paths.SCORES, pa.concat_tables(tables), make_meta(SCORES, "finer", asked), **bound)
     write_json(paths.METRICS, figures)
     write_json(paths.EXACT_MATCH, headline(figures))
 
@@ -119,8 +121,8 @@ def figures_of(
         if (last := max(answers["label"].to_pylist())) >= len(known.concepts):
             by_class = paths.attributes_by_class(known.dataset)
             raise UserError(
-                f"{by_class} has no class of label {last}, which the answers have; run `dvc repro "
-                f"stages/finer/dvc.yaml`"
+                f"{by_class} has no class of label {last}, which {paths.answers(draws.lvlm, known.dataset)} has; run "
+                "`dvc repro stages/finer/dvc.yaml`"
             )
         figures[GENERATION] = generation_figures(collect(lists, known.concepts, str(file)), encode, draws)
     return figures

@@ -31,9 +31,10 @@ from stages.common.made_from import (
     write_result,
 )
 from stages.common.optional import import_optional
-from stages.common.tables import open_parquet, write_json
+from stages.common.tables import read_table, write_json
 from stages.common.unpacked import ensure_there
 from stages.finer import paths
+from stages.finer.artifacts import MIXTURE
 from stages.finer.llava import PROJECTOR, Llava, load_llava, save_checkpoint, save_whole, weights_digest
 from stages.finer.params import FinerParams, Tune
 from stages.finer.tune.lora import Encoded, collate, encode, image_tokens, merged, with_adapters
@@ -54,13 +55,9 @@ def read_mixture(path: Path) -> list[Row]:
     """Rows of the chat-messages Parquet: `id`, `images` (paths) and `messages`.
 
     Raises:
-        UserError: the file is missing, empty, or not of these columns; a conversation and its images do not agree.
+        UserError: as `read_table`, or the file is empty, or a conversation and its images do not agree.
     """
-    table = open_parquet(path)
-    missing = sorted({"id", "images", "messages"} - set(table.schema_arrow.names))
-    if missing:
-        raise UserError(f"{path} has no column {missing[0]}; it is no chat mixture, make it with `dvc repro`")
-    rows: list[Row] = table.read(columns=["id", "images", "messages"]).to_pylist()
+    rows: list[Row] = read_table(path, MIXTURE, ["id", "images", "messages"])[0].to_pylist()
     if not rows:
         raise UserError(f"{path} holds no conversation; there is nothing to tune on")
     for row in rows:

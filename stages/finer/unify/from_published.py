@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from stages.common.errors import UserError, nearest, warn
-from stages.common.images import content_digest
+from stages.common.images import UNREADABLE, content_digest, read_image, reason
 from stages.common.names import spelling
 from stages.finer.classes import ClassLabels
 from stages.finer.params import Benchmark
@@ -179,7 +179,7 @@ def read_published(
         image_id = (inside or file).as_posix()
         row = images.get(image_id)
         label = _label(where, dataset, sample, labels, classes, row)
-        content = row.content if row else content_digest(file.read_bytes())
+        content = row.content if row else _content(file, where)
         own_name = classes[label].name
         metadata = {**sample.metadata, **sample_metadata(dataset, image_id, label, own_name, content)}
         # The class's own name comes first, because the mixture answers with it. An aircraft's family is also right.
@@ -193,6 +193,14 @@ def read_published(
         )
     _warn_about(path, samples, labels)
     return sorted(samples, key=lambda sample: sample.idx)
+
+
+def _content(file: Path, where: str) -> str:
+    """The digest of an image that no table lists."""
+    try:
+        return content_digest(read_image(file))
+    except UNREADABLE as error:
+        raise UserError(f"{where}: image '{file}' cannot be read ({reason(error)}); replace it") from None
 
 
 def _label(

@@ -9,14 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from stages.common import paths
-from stages.common.artifacts import IMAGES
+from stages.common import labels as common_labels
 from stages.common.errors import UserError, warn
 from stages.common.names import spelling
 from stages.common.seeding import order_key
-from stages.common.tables import read_table
 from stages.common.unpacked import image_root
-from stages.finer.classes import ClassLabels, read_classes
+from stages.finer.classes import ClassLabels, of_table
 from stages.finer.cli import FinerJob
 from stages.finer.params import Rank
 from stages.finer.paths import TEST, TRAIN, unified
@@ -39,10 +37,11 @@ def unify_dataset(job: FinerJob) -> str:
         UserError: tables that are missing; classes without superordinate; a published file that does not fit them.
     """
     benchmark, reader = job.finer.datasets[job.dataset], job.params.datasets[job.dataset].reader
-    classes = read_classes(job.dataset)
-    table, meta = read_table(paths.images(job.dataset), IMAGES, ["image_id", "label", "content"])
-    root = image_root(job.dataset, job.params.datasets[job.dataset].root, meta.parameters.unpacked)
-    image_ids, labels, contents = (table[name].to_pylist() for name in ("image_id", "label", "content"))
+    class_table = common_labels.read_classes(job.dataset)
+    labelled = common_labels.read_labels(job.dataset, class_table)
+    classes = of_table(class_table.table)
+    root = image_root(job.dataset, job.params.datasets[job.dataset].root, labelled.meta.parameters.unpacked)
+    image_ids, labels, contents = labelled.image_ids, labelled.labels.tolist(), labelled.contents
     split: dict[str, list[Sample]] = {TRAIN: [], TEST: []}
     built = as_published(job.dataset, classes, reader, benchmark.rank)
     if benchmark.unified is not None:
