@@ -12,9 +12,9 @@ from conftest import ROOT
 
 PLUMBING = {
     "cli", "errors", "explain", "files", "interrupts", "locks", "params", "paths", "section", "settings", "__init__",
-    "optional", "yamls",
+    "optional", "workers", "yamls",
 }  # fmt: skip
-"""Modules that decide no result: command line, messages, signals, the types of parameters, places of files and how they appear."""
+"""Modules that decide no result: command line, messages, signals, the types of parameters, places of files, locks."""
 
 OWN_FILES = {
     "settings": {"stages/common/settings.py"},  # here it is all that decides

@@ -138,16 +138,16 @@ class _HttpClient(openai.DefaultAsyncHttpxClient):
     What arrives is bounded in size as well, and freed from the key.
     """
 
-    def __init__(self, seconds: float, key: str, hold: interrupts.Hold) -> None:
+    def __init__(self, seconds: float, key: str, finish: interrupts.Finishing) -> None:
         super().__init__()
         self._seconds = seconds
         self._key = key
-        self._hold = hold
+        self._finish = finish
         self.sending: set[asyncio.Task[Any] | None] = set()
         """Tasks whose request is in flight."""
 
     async def send(self, *args: Any, **kwargs: Any) -> Any:
-        if self._hold.signalled:
+        if self._finish.signalled:
             raise asyncio.CancelledError  # also where the client would send a failed request again
         task = asyncio.current_task()
         self.sending.add(task)
@@ -206,16 +206,16 @@ def ask_all(
         f"interrupted: no more is asked, answers in flight have {seconds:.0f} s to arrive; a second signal ends at "
         "once, and a rerun asks only for the rest"
     )
-    with interrupts.held(line, seconds) as hold:
-        asyncio.run(_ask_all(requests, settings, asker, base_url, hold))
+    with interrupts.finishing(line, seconds) as finish:
+        asyncio.run(_ask_all(requests, settings, asker, base_url, finish))
     return outcome
 
 
 async def _ask_all(
-    requests: Sequence[Asked], settings: Asking, asker: _Asker, base_url: str | None, hold: interrupts.Hold
+    requests: Sequence[Asked], settings: Asking, asker: _Asker, base_url: str | None, finish: interrupts.Finishing
 ) -> None:
     waiting = iter(requests)
-    http_client = _HttpClient(settings.timeout, asker.key, hold)
+    http_client = _HttpClient(settings.timeout, asker.key, finish)
     client = openai.AsyncOpenAI(
         api_key=asker.key,
         base_url=base_url,
@@ -226,12 +226,14 @@ async def _ask_all(
     with tqdm(total=len(requests), desc="asking", unit="answer", disable=None) as progress:
         async with client:
             count = min(settings.concurrency, len(requests))
-            tasks = [asyncio.create_task(asker.work(client, waiting, progress, hold)) for _ in range(count)]
-            _stop_at_signal(hold, tasks, http_client)
+            tasks = [asyncio.create_task(asker.work(client, waiting, progress, finish)) for _ in range(count)]
+            _stop_at_signal(finish, tasks, http_client)
             await asyncio.gather(*tasks)
 
 
-def _stop_at_signal(hold: interrupts.Hold, tasks: Sequence[asyncio.Task[None]], http_client: _HttpClient) -> None:
+def _stop_at_signal(
+    finish: interrupts.Finishing, tasks: Sequence[asyncio.Task[None]], http_client: _HttpClient
+) -> None:
     """At a signal, end the tasks that have nothing in flight, and the others when their time is up."""
     loop = asyncio.get_running_loop()
 
@@ -239,10 +241,10 @@ def _stop_at_signal(hold: interrupts.Hold, tasks: Sequence[asyncio.Task[None]], 
         for task in set(tasks) - http_client.sending:
             task.cancel()
         for task in tasks:
-            loop.call_later(hold.seconds, task.cancel)
+            loop.call_later(finish.seconds, task.cancel)
 
-    hold.wake = lambda: loop.call_soon_threadsafe(stop)
-    if hold.signalled:  # before there was anything to wake
+    finish.wake = lambda: loop.call_soon_threadsafe(stop)
+    if finish.signalled:  # before there was anything to wake
         stop()
 
 
@@ -258,17 +260,17 @@ class _Asker:
     failed_in_a_row: int = 0
 
     async def work(
-        self, client: openai.AsyncOpenAI, waiting: Iterator[Asked], progress: tqdm, hold: interrupts.Hold
+        self, client: openai.AsyncOpenAI, waiting: Iterator[Asked], progress: tqdm, finish: interrupts.Finishing
     ) -> None:
         """Take requests from the shared iterator until it is empty or asking should stop."""
         try:
             for request in waiting:
                 await self._ask(client, request)
                 progress.update()
-                if self.outcome.gave_up is not None or hold.signalled:
+                if self.outcome.gave_up is not None or finish.signalled:
                     return
         except asyncio.CancelledError:
-            if not hold.signalled:
+            if not finish.signalled:
                 raise
 
     async def _ask(self, client: openai.AsyncOpenAI, request: Asked) -> None:

@@ -2,11 +2,12 @@
 
 The handlers are installed in processes of `python -m stages.<name>` alone, before anything else is imported. While
 modules are imported nothing has to be cleaned up, so the process ends at once. While the stage works, the signal
-becomes an exception. While answers that cost money are under way, it waits for them (`held`).
+becomes an exception, so that files and processes are cleaned up. Work that costs money is finished first (`finishing`).
 """
 
 from __future__ import annotations
 
+# Little is imported here and at the top, because a signal before the handlers are there still ends in a traceback.
 import _thread
 import atexit
 import os
@@ -16,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LINE = "interrupted; what was written stays, and the next run continues"
@@ -27,15 +27,12 @@ ENDS_WITHIN = 15.0
 SAME = 0.2
 """Seconds within which a second signal is the first one again: `timeout` sends its signal twice."""
 
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
-
 
 class Interrupted(KeyboardInterrupt):
     """A signal that ends the stage."""
 
 
-# No dataclasses: loading them takes longer than all else before the handlers are there.
-class Hold:
+class Finishing:
     """Work that a signal lets finish."""
 
     def __init__(self, line: str, seconds: float) -> None:
@@ -52,7 +49,7 @@ class _State:
     since = 0.0
     said = False
     unwinds = False
-    hold: Hold | None = None
+    finishing: Finishing | None = None
 
 
 _state = _State()
@@ -79,7 +76,7 @@ def _ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _on_signal(number: int, _frame: Any) -> None:
+def _on_signal(number: int, _frame: object) -> None:
     state, code, now = _state, 128 + number, time.monotonic()
     if state.code and now - state.since < SAME:
         return
@@ -87,13 +84,13 @@ def _on_signal(number: int, _frame: Any) -> None:
         state.code = code
         _leave()
     state.code, state.since = code, now
-    hold = state.hold
-    _thread.start_new_thread(_leave_after, (ENDS_WITHIN + (hold.seconds if hold else 0),))
-    if hold is None:
+    work = state.finishing
+    _thread.start_new_thread(_leave_after, (ENDS_WITHIN + (work.seconds if work else 0),))
+    if work is None:
         raise Interrupted
-    say(hold.line)
-    hold.signalled = True
-    hold.wake()
+    say(work.line)
+    work.signalled = True
+    work.wake()
 
 
 def _leave() -> None:
@@ -159,7 +156,7 @@ def unwinding() -> Iterator[None]:
 
 
 @contextmanager
-def held(line: str, seconds: float) -> Iterator[Hold]:
+def finishing(line: str, seconds: float) -> Iterator[Finishing]:
     """Work that the first signal lets finish, but for no longer than `seconds`; a second one ends the process at once.
 
     Args:
@@ -168,16 +165,16 @@ def held(line: str, seconds: float) -> Iterator[Hold]:
     Raises:
         Interrupted: at the end, if there was a signal.
     """
-    hold = _state.hold = Hold(line, seconds)
+    _state.finishing = Finishing(line, seconds)
     try:
-        yield hold
+        yield _state.finishing
     finally:
-        _state.hold = None
+        _state.finishing = None
     check()
 
 
 def sleep(seconds: float) -> None:
-    """`time.sleep`, ended by a signal also inside `held`.
+    """`time.sleep`, ended by a signal also inside `finishing`.
 
     Raises:
         Interrupted: there was one.
@@ -187,21 +184,3 @@ def sleep(seconds: float) -> None:
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(left, 0.1))
         check()
-
-
-@contextmanager
-def starting_workers() -> Iterator[None]:
-    """Processes that are started inside never see SIGINT, which a terminal sends to all: their parent ends them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def die_with_parent() -> None:
-    """Run in a child process: makes it end together with its parent, even if that is killed. Linux only."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)

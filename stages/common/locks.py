@@ -45,13 +45,13 @@ def hold(stage: str, *keys: str, wait: bool = False) -> None:
     file system without locks.
 
     Args:
-        keys: of params.yaml, such as the data set and the model.
+        keys: of params.yaml, such as the data set and the model, or the path of what the run writes.
         wait: for another run to end, instead of refusing.
 
     Raises:
         UserError: another run holds the lock. It is named by its process, host and start.
     """
-    path = (DATA / f".{','.join([stage, *keys])}.lock").absolute()
+    path = (DATA / f".{','.join([stage, *keys]).replace(os.sep, ',')}.lock").absolute()
     while _held is not None and path not in _held:
         descriptor = _open(path)
         if descriptor is None:

@@ -162,7 +162,7 @@ class _Batches:
             f"interrupted: no more is sent, the submission under way has {seconds:.0f} s to be answered; a second "
             "signal ends at once, and a rerun goes on with the batches under way"
         )
-        with interrupts.held(line, seconds):
+        with interrupts.finishing(line, seconds):
             if batch is None:
                 batch, intent = self._create(part, of)
             self.log.add_batch(batch.id, self.settings.model, digests, intent)

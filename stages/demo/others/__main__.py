@@ -18,7 +18,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.count < 1 or options.seed < 0:
         raise UserError(f"--count {options.count} --seed {options.seed}: the count is at least 1, the seed at least 0")
-    hold("demo.others", options.out.name)
+    hold("demo.others", str(options.out))
     draw_others(options.out, options.seed, options.count)
     print(f"draw-others: {options.count} drawings in {options.out}")
 

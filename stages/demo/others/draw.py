@@ -6,16 +6,14 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
-from stages.common.interrupts import die_with_parent, starting_workers
 from stages.common.seeding import generator
 from stages.common.tables import write_text
+from stages.common.workers import worker_processes
 from stages.demo.birds.attributes import attribute_boxes, required_attributes
 from stages.demo.birds.draw import SIDE as DRAWN_SIDE
 from stages.demo.birds.draw import draw_bird, encode_jpeg
@@ -68,12 +66,8 @@ def draw_others(folder: Path, seed: int, count: int) -> None:
         if path.name not in wanted:
             path.unlink()
     workers = min(len(os.sched_getaffinity(0)), -(-count // _CHUNK))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=die_with_parent) as pool:
-        with starting_workers():
-            jobs = [
-                pool.submit(_draw_some, folder, seed, start, min(start + _CHUNK, count))
-                for start in range(0, count, _CHUNK)
-            ]
+    with worker_processes(workers) as later:
+        jobs = [later(_draw_some, folder, seed, start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
         done = tqdm(jobs, desc="drawing other birds", unit=f"x{_CHUNK}", disable=None)
         lines = [line for job in done for line in job.result()]
     write_text(folder / INDEX, "".join(f"{line}\n" for line in lines))

@@ -15,9 +15,9 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from stages.common.errors import UserError
-from stages.common.interrupts import die_with_parent
 from stages.common.made_from import folder_digest
 from stages.common.optional import import_optional
+from stages.common.workers import die_with_parent
 
 START_SECONDS = 600
 """How long a model may take to load."""
