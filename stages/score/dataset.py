@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -70,10 +71,11 @@ def score_dataset(job: Job) -> list[str]:
     with writing(paths.predictions(job.dataset, job.model), PREDICTIONS.columns, meta) as writer:
         ledger = Ledger(scored, score.runs, writer)
         with (
+            closing(read_ahead(prepared())) as batches,
             write_behind() as later,
             tqdm(total=len(image_ids), desc="score", unit="image", disable=None) as progress,
         ):
-            for span, ranks in in_order(scored_batch, read_ahead(prepared()), threads):
+            for span, ranks in in_order(scored_batch, batches, threads):
                 later(ledger.add, image_ids[span], labels[span], ranks)
                 progress.update(span.stop - span.start)
             later(ledger.flush)
