@@ -5,7 +5,11 @@ Nothing is loaded until a name is used, so that stages start fast.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from stages.common.interrupts import install_if_stage
+
+install_if_stage()  # before anything else takes time
+
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
     from stages.api import (

@@ -11,21 +11,10 @@ import yaml
 from conftest import ROOT
 
 PLUMBING = {
-    *(
-        "cli",
-        "errors",
-        "explain",
-        "params",
-        "paths",
-        "section",
-        "settings",
-        "__init__",
-        "optional",
-        "templates",
-        "yamls",
-    )
-}
-"""Modules that decide no result: command line, messages, the types of parameters, places of files."""
+    "cli", "errors", "explain", "files", "interrupts", "locks", "params", "paths", "section", "settings", "__init__",
+    "optional", "templates", "workers", "yamls",
+}  # fmt: skip
+"""Modules that decide no result: command line, messages, signals, the types of parameters, places of files, locks."""
 
 OWN_FILES = {
     "settings": {"stages/common/settings.py"},  # here it is all that decides

@@ -251,6 +251,25 @@ def test_a_killed_run_continues_and_ends_with_the_same_bytes(toy: Project, call:
     assert ANSWERS.read_bytes() == whole
 
 
+def test_a_signal_lets_answers_in_flight_arrive(toy: Project, call: Call, endpoint: Endpoint) -> None:
+    endpoint.delay = 0.5
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.finer.ask", "--lvlm", LVLM],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not endpoint.running:
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and err.startswith("interrupted: ") and err.count("\n") == 1
+    endpoint.delay = 0.0
+    assert call("finer.ask", "--lvlm", LVLM).code == 0
+    assert set(endpoint.paid.values()) == {1}
+
+
 @pytest.mark.parametrize("fault", ["refused", "filtered", "no text"])
 def test_an_image_that_the_model_refuses_is_missing_with_its_reason(
     toy: Project, call: Call, endpoint: Endpoint, fault: str

@@ -9,6 +9,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from PIL import PngImagePlugin
 import stages
 from stages.common.encoders import load_model, weights_hash
 from stages.common.images import image_size
+from stages.common.overlap import in_order
 from stages.common.params import Model
 
 HEAVY = {"torch", "numpy", "pyarrow", "polars", "PIL", "open_clip", "pydantic", "yaml"}
@@ -39,6 +41,15 @@ def state() -> dict[str, Any]:
         "text of a PNG": (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY),
         "folder": Path.cwd(),
     }
+
+
+def threads_elsewhere() -> int:
+    """How many cores torch uses in a thread that starts now."""
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    return found[0]
 
 
 def import_all() -> None:
@@ -106,3 +117,16 @@ def test_decoding_an_image_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not an image"):
         image_size(tmp_path / "no-image.png")
     assert state() == before
+
+
+def test_computing_on_one_core_limits_no_other_thread() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        counts = in_order(lambda _: torch.get_num_threads(), range(20), threads=1)
+        assert next(counts) == 1
+        assert (torch.get_num_threads(), threads_elsewhere()) == (3, 3), "while others compute"
+        assert set(counts) == {1}
+        assert (torch.get_num_threads(), threads_elsewhere()) == (3, 3)
+    finally:
+        torch.set_num_threads(before)

@@ -14,13 +14,13 @@ from artifact_files import ENCODER, boxes_parameters, filled, predictions_parame
 from stages.common.artifacts import IMAGES, PREDICTIONS, VIEWS, ImagesParameters, Metadata, ViewsParameters
 from stages.common.columns import embedding_column, embedding_rows
 from stages.common.errors import UserError
+from stages.common.files import replacing
 from stages.common.tables import (
     digest,
     make_meta,
     open_parquet,
     read_meta,
     read_table,
-    replacing,
     require_same,
     with_meta,
     write_json,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from stages.common.errors import UserError, nearest
+from stages.common.locks import hold
 from stages.common.params import Params, load_params
 
 
@@ -28,14 +29,17 @@ def parse_job(
     *wanted: str,
     extend: Callable[[argparse.ArgumentParser], None] | None = None,
     load: Callable[[], Params] = load_params,
+    locks_itself: bool = False,
 ) -> Job:
     """Parse the command line of `stage`; `wanted` are those of "dataset", "model", "source" that it needs.
+
+    Then lock the stage for these keys, unless it `locks_itself`: two runs would write the same files.
 
     `extend` may add options of the stage's own; they are in `Job.options`. `load` reads
     the parameters.
 
     Raises:
-        UserError: a key that `params.yaml` does not have.
+        UserError: a key that `params.yaml` does not have, or another run of the same stage and keys is under way.
     """
     parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=description)
     for name in wanted:
@@ -48,6 +52,8 @@ def parse_job(
     for name in wanted:
         keys[name] = getattr(arguments, name)
         check_key(f"{name}s", keys[name], getattr(params, f"{name}s"))
+    if not locks_itself:
+        hold(stage, *filter(None, keys.values()))
     if keys["dataset"]:
         params = params.for_dataset(keys["dataset"])
     return Job(params, keys["dataset"], keys["model"], keys["source"], arguments)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -27,6 +26,7 @@ from stages.common.checkpoints import (
 )
 from stages.common.device import pick_device, pick_precision
 from stages.common.errors import UserError
+from stages.common.overlap import in_order
 from stages.common.params import Model, Params
 from stages.common.tokenizer import Tokenizer, count_tokens
 
@@ -101,11 +101,8 @@ class Encoder:
             return torch.nn.functional.normalize(encoded.float(), dim=-1).cpu()
 
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        with (
-            tqdm(total=len(texts), desc=progress, unit="text", disable=None) as bar,
-            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-        ):
-            for (_, places), encoded in zip(batches, pool.map(encode, batches), strict=True):
+        with tqdm(total=len(texts), desc=progress, unit="text", disable=None) as bar:
+            for (_, places), encoded in zip(batches, in_order(encode, batches, threads), strict=True):
                 rows[places] = encoded
                 bar.update(len(places))
         require_unit(has_unit_norm(rows), lambda row: f"the text '{texts[row]}'", self.where, "float32")

@@ -18,12 +18,15 @@ import httpx2  # what the openai client is built on
 import openai
 from tqdm import tqdm
 
-from stages.common import address
+from stages.common import address, interrupts
 from stages.common.errors import UserError
 from stages.common.received import MOST_RECEIVED, rebuilt, scrub
 from stages.common.replies import NO_ANSWER, Unusable, read_reply, server_fault, words
 from stages.common.requests import Api, Asked
 from stages.common.responses import LogWriter
+
+WAITS_AT_MOST = 30.0
+"""Seconds that answers in flight have to arrive after a signal."""
 
 GIVE_UP_AFTER = 20
 """Consecutive failed requests, each with all its retries, after which the endpoint counts as down."""
@@ -129,14 +132,21 @@ class _HttpClient(openai.DefaultAsyncHttpxClient):
     What arrives is bounded in size as well, and freed from the key.
     """
 
-    def __init__(self, seconds: float, key: str) -> None:
+    def __init__(self, seconds: float, key: str, finish: interrupts.Finishing) -> None:
         with address.using_environment():
             super().__init__()
         self._seconds = seconds
         self._key = key
+        self._finish = finish
+        self.sending: set[asyncio.Task[Any] | None] = set()
+        """Tasks whose request is in flight."""
 
     async def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
+        if self._finish.signalled:
+            raise asyncio.CancelledError  # also where the client would send a failed request again
         options = kwargs | {"stream": True, "follow_redirects": False}
+        task = asyncio.current_task()
+        self.sending.add(task)
         try:
             async with asyncio.timeout(self._seconds):
                 response, followed = await super().send(request, **options), 0
@@ -154,6 +164,8 @@ class _HttpClient(openai.DefaultAsyncHttpxClient):
                 return honest(rebuilt(response, bytes(content), self._key))
         except TimeoutError:
             raise httpx2.ReadTimeout("") from None  # which the client knows, and retries
+        finally:
+            self.sending.discard(task)
 
 
 def honest(response: httpx2.Response) -> httpx2.Response:
@@ -178,7 +190,8 @@ def ask_all(
 ) -> Outcome:
     """Ask for every request and append each answer to `log` as it arrives, in no fixed order.
 
-    Failures are collected, not raised; errors of `log` are raised.
+    Failures are collected, not raised; errors of `log` are raised. After a signal nothing more is sent, and the answers
+    in flight have until the request's time-out, or WAITS_AT_MOST, to arrive and be logged.
 
     Args:
         base_url: the endpoint's address; None is that of OPENAI_BASE_URL.
@@ -187,27 +200,54 @@ def ask_all(
     """
     outcome = Outcome()
     asker = _Asker(key, outcome, log, {"content filter", *own_faults}, final)
-    asyncio.run(_ask_all(requests, settings, asker, base_url))
+    seconds = min(settings.timeout, WAITS_AT_MOST)
+    line = (
+        f"interrupted: no more is asked, answers in flight have {seconds:.0f} s to arrive; a second signal ends at "
+        "once, and a rerun asks only for the rest"
+    )
+    with interrupts.finishing(line, seconds) as finish:
+        asyncio.run(_ask_all(requests, settings, asker, base_url, finish))
     return outcome
 
 
-async def _ask_all(requests: Sequence[Asked], settings: Asking, asker: _Asker, base_url: str | None) -> None:
+async def _ask_all(
+    requests: Sequence[Asked], settings: Asking, asker: _Asker, base_url: str | None, finish: interrupts.Finishing
+) -> None:
     waiting = iter(requests)
+    http_client = _HttpClient(settings.timeout, asker.key, finish)
     client = openai.AsyncOpenAI(
         **address.client_arguments(asker.key, base_url),
         timeout=settings.timeout,
         max_retries=settings.max_retries,
-        http_client=_HttpClient(settings.timeout, asker.key),
+        http_client=http_client,
     )
     with tqdm(total=len(requests), desc="asking", unit="answer", disable=None) as progress:
         async with client:
             count = min(settings.concurrency, len(requests))
-            tasks = [asyncio.create_task(asker.work(client, waiting, progress)) for _ in range(count)]
+            tasks = [asyncio.create_task(asker.work(client, waiting, progress, finish)) for _ in range(count)]
+            _stop_at_signal(finish, tasks, http_client)
             try:
                 await asyncio.gather(*tasks)
             finally:  # if the log cannot be written, nothing more is sent
                 for task in tasks:
                     task.cancel()
+
+
+def _stop_at_signal(
+    finish: interrupts.Finishing, tasks: Sequence[asyncio.Task[None]], http_client: _HttpClient
+) -> None:
+    """At a signal, end the tasks that have nothing in flight, and the others when their time is up."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for task in set(tasks) - http_client.sending:
+            task.cancel()
+        for task in tasks:
+            loop.call_later(finish.seconds, task.cancel)
+
+    finish.wake = lambda: loop.call_soon_threadsafe(stop)
+    if finish.signalled:  # before there was anything to wake
+        stop()
 
 
 @dataclass
@@ -223,19 +263,24 @@ class _Asker:
     stopped: bool = False
     """Whether an answer could not be logged."""
 
-    async def work(self, client: openai.AsyncOpenAI, waiting: Iterator[Asked], progress: tqdm) -> None:
+    async def work(
+        self, client: openai.AsyncOpenAI, waiting: Iterator[Asked], progress: tqdm, finish: interrupts.Finishing
+    ) -> None:
         """Take requests from the shared iterator until it is empty or asking should stop."""
-        for request in waiting:
-            if self.stopped:
-                return
-            try:
+        try:
+            for request in waiting:
+                if self.stopped:
+                    return
                 await self._ask(client, request)
-            except UserError:
-                self.stopped = True
+                progress.update()
+                if self.outcome.gave_up is not None or finish.signalled:
+                    return
+        except UserError:
+            self.stopped = True
+            raise
+        except asyncio.CancelledError:
+            if not finish.signalled:
                 raise
-            progress.update()
-            if self.outcome.gave_up is not None:
-                return
 
     async def _ask(self, client: openai.AsyncOpenAI, request: Asked) -> None:
         try:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
+from stages.common import interrupts
+
 OF_THE_MACHINE = (
     errno.EACCES,
     errno.EDQUOT,
@@ -69,25 +71,41 @@ def pillow_warnings_ignored() -> Iterator[None]:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage's `main`: a `UserError` or a refusing disk becomes `error: ...` on standard error, exit code 1."""
+    """Run a stage's `main`: a `UserError` or a refusing disk becomes `error: ...` on standard error, exit code 1.
+
+    SIGINT and SIGTERM become one line and exit codes 130 and 143.
+    """
+    from stages.common import locks  # which needs UserError
+
     try:
-        with pillow_warnings_ignored():
+        with interrupts.unwinding(), locks.released_at_end(), pillow_warnings_ignored():
             main()
-    except UserError as error:
-        line = " ".join(str(error).splitlines())  # names on disk and in files may contain line ends
-        print(f"error: {line}", file=sys.stderr, flush=True)
-        sys.exit(1)
-    except BrokenPipeError:
+            sys.stdout.flush()
+    except BaseException as error:
+        code = _explain(error)
+        if code is None:
+            raise
+        sys.exit(code)
+
+
+def _explain(error: BaseException) -> int | None:
+    """Say in one line what happened; the exit code. None for a bug, and for an exit that was meant."""
+    if interrupts.exit_code():
+        interrupts.say()
+        return interrupts.exit_code()
+    if isinstance(error, KeyboardInterrupt):  # where `interrupts` has no handlers, as in a notebook
+        print(interrupts.LINE, file=sys.stderr)
+        return 130
+    if isinstance(error, BrokenPipeError):
         # The reader of the output, such as `head`, has closed it. Python would complain once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except OSError as error:
-        if error.errno not in OF_THE_MACHINE:
-            raise
+        return 141
+    if isinstance(error, UserError):
+        line = str(error)
+    elif isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
         where = f"'{error.filename}': " if error.filename else ""
         line = f"{where}{os.strerror(error.errno).lower()}; what was written stays, correct this and run again"
-        print(f"error: {line}", file=sys.stderr, flush=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; what was written stays, and the next run continues", file=sys.stderr)
-        sys.exit(130)
+    else:
+        return None
+    print(f"error: {' '.join(line.splitlines())}", file=sys.stderr, flush=True)  # names may contain line ends
+    return 1

@@ -1,17 +1,20 @@
-"""Reading ahead and writing behind: the arithmetic waits for neither, as long as both keep up.
-
-One thread each is enough, because PyArrow and Torch release the interpreter lock while they work.
+"""Reading ahead, writing behind and computing beside: threads are enough, because PyArrow and Torch release the
+interpreter lock while they work.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Thread
 from typing import Any, TypeVar
 
+import torch
+
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 WAITING = 2
 """Items made in advance, or calls not yet done; enough to even out a slow one."""
@@ -44,3 +47,32 @@ def write_behind() -> Iterator[Callable[..., None]]:
         yield later
         while pending:
             pending.popleft().result()
+
+
+def in_order(work: Callable[[Item], Made], items: Iterable[Item], threads: int) -> Iterator[Made]:
+    """`map` in threads, in order, at most two items a thread ahead.
+
+    Torch computes each item on one core. So the results do not depend on how many there are: a product that is shared
+    among cores is rounded differently.
+    """
+    with ThreadPoolExecutor(threads, initializer=_on_one_core, initargs=(torch.get_num_threads(),)) as pool:
+        ahead: deque[Future[Made]] = deque()
+        try:
+            for item in items:
+                ahead.append(pool.submit(work, item))
+                if len(ahead) > 2 * threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def _on_one_core(others: int) -> None:
+    """Limit this thread. Torch would have all later threads take over the limit, so a thread sets that back."""
+    torch.get_num_threads()  # takes over what is set for all, which would otherwise happen later
+    torch.set_num_threads(1)
+    back = Thread(target=torch.set_num_threads, args=(others,))
+    back.start()
+    back.join()

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from stages.common import tables
+from stages.common import files, tables
 from stages.common.errors import UserError, warn
 from stages.common.requests import Asked
 
@@ -345,6 +345,6 @@ def _make_private(path: Path) -> None:
     linked = path.is_symlink() or path.stat().st_nlink > 1
     # The mode and not os.access: to the superuser every file is writable, a protected one included.
     if linked or not path.stat().st_mode & 0o200:
-        with tables.replacing(path) as temporary:
+        with files.replacing(path) as temporary:
             shutil.copyfile(path, temporary)
             temporary.chmod(0o644)

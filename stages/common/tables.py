@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pydantic import ValidationError
 from stages.common.artifacts import FORMAT, Artifact, EncoderMeta, Metadata, Parameters
 from stages.common.digests import ALL, COLUMNS, ColumnDigests, sign
 from stages.common.errors import UserError
+from stages.common.files import replacing
 from stages.common.parquet_pages import check_pages
 
 METADATA_KEY, DIGESTS_KEY = b"bifta", b"bifta_digests"
@@ -53,28 +53,6 @@ def with_meta(schema: pa.Schema, meta: Metadata[Any]) -> pa.Schema:
     said = {key: value for key, value in meta.model_dump(mode="json").items() if value is not None}
     text = json.dumps(said, sort_keys=True, ensure_ascii=False)
     return schema.with_metadata({METADATA_KEY: text.encode()})
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to `path` on success and removed on failure.
-
-    A leftover of a killed writer is overwritten.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        # Errors of writing name no file, and those of the temporary one name a file that nobody knows.
-        if error.filename in (None, temporary, str(temporary)):
-            error.filename, error.filename2 = str(path), None
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_table(path: Path, table: pa.Table, meta: Metadata[Any], **digests: str) -> None:

@@ -16,6 +16,7 @@ import sys
 from stages.common import paths
 from stages.common.cli import check_key, parse_job
 from stages.common.errors import run
+from stages.common.locks import hold
 from stages.common.params import load_params
 from stages.common.settings import write_settings
 from stages.describe.estimate import print_estimate
@@ -26,9 +27,8 @@ def main() -> None:
     if "--estimate" in sys.argv[1:]:
         _estimate()
         return
-    job = parse_job(
-        "describe", "Class descriptions from an LLM, or from files that are there.", "dataset", extend=_source
-    )
+    about = "Class descriptions from an LLM, or from files that are there."
+    job = parse_job("describe", about, "dataset", extend=_source, locks_itself=True)
     write_settings(job.params, job.dataset, "sources")
     if job.options.source is not None:
         check_key("sources", job.options.source, job.params.sources)
@@ -36,6 +36,7 @@ def main() -> None:
     paths.descriptions_folder(job.dataset).mkdir(parents=True, exist_ok=True)
     paths.responses_folder(job.dataset).mkdir(parents=True, exist_ok=True)
     for source in [job.options.source] if job.options.source else job.params.sources:
+        hold("describe", job.dataset, source)
         describe(job.dataset, source, job.params.describe)
 
 

@@ -7,27 +7,36 @@ its requests, "intent": id}`. The list may lag, so it is read for a while before
 
 from __future__ import annotations
 
-import re
 import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import httpx2  # what the openai client is built on
+import httpx2
 import openai
-from openai.types import Batch, FileObject
+from openai.types import Batch
 from tqdm import tqdm
 
-from stages.common import address, tables
-from stages.common.endpoint import Failure, Outcome, explain, honest, hopeless
+from stages.common import address, interrupts, tables
+from stages.common.endpoint import WAITS_AT_MOST, Failure, Outcome, explain, hopeless
 from stages.common.errors import UserError
 from stages.common.params import Describe
-from stages.common.received import MOST_RECEIVED, rebuilt, scrub
-from stages.common.replies import BAD_GATEWAY, words
+from stages.common.received import scrub
 from stages.common.requests import Request
 from stages.common.responses import LogWriter
+from stages.describe.batch_client import (
+    NO_SUCH,
+    PASSING,
+    HttpClient,
+    completed,
+    id_of,
+    may_be_taken,
+    metadata_of,
+    pause_after,
+    reading,
+    usable,
+)
 from stages.describe.batch_files import Result, Results, line_of, split, url_of
 
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -49,65 +58,6 @@ GIVE_UP_AFTER = 10
 """Consecutive failed looks at a batch, each with all the client's retries."""
 
 
-NO_SUCH = (404, 405, 501)
-"""Statuses of a server that does not know the batch, or has no Batch API."""
-
-
-class BrokenAnswer(openai.OpenAIError):
-    """An answer about files or batches that is not whole JSON, or not of the expected shape."""
-
-
-PASSING = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError, BrokenAnswer)
-"""Failures that may pass."""
-
-
-class WrongId(openai.OpenAIError):
-    """An id of a file or batch that cannot be used in an address."""
-
-
-class _HttpClient(openai.DefaultHttpxClient):
-    """Bounds what arrives and frees it from the key.
-
-    Gives faults that are reported with HTTP 200, and pages in place of JSON, the status that they should have.
-    """
-
-    def __init__(self, key: str) -> None:
-        with address.using_environment():
-            super().__init__()
-        self._key = key
-
-    def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
-        options = kwargs | {"stream": True, "follow_redirects": False}
-        stream, followed = super().send(request, **options), 0
-        while (following := address.next_request(stream, followed)) is not None:
-            stream.close()
-            stream, followed = super().send(following, **options), followed + 1
-        if request.url.path.endswith("/content") and stream.status_code == httpx2.codes.OK:
-            return stream  # a file of results, with the faults of single requests; it is read line by line
-        content = bytearray()
-        try:
-            for piece in stream.iter_bytes():
-                content += piece
-                if len(content) > MOST_RECEIVED:
-                    break
-        finally:
-            stream.close()
-        response = rebuilt(stream, bytes(content), self._key)
-        if response.status_code == httpx2.codes.OK and response.content.lstrip().startswith(b"<"):
-            error = {"message": words(response.content)}
-            return httpx2.Response(BAD_GATEWAY, json={"error": error}, request=response.request)
-        return honest(response)
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    """Around calls of the client, which checks nothing that it receives: half an answer fails where it is used."""
-    try:
-        yield
-    except (ValueError, TypeError, AttributeError, AssertionError):
-        raise BrokenAnswer("the answer was not whole") from None
-
-
 def ask_in_batches(requests: Sequence[Request], settings: Describe, key: str, log: LogWriter) -> Outcome:
     """Collect the log's open batches, and where `describe.mode` is batch submit those of `requests` in none of them.
 
@@ -120,7 +70,7 @@ def ask_in_batches(requests: Sequence[Request], settings: Describe, key: str, lo
         **address.client_arguments(key, None),
         timeout=settings.timeout,
         max_retries=settings.max_retries,
-        http_client=_HttpClient(key),
+        http_client=HttpClient(key),
     ) as client:
         batches = _Batches(client, settings, key, log, {request.digest: request for request in requests})
         try:
@@ -164,15 +114,21 @@ class _Batches:
         digests = [request.digest for request in part]
         of = tables.digest(sorted(digests))
         batch, intent = self._find(of), None
-        if batch is None:
-            batch, intent = self._create(part, of)
-        self.log.add_batch(batch.id, self.settings.model, digests, intent)
+        seconds = min(self.settings.timeout, WAITS_AT_MOST)
+        line = (
+            f"interrupted: no more is sent, the submission under way has {seconds:.0f} s to be answered; a second "
+            "signal ends at once, and a rerun goes on with the batches under way"
+        )
+        with interrupts.finishing(line, seconds):
+            if batch is None:
+                batch, intent = self._create(part, of)
+            self.log.add_batch(batch.id, self.settings.model, digests, intent)
 
     def _find(self, of: str) -> Batch | None:
         """A batch of these requests that the log does not know: of a log that was lost."""
-        with _reading():
+        with reading():
             for batch in self._listed():
-                if batch.status != "failed" and _metadata(batch).get(METADATA_KEY) == of and _id(batch):
+                if batch.status != "failed" and metadata_of(batch).get(METADATA_KEY) == of and id_of(batch):
                     return batch
         return None
 
@@ -182,10 +138,10 @@ class _Batches:
         files = {intent.file: name for name, intent in self.log.records.intents.items()}
         found: dict[str, Batch] = {}
         while True:
-            with _reading():
+            with reading():
                 for batch in self._listed():
-                    name = str(_metadata(batch).get(INTENT_KEY) or files.get(batch.input_file_id))
-                    if name in intents and _id(batch):
+                    name = str(metadata_of(batch).get(INTENT_KEY) or files.get(batch.input_file_id))
+                    if name in intents and id_of(batch):
                         found.setdefault(name, batch)
             left = end - time.monotonic()
             if len(found) == len(intents) or left <= 0:
@@ -197,7 +153,7 @@ class _Batches:
                     f"them for {seconds:g} s, so that none is paid for twice",
                     flush=True,
                 )
-            time.sleep(min(pause, left))
+            interrupts.sleep(min(pause, left))
             pause = min(2 * pause, PAUSES[1])
 
     def _listed(self) -> Iterator[Batch]:
@@ -207,7 +163,7 @@ class _Batches:
         """
         seen: set[str] = set()
         oldest = time.time() - KEPT_SECONDS
-        with _reading():
+        with reading():
             page = self.client.batches.list(limit=100)
             while True:
                 new = [batch for batch in page.data if batch.id not in seen]
@@ -221,30 +177,31 @@ class _Batches:
     def _create(self, part: list[Request], of: str) -> tuple[Batch, str]:
         """Submit a batch; the batch and its intent, which is in the log before anything is submitted."""
         intent = uuid.uuid4().hex
-        with _reading():
+        with reading():
             lines = b"".join(map(line_of, part))
-            file = _id(self.client.files.create(file=(f"{intent}.jsonl", lines), purpose="batch"))
+            file = id_of(self.client.files.create(file=(f"{intent}.jsonl", lines), purpose="batch"))
+        interrupts.check()  # an intent that is not submitted would be looked for in the next run
         self.log.add_intent(intent, self.settings.model, [request.digest for request in part], file)
         # No retries by the client: a submission whose answer was lost may have been taken, so it is looked for first.
         once = self.client.with_options(max_retries=0)
         for attempt in range(self.settings.max_retries + 1):
             try:
-                with _reading():
+                with reading():
                     batch = once.batches.create(
                         input_file_id=file,
                         endpoint=url_of(part[0]),
                         completion_window="24h",
                         metadata={METADATA_KEY: of, INTENT_KEY: intent},
                     )
-                    _id(batch)
+                    id_of(batch)
                     return batch, intent
             except openai.OpenAIError as error:
-                taken = _may_be_taken(error)
+                taken = may_be_taken(error)
                 if attempt == self.settings.max_retries or not isinstance(error, PASSING) or hopeless(error):
                     if not taken:
                         self.log.add_not_taken(intent, explain(error, self.key)[0])
                     raise
-                time.sleep(_pause(error, attempt))
+                interrupts.sleep(pause_after(error, attempt))
             if taken and (found := self._look_for([intent], LIST_LAG).get(intent)):
                 return found, intent
         raise AssertionError("unreachable")
@@ -263,7 +220,7 @@ class _Batches:
                     batch = self._look_at(name)
                     if batch is None:
                         continue
-                    done[name] = _completed(batch)
+                    done[name] = completed(batch)
                     if batch.status in ENDED:
                         self.merge(name, batch)
                     if batch.status in ENDED or not self.wanted.keys() & self.log.records.batches[name].requests:
@@ -276,7 +233,7 @@ class _Batches:
     def _look_at(self, name: str) -> Batch | None:
         """The batch as it is now; None if the look failed and a later one may succeed."""
         try:
-            with _reading():
+            with reading():
                 batch = self.client.batches.retrieve(name)
                 assert isinstance(batch.status, str)
         except PASSING as error:
@@ -293,14 +250,14 @@ class _Batches:
         Args:
             name: its id in the log. The id in the server's answer may be another one.
         """
-        with _reading():
+        with reading():
             problems = (batch.errors.data if batch.errors else None) or []
             detail = scrub(" ".join(str(problem.message or "") for problem in problems[:1]), self.key)[:200]
-            files = ((batch.output_file_id, _completed(batch)), (batch.error_file_id, 0))
+            files = ((batch.output_file_id, completed(batch)), (batch.error_file_id, 0))
         reasons: dict[str, tuple[str, str]] = {}
         for file, least in files:
             if file:
-                self._fetch(name, _usable(file), least, reasons)
+                self._fetch(name, usable(file), least, reasons)
         self.log.add_ended(name, batch.status)
         silent = "not among the batch's results" if batch.status == "completed" else f"batch {batch.status}"
         for digest in self.log.records.batches[name].requests:
@@ -362,37 +319,3 @@ class _Batches:
         else:
             remedy = hopeless(error) or "a rerun submits what was not"
         raise UserError(f"asking in batches stopped ({why}); {remedy}") from None
-
-
-def _completed(batch: Batch) -> int:
-    """How many of its requests are answered, as far as the server says."""
-    count = batch.request_counts.completed if batch.request_counts else 0
-    return count if isinstance(count, int) else 0
-
-
-def _id(made: Batch | FileObject) -> str:
-    return _usable(made.id)
-
-
-def _usable(name: Any) -> str:
-    """The id of a batch or file; WrongId if it cannot be used in an address. A server may put anything there."""
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,199}", name):
-        raise WrongId("the endpoint gave a file or batch an id that cannot be used")
-    return name
-
-
-def _metadata(batch: Batch) -> dict[str, Any]:
-    return batch.metadata if isinstance(batch.metadata, dict) else {}
-
-
-def _may_be_taken(error: openai.OpenAIError) -> bool:
-    """Whether a submission that failed in this way may have been taken."""
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code == 408 or error.status_code >= 500
-    return True
-
-
-def _pause(error: openai.OpenAIError, attempt: int) -> float:
-    """Seconds to wait after a refused submission: what the endpoint asks for, or ever longer."""
-    asked = error.response.headers.get("retry-after", "") if isinstance(error, openai.APIStatusError) else ""
-    return min(float(asked), 60.0) if re.fullmatch(r"[0-9]+(\.[0-9]*)?", asked) else min(0.5 * 2**attempt, 8.0)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.common import paths, tables
+from stages.common import files, paths
 from stages.common.endpoint import NOT_TAKEN, Outcome, api_key, ask_all, summarise
 from stages.common.errors import UserError
 from stages.common.experiments import check_asking
@@ -157,7 +157,7 @@ def write(target: Path, log: Path, described: Descriptions) -> bool:
     # The note comes first: a file without a note would never be made again.
     with LogWriter(log) as writer:
         writer.add_wrote(target, content)
-    with tables.replacing(target) as temporary:
+    with files.replacing(target) as temporary:
         temporary.write_bytes(content)
     return True
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import fsspec
 import numpy as np
@@ -25,12 +23,11 @@ from stages.common.encoders import Encoder
 from stages.common.errors import UserError
 from stages.common.images import UNREADABLE, content_digest, open_rgb
 from stages.common.images import read_image as read_file
+from stages.common.overlap import in_order
 from stages.embed.resample import resample_together
 from stages.embed.shards import ImageViews
 from stages.embed.views import ViewMaker, to_tensor
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
 Read = Callable[[ImageViews], Image.Image]
 """Gives the pixels of an image, in RGB."""
 
@@ -202,19 +199,3 @@ def read_bytes(root: str, image_id: str) -> bytes:
     except (ImportError, ValueError) as error:  # the scheme is unknown to fsspec, or its package is not installed
         raise UserError(f"images under '{root}' cannot be read here: {' '.join(str(error).split())}") from None
     return data
-
-
-def in_order(work: Callable[[Given], Made], items: Iterable[Given], threads: int) -> Iterator[Made]:
-    """`map` in threads of one core each, in order, at most two items a thread ahead."""
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        ahead: deque[Future[Made]] = deque()
-        try:
-            for item in items:
-                ahead.append(pool.submit(work, item))
-                if len(ahead) > 2 * threads:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()

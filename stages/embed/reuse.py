@@ -14,6 +14,7 @@ import numpy as np
 from stages.common.artifacts import VIEWS, EncoderMeta
 from stages.common.columns import WHOLE
 from stages.common.errors import UserError
+from stages.common.files import remove_leftovers
 from stages.common.tables import digest, open_table
 from stages.common.views import Rows, ShardRows, read_shard, shard_paths
 from stages.embed.encode import Embedded
@@ -43,8 +44,7 @@ def set_aside(folder: Path, shards: Iterable[Shard]) -> set[Path]:
         The paths of the shards that are right.
     """
     right = {shard.path for shard in shards if shard.is_done()}
-    for path in folder.glob(".part-*.tmp"):  # left by a killed run
-        path.unlink()
+    remove_leftovers(folder, "part-*.parquet")
     for path in sorted(set(shard_paths(folder)) - right):
         try:
             name = digest(open_table(path, VIEWS, earlier=True).meta.model_dump(mode="json"))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stages.common.cli import check_key, parse_job
+from stages.common.locks import hold
 from stages.finer.params import Finer, FinerParams, load_finer_params
 
 
@@ -34,7 +35,8 @@ def parse_finer_job(
     """Parse the command line of `stage` ("finer.unify"); `wanted` is what it needs of "dataset" and "lvlm".
 
     Raises:
-        UserError: a key that `params.yaml` does not have, or keys of its section `finer` that do not fit the others.
+        UserError: a key that `params.yaml` does not have, keys of its section `finer` that do not fit the others, or
+            another run of the same stage and keys is under way.
     """
 
     def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +46,12 @@ def parse_finer_job(
             extend(parser)
 
     job = parse_job(
-        stage, description, *(name for name in wanted if name == "dataset"), extend=add_options, load=load_finer_params
+        stage,
+        description,
+        *(name for name in wanted if name == "dataset"),
+        extend=add_options,
+        load=load_finer_params,
+        locks_itself=True,
     )
     assert isinstance(job.params, FinerParams)
     finer = job.params.finer
@@ -53,4 +60,5 @@ def parse_finer_job(
         check_key("finer.datasets", job.dataset, finer.datasets)
     if "lvlm" in wanted:
         check_key("finer.endpoints or finer.served", lvlm, [*finer.endpoints, *finer.served])
+    hold(stage, *filter(None, (job.dataset, lvlm)))
     return FinerJob(job.params, job.dataset, lvlm, job.options)

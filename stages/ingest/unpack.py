@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from stages.common.cli import parse_job
 from stages.common.errors import UserError, run
+from stages.common.locks import hold
 from stages.ingest.dataset import find_reader, read_listing
 
 
 def main() -> None:
-    job = parse_job("ingest.unpack", __doc__, "dataset")
+    job = parse_job("ingest.unpack", __doc__, "dataset", locks_itself=True)
+    hold("ingest", job.dataset, wait=True)  # several stages may need the images at once; the first unpacks them
     entry = job.params.datasets[job.dataset]
     listing = read_listing(job.dataset, entry, find_reader(job.dataset, entry), download=False)
     if listing.root is None:

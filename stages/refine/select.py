@@ -53,7 +53,8 @@ def select(
         if original != row:
             dropped_because[row], duplicate_of[row] = EXACT, original
     kept = duplicate_of < 0
-    similar = np.triu(embeddings @ embeddings.T >= cosine_threshold, k=1)
+    double = embeddings.astype(np.float64)  # in float32 cores that share the product may decide otherwise
+    similar = np.triu(double @ double.T >= cosine_threshold, k=1)
     if truncated is not None:
         similar &= ~np.outer(truncated, truncated)
     for place in np.flatnonzero(similar.any(axis=1)):

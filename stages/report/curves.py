@@ -23,6 +23,7 @@ from tabulate import tabulate
 from stages.common import paths
 from stages.common.artifacts import UNTRAINED
 from stages.common.errors import UserError, nearest, run, warn
+from stages.common.locks import hold
 from stages.common.params import OVERRIDABLE, load_params
 from stages.common.tables import write_plot
 
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--all-commits", action="store_true", help="experiments on earlier commits, too")
     asked = parser.parse_args()
     check_param(asked.param)
+    hold("report.curves", asked.param)
     states = experiments(all_commits=asked.all_commits)
     changed = outdated(_params(states[0])) if states else []
     if changed:

@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from stages.common.files import replacing
 from stages.common.methods import ALL, REFINED, WHOLE
-from stages.common.tables import replacing
 from stages.report.table import Result
 
 INK, MUTED, WARNING = "#222222", "#6b6b6b", "#c0392b"

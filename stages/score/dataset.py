@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from stages.common.crops import open_boxes
 from stages.common.device import pick_device
 from stages.common.labels import read_classes, read_labels
 from stages.common.metrics import METRICS, metrics_digest, write_metrics
-from stages.common.overlap import read_ahead, write_behind
+from stages.common.overlap import in_order, read_ahead, write_behind
+from stages.common.ranking import Ranks
 from stages.common.tables import make_meta, read_table, writing
 from stages.common.views import find_shards
 from stages.score.methods import available, class_vectors, first_equals
@@ -61,15 +63,21 @@ def score_dataset(job: Job) -> list[str]:
             span = slice(batch.first, batch.first + len(batch.similarity))
             yield span, prepare(batch, image_ids[span], labels[span], score, seed, device)
 
+    def scored_batch(batch: tuple[slice, Inputs]) -> tuple[slice, Ranks]:
+        span, inputs = batch
+        return span, score_batch(inputs, compared, score)
+
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
     with writing(paths.predictions(job.dataset, job.model), PREDICTIONS.columns, meta) as writer:
         ledger = Ledger(scored, score.runs, writer)
         with (
+            closing(read_ahead(prepared())) as batches,
             write_behind() as later,
             tqdm(total=len(image_ids), desc="score", unit="image", disable=None) as progress,
         ):
-            for span, inputs in read_ahead(prepared()):
-                later(ledger.add, image_ids[span], labels[span], score_batch(inputs, compared, score))
-                progress.update(len(inputs.labels))
+            for span, ranks in in_order(scored_batch, batches, threads):
+                later(ledger.add, image_ids[span], labels[span], ranks)
+                progress.update(span.stop - span.start)
             later(ledger.flush)
         metrics: dict[str, object] = ledger.metrics()
         if shards.model.pretrained == UNTRAINED:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-
+from stages.common.cli import parse_job
 from stages.common.errors import run
-from stages.common.params import load_params
 from stages.common.paths import DATA
 from stages.demo.birds.draw import write_images
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="python -m stages.demo.birds", description=__doc__).parse_args()
-    demo = load_params().demo
+    demo = parse_job("demo.birds", __doc__).params.demo
     write_images(DATA / "demo" / "images", demo.seed, demo.images_per_class)
 
 

@@ -24,6 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from stages.common.errors import run
+from stages.common.locks import hold
 from stages.common.tokenizer import BYTE_SYMBOLS, SPECIAL_TOKENS, build_tokenizer
 from stages.demo.birds.species import ATTRIBUTES
 from stages.demo.clip.captions import caption, encode_facts
@@ -295,6 +297,8 @@ def main() -> None:
         parser.add_argument(option, type=type(knob.default), default=knob.default, help="default: %(default)s")
     options = parser.parse_args()
     settings = Settings(**{knob.name: getattr(options, knob.name) for knob in knobs})
+    for written in filter(None, (options.output, options.views)):
+        hold("demo.clip.train", str(written))
     torch.set_num_threads(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
     log = options.output / LOG
@@ -312,4 +316,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,9 +1,7 @@
 """Training views: whole drawings and crops of them, at the model's size, with what can be seen in each."""
 
 import io
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ from numpy.lib.format import open_memmap
 from PIL import Image
 from tqdm import tqdm
 
+from stages.common.workers import worker_processes
 from stages.demo.birds.draw import SIDE, Box, draw_bird, encode_jpeg
 from stages.demo.birds.species import ATTRIBUTES, Look, random_look
 from stages.demo.clip.captions import Facts, encode_facts
@@ -86,9 +85,9 @@ def render(folder: Path, seed: int, drawings: int, crops: int, workers: int) -> 
     open_memmap(folder / "images.npy", "w+", np.uint8, (*shape, VIEW_SIDE, VIEW_SIDE, 3)).flush()
     open_memmap(folder / "facts.npy", "w+", np.int8, (*shape, len(ATTRIBUTES))).flush()
     chunk = 250
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with worker_processes(workers) as later:
         jobs = [
-            pool.submit(_fill, folder, seed, start, min(start + chunk, drawings), crops)
+            later(_fill, folder, seed, start, min(start + chunk, drawings), crops)
             for start in range(0, drawings, chunk)
         ]
         for job in tqdm(jobs, desc="drawing training views", unit=f"x{chunk}", disable=None):

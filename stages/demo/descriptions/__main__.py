@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.common.errors import run
+from stages.common.locks import hold
 from stages.demo.birds.attributes import concepts
 from stages.demo.birds.species import ATTRIBUTES, SPECIES, Species
 from stages.demo.descriptions import wording
@@ -127,6 +129,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("descriptions/demo"), help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args()
+    hold("demo.descriptions", str(options.output))
     options.output.mkdir(parents=True, exist_ok=True)
     for source in SOURCES:
         text = json.dumps(descriptions(source, options.seed), indent=2) + "\n"
@@ -135,4 +138,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from stages.common.errors import UserError, run
+from stages.common.locks import hold
 from stages.demo.others.draw import draw_others
 
 
@@ -17,6 +18,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.count < 1 or options.seed < 0:
         raise UserError(f"--count {options.count} --seed {options.seed}: the count is at least 1, the seed at least 0")
+    hold("demo.others", str(options.out))
     draw_others(options.out, options.seed, options.count)
     print(f"draw-others: {options.count} drawings in {options.out}")
 

@@ -6,15 +6,14 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
 from stages.common.seeding import generator
-from stages.common.tables import replacing, write_text
+from stages.common.tables import write_text
+from stages.common.workers import worker_processes
 from stages.demo.birds.attributes import attribute_boxes, required_attributes
 from stages.demo.birds.draw import SIDE as DRAWN_SIDE
 from stages.demo.birds.draw import draw_bird, encode_jpeg
@@ -50,8 +49,7 @@ def _draw_some(folder: Path, seed: int, start: int, stop: int) -> list[str]:
     lines = []
     for index in range(start, stop):
         data, line = draw_other(seed, index)
-        with replacing(folder / image_name(index)) as temporary:
-            temporary.write_bytes(data)
+        (folder / image_name(index)).write_bytes(data)  # the folder is whole only with its index
         lines.append(json.dumps(line))
     return lines
 
@@ -68,11 +66,8 @@ def draw_others(folder: Path, seed: int, count: int) -> None:
         if path.name not in wanted:
             path.unlink()
     workers = min(len(os.sched_getaffinity(0)), -(-count // _CHUNK))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        jobs = [
-            pool.submit(_draw_some, folder, seed, start, min(start + _CHUNK, count))
-            for start in range(0, count, _CHUNK)
-        ]
+    with worker_processes(workers) as later:
+        jobs = [later(_draw_some, folder, seed, start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
         done = tqdm(jobs, desc="drawing other birds", unit=f"x{_CHUNK}", disable=None)
         lines = [line for job in done for line in job.result()]
     write_text(folder / INDEX, "".join(f"{line}\n" for line in lines))

@@ -6,17 +6,14 @@ learn to answer. An interrupted run continues where it last saved.
 
 from __future__ import annotations
 
-import argparse
-
 from stages.common.errors import run
 from stages.common.optional import import_optional
 from stages.finer import paths
-from stages.finer.params import load_finer_params
+from stages.finer.cli import parse_finer_job
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="python -m stages.demo.toy", description=__doc__).parse_args()
-    params = load_finer_params()
+    params = parse_finer_job("demo.toy", __doc__).params
     import_optional("transformers", "toy")
     from stages.demo.toy.train import build_toy
 

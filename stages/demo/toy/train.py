@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stages.common.errors import UserError
+from stages.common.files import replacing
 from stages.common.made_from import (
     Record,
     code_digest,
@@ -26,7 +27,7 @@ from stages.common.made_from import (
     write_result,
 )
 from stages.common.seeding import generator
-from stages.common.tables import read_table, replacing, write_json
+from stages.common.tables import read_table, write_json
 from stages.demo.toy.data import INDEX, Drawing, Lessons, Species, read_drawings
 from stages.demo.toy.model import Size, build_model, build_processor, build_tokenizer
 from stages.demo.toy.sight import (

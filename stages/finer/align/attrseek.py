@@ -25,6 +25,7 @@ from stages.common.encoders import load_encoder
 from stages.common.errors import UserError
 from stages.common.labels import Labelled, read_classes, read_labels
 from stages.common.metrics import METRICS, metrics_digest, write_metrics
+from stages.common.overlap import in_order
 from stages.common.params import Score
 from stages.common.predictions import open_predictions, read_answers
 from stages.common.ranking import Outcome, Tally, predictions_table, rank
@@ -202,8 +203,8 @@ def align(views: Sequence[np.ndarray], whole: np.ndarray, classes: np.ndarray, s
     Returns:
         [B, C] float32.
     """
-    scores = []
-    for start in range(0, len(views), BATCH):
+
+    def batch(start: int) -> np.ndarray:
         part = views[start : start + BATCH]
         padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(own) for own in part], batch_first=True)
         pool = torch.arange(padded.shape[1])[None] < torch.tensor([len(own) for own in part])[:, None]
@@ -211,8 +212,10 @@ def align(views: Sequence[np.ndarray], whole: np.ndarray, classes: np.ndarray, s
         similarity = torch.einsum("bpd,bd->bp", padded, image)
         weights = alignment.pool_weights(pool, similarity, score.image_scale, None)
         vectors = alignment.image_vectors(weights, padded, score.normalize)[:, 0]
-        scores.append((vectors @ torch.from_numpy(classes).T).numpy())
-    return np.concatenate(scores)
+        scores: np.ndarray = (vectors @ torch.from_numpy(classes).T).numpy()
+        return scores
+
+    return np.concatenate(list(in_order(batch, range(0, len(views), BATCH), torch.get_num_threads())))
 
 
 def outcome(method: str, seen: Seen, scores: np.ndarray) -> tuple[pa.Table, dict[str, float | int]]:

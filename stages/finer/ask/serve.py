@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,14 +17,13 @@ from urllib.request import urlopen
 from stages.common.errors import UserError
 from stages.common.made_from import folder_digest
 from stages.common.optional import import_optional
+from stages.common.workers import die_with_parent
 
 START_SECONDS = 600
 """How long a model may take to load."""
 
 TINY_BYTES = 200_000_000
 """Models with fewer bytes of weights run on one thread, because more would wait for each other longer than compute."""
-
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 def checkpoint_hash(folder: Path) -> str:
@@ -66,7 +63,8 @@ def serving(folder: Path, log: Path) -> Iterator[str]:
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent,
+            process_group=0,  # a terminal's SIGINT is for the stage, which ends the server after its last answer
         )
     try:
         _wait(server, f"http://127.0.0.1:{port}/health", folder, log)
@@ -107,11 +105,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _die_with_parent() -> None:
-    """Runs in the server process: makes it end together with the stage, even if that is killed."""
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
 
 
 def _wait(server: subprocess.Popen[bytes], health: str, folder: Path, log: Path) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from stages.common import files
 from stages.common import paths as common_paths
-from stages.common import tables
 from stages.common.endpoint import NOT_TAKEN, api_key, ask_all, summarise
 from stages.common.errors import UserError, warn
 from stages.common.experiments import check_asking
@@ -85,7 +85,7 @@ def _write_own(target: Path, described: dict[str, list[str]], log: Path) -> None
             warn(f"{target} was not written by this stage and is left as it is; move it away to have it made again")
             return
         writer.add_wrote(target, content)
-    with tables.replacing(target) as temporary:
+    with files.replacing(target) as temporary:
         temporary.write_bytes(content)
 
 
@@ -121,7 +121,7 @@ def _ask_and_write(job: FinerJob, classes: Sequence[ClassLabels], target: Path, 
     if not target.exists() or target.read_bytes() != content:
         with LogWriter(log) as writer:
             writer.add_wrote(target, content)
-        with tables.replacing(target) as temporary:
+        with files.replacing(target) as temporary:
             temporary.write_bytes(content)
     lost = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common()) or "none"
     return (

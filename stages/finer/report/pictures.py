@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from stages.common.tables import replacing
+from stages.common.files import replacing
 from stages.finer.report.plots import Row
 
 INK, MUTED, GRID = "#222222", "#6b6b6b", "#e6e6e6"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-
 from stages.common.errors import run
-from stages.finer.params import load_finer_params
+from stages.finer.cli import parse_finer_job
 from stages.finer.score.lvlms import score_lvlms
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="python -m stages.finer.score", description=__doc__).parse_args()
-    for line in score_lvlms(load_finer_params()):
+    for line in score_lvlms(parse_finer_job("finer.score", __doc__).params):
         print(line, flush=True)
 
 

@@ -5,21 +5,20 @@ The trainer is that of `transformers`. An interrupted run continues from its las
 
 from __future__ import annotations
 
-import argparse
 import warnings
 
 from stages.common.errors import run
 from stages.finer import paths
-from stages.finer.params import load_finer_params
+from stages.finer.cli import parse_finer_job
 from stages.finer.tune.train import tune_model
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="python -m stages.finer.tune", description=__doc__).parse_args()
+    params = parse_finer_job("finer.tune", __doc__).params
     with warnings.catch_warnings():
         # About the library's own code, not about the program.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
-        print(tune_model(load_finer_params(), paths.MODELS / "tuned"))
+        print(tune_model(params, paths.MODELS / "tuned"))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,56 @@
+"""Files are written under a temporary name and renamed, so a file that exists is whole."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to `path` on success and removed on failure.
+
+    Its name carries the process id, so that two processes never write the same file. Leftovers of killed writers are
+    removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, glob.escape(path.name))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        # Errors of writing name no file, and those of the temporary one name a file that nobody knows.
+        if error.filename in (None, temporary, str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, pattern: str) -> None:
+    """Remove the temporary files of processes that are no more.
+
+    Args:
+        pattern: of the names that the files should have got, such as "part-*.parquet".
+    """
+    for left in folder.glob(f".{pattern}.*tmp"):
+        process = left.name.removesuffix(".tmp").rpartition(".")[2]
+        if not (process.isdecimal() and _is_alive(int(process))):
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether there is such a process on this machine. On others, a run of the same stage is kept away by its lock."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
