@@ -147,7 +147,10 @@ KINDS = {
     ),
     "scores": Kind("data/finer/scores.parquet", ("reader",), finer.SCORES),
     "FINER's metrics": Kind("data/finer/metrics.json", ("finer.report",), None),
+    "unified": Kind("data/finer/unified/unified-toy-train-combined.jsonl", ("finer.mixture",), None),
+    "attributes": Kind("data/finer/attributes/toy.json", ("finer.mixture", "finer.score"), None),
     "mixture": Kind("data/finer/mixture/attributes.parquet", ("reader",), finer.MIXTURE),
+    "mixture's classes": Kind("data/finer/mixture/classes.json", ("finer.score",), None),
     "attrseek": Kind(_of("predictions.parquet", ATTRSEEK), ("reader",), artifacts.PREDICTIONS),
     "attrseek's metrics": Kind(_of("metrics.json", ATTRSEEK), ("report (print)",), None),
 }

@@ -26,16 +26,17 @@ _held: dict[Path, int] | None = None
 def released_at_end() -> Iterator[None]:
     """Around a stage: what it locks is released at the end."""
     global _held
-    _held = {}
+    outer, _held = _held, {}
+    own = _held
     try:
         yield
     finally:
-        for path, descriptor in _held.items():
+        for path, descriptor in own.items():
             # Removed while it is locked: whoever has opened it meanwhile finds that it is gone, and opens another.
             with suppress(OSError):
                 path.unlink()
             os.close(descriptor)
-        _held = None
+        _held = outer
 
 
 def hold(stage: str, *keys: str, wait: bool = False) -> None:

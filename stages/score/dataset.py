@@ -25,6 +25,8 @@ from stages.score.outcomes import Classes, Inputs, Ledger, prepare, score_batch
 from stages.score.stream import read_batches
 
 IMAGES_PER_BATCH = 64
+MOST_AT_ONCE = 8
+"""Batches that are scored side by side on a CPU. One thread reads for all of them, and each takes memory."""
 
 
 def score_dataset(job: Job) -> list[str]:
@@ -67,7 +69,7 @@ def score_dataset(job: Job) -> list[str]:
         span, inputs = batch
         return span, score_batch(inputs, compared, score)
 
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    threads = min(torch.get_num_threads(), MOST_AT_ONCE) if device.type == "cpu" else 1
     with writing(paths.predictions(job.dataset, job.model), PREDICTIONS.columns, meta) as writer:
         ledger = Ledger(scored, score.runs, writer)
         with (
