@@ -53,6 +53,7 @@ class Shards:
     """The shards of a data set and model, in order, checked to belong to the present images and boxes."""
 
     opened: list[Opened[ViewsParameters]]
+    """Their files are closed: all of them together would be more than a process may open, and fill the memory."""
     images: Images
     model: EncoderMeta
     refined: np.ndarray | None
@@ -70,7 +71,10 @@ class Shards:
             first += len(expected)
             if wanted is not None and not any(image_id in wanted for image_id in expected):
                 continue
-            rows = read_shard(shard)
+            again = open_table(shard.path, VIEWS)
+            if again.digests != shard.digests:
+                raise UserError(f"{shard.path} was written anew meanwhile; run this again")
+            rows = read_shard(again)
             if rows.image_ids != expected:
                 raise UserError(f"{shard.path} has rows of other images than its metadata says; {REMEDY}")
             yield rows
@@ -152,7 +156,7 @@ def find_shards(dataset: str, model: str, other: tuple[Path, Metadata], threshol
     if not found:
         raise UserError(f"no shards in {folder}; make them with `dvc repro embed`, or fetch them with `dvc pull`")
     remedy = f"delete {folder} and run `dvc repro embed`, or fetch the shards that belong here"
-    opened = [open_table(path, VIEWS, dataset) for path in found]
+    opened = [_opened_and_closed(path, dataset) for path in found]
     first = opened[0]
     for number, shard in enumerate(opened):
         if note_of(shard).index != number:
@@ -176,6 +180,12 @@ def find_shards(dataset: str, model: str, other: tuple[Path, Metadata], threshol
         if threshold is not None:
             refined.append(crops.refined(threshold))
     return Shards(opened, images, first.meta.encoder(), np.concatenate(refined) if refined else None)
+
+
+def _opened_and_closed(path: Path, dataset: str) -> Opened[ViewsParameters]:
+    shard = open_table(path, VIEWS, dataset)
+    shard.file.close()
+    return shard
 
 
 def _require_note(shard: Opened[ViewsParameters], wanted: ShardNote, images: Path, boxes: Path) -> None:
