@@ -11,8 +11,8 @@ import statistics
 import numpy as np
 
 from benchmarks.common import print_table, record, seconds
-from stages.common.params import Refine
-from stages.refine.dataset import LABEL, Text, texts_table
+from stages.common.params import LABEL, Refine
+from stages.refine.dataset import Text, texts_table
 from stages.refine.select import EXACT, RANK, SIMILAR
 
 CLASSES, SENTENCES, DIMENSIONS = 1000, 150, 512

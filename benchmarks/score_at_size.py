@@ -40,12 +40,12 @@ from stages.common.artifacts import (
 from stages.common.columns import WHOLE
 from stages.common.crops import open_boxes, read_images
 from stages.common.labels import names_digest
-from stages.common.params import PARAMS_FILE, Params, load_params
+from stages.common.params import LABEL, PARAMS_FILE, TEMPLATE, WAFFLE, Params, load_params
 from stages.common.tables import make_meta, read_table, write_table, writing
 from stages.common.views import Rows
 from stages.crop.dataset import boxes_table
 from stages.embed.shards import plan_shards, write_shard
-from stages.refine.dataset import LABEL, TEMPLATE, WAFFLE, Text, texts_table
+from stages.refine.dataset import Text, texts_table
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASET, MODEL = "at-size", "random"

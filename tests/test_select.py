@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from stages.common.params import Refine
-from stages.refine.dataset import LABEL, Text, texts_table
+from stages.common.params import LABEL, Refine
+from stages.refine.dataset import Text, texts_table
 from stages.refine.select import EXACT, RANK, SIMILAR, Selection, select
 
 DIMENSIONS = 6

@@ -13,10 +13,10 @@ from artifact_files import ENCODER, boxes_parameters, filled, predictions_parame
 
 from stages.common.artifacts import IMAGES, PREDICTIONS, VIEWS, ImagesParameters, Metadata, ViewsParameters
 from stages.common.columns import embedding_column, embedding_rows
+from stages.common.digests import digest
 from stages.common.errors import UserError
 from stages.common.files import replacing
 from stages.common.tables import (
-    digest,
     make_meta,
     open_parquet,
     read_meta,
@@ -33,6 +33,22 @@ TABLE = filled(
     {"image_id": ["a/é.jpg", "b.jpg"], "label": [0, None], "width": [9, 8], "height": [7, 6], "content": ["c", "d"]},
 )
 META = make_meta(IMAGES, "toy", ImagesParameters(reader="äöü"), ENCODER)
+
+
+@pytest.mark.parametrize(
+    ("place", "command"),
+    [
+        ("data/toy/tiny/views/part-00000.parquet", "dvc repro"),
+        ("data/finer/answers/vlm/toy.parquet", "make finer"),
+        ("data/toy/tiny/attrseek/predictions.parquet", "make finer"),
+    ],
+)
+def test_the_remedy_makes_the_file(place: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dvc repro` does not make FINER's files."""
+    monkeypatch.chdir(tmp_path)
+    write_json(Path(place), "no table")
+    with pytest.raises(UserError, match=rf"delete it and run `{command}`$"):
+        read_meta(Path(place), IMAGES)
 
 
 def test_table_and_metadata_come_back(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.common.columns import EDGES, WHOLE, box_rows, embedding_rows, kept_under
+from stages.common.params import LABEL, TEMPLATE, WAFFLE
 
 if TYPE_CHECKING:
     from stages.common.artifacts import Metadata
@@ -135,14 +136,14 @@ def check_texts(table: pa.Table, meta: Metadata[Any]) -> str:
 
 
 def _check_sources(table: pa.Table, parameters: Any) -> str:
-    labels, prompts = _array(table, "label"), pc.equal(table["source"], "label").to_numpy()
+    labels, prompts = _array(table, "label"), pc.equal(table["source"], LABEL).to_numpy()
     classes = int(prompts.sum())
     if not classes or not prompts[:classes].all() or (labels[:classes] != np.arange(classes)).any():
         return "it does not begin with the label prompt of each class, in order"
     outside = (labels < 0) | (labels >= classes)
     if outside.any():
         return f"the label of {_shown(table, 'description', outside)} is none of the {classes} classes"
-    known = ["label", "template", "waffle", *parameters.sources]
+    known = [LABEL, TEMPLATE, WAFFLE, *parameters.sources]
     strange = ~pc.is_in(table["source"], value_set=pa.array(known)).to_numpy()
     if strange.any():
         return f"it has texts of '{table['source'][int(np.argmax(strange))]}', which its metadata does not name"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ class ColumnDigests:
                 own.add(chunk)
 
     def digests(self) -> dict[str, str]:
-        """Column -> its digest, 8 hex digits."""
+        """Column -> its digest, 16 hex digits."""
         return {name: column.hexdigest() for name, column in self._columns.items()}
 
 
@@ -76,33 +77,31 @@ class _Column:
             self._parts[part] = zlib.crc32(plain, self._parts.get(part, 0))
 
     def hexdigest(self) -> str:
-        return crc32([sorted(self._parts.items()), sorted(self._rows.items())])
+        return digest([self._parts, self._rows])
 
 
-def crc32(value: Any) -> str:
-    """CRC-32 of a JSON value, as 8 hex digits."""
-    return f"{zlib.crc32(json.dumps(value, sort_keys=True, ensure_ascii=False).encode(errors='surrogatepass')):08x}"
+def digest(value: Any) -> str:
+    """64-bit hex digest of a JSON value; equal values give equal digests on every machine."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 def signed(value: Mapping[str, Any], *place: int) -> dict[str, Any]:
     """A JSON object with a digest of itself and of its place, such as the number of rows and that of its own."""
-    return {**value, DIGEST: _digest(value, place)}
+    return {**value, DIGEST: digest([*place, value])}
 
 
 def is_damaged(value: Mapping[str, Any], *place: int) -> bool:
     """Whether an object is not what `signed` made. One without a digest, of an earlier version, passes."""
-    return DIGEST in value and value[DIGEST] != _digest(value, place)
-
-
-def _digest(value: Mapping[str, Any], place: tuple[int, ...]) -> str:
-    return crc32([*place, {key: own for key, own in value.items() if key != DIGEST}])
+    rest = {key: own for key, own in value.items() if key != DIGEST}
+    return rest != value and signed(rest, *place) != value
 
 
 def sign(schema: pa.Schema, metadata: bytes, digests: Mapping[str, Any]) -> str:
     """The digest over everything but the rows: names and types of the columns, the metadata, the other digests."""
     fields = [[field.name, _kind(field.type)] for field in schema]
     others = {key: value for key, value in digests.items() if key != ALL}
-    return crc32([fields, metadata.decode(errors="replace"), others])
+    return digest([fields, metadata.decode(errors="replace"), others])
 
 
 def _kind(of: pa.DataType) -> str:

@@ -25,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        # Errors of writing name no file, and those of the temporary one name a file that nobody knows.
+        # Errors of writing name no file, or the temporary file, which users do not know.
         if error.filename in (None, temporary, str(temporary)):
             error.filename, error.filename2 = str(path), None
         raise

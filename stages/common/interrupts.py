@@ -61,7 +61,8 @@ def install_if_stage() -> None:
 
     Other programs that import `stages` keep their own.
     """
-    # So it is called while Python looks for the module, whose name stands just before the module's own arguments.
+    # While Python looks for the module, argv begins with "-m". In orig_argv the module's name stands just before the
+    # module's own arguments.
     if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].removeprefix("-m").startswith("stages."):
         for number in SIGNALS:
             signal.signal(number, _on_signal)

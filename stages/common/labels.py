@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from stages.common import paths
 from stages.common.artifacts import CLASSES, IMAGES, ClassesParameters, ImagesParameters, Metadata
+from stages.common.digests import digest
 from stages.common.errors import UserError
-from stages.common.tables import digest, read_table, require_same
+from stages.common.tables import read_table, require_same
 
 
 @dataclass(frozen=True)

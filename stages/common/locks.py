@@ -32,7 +32,7 @@ def released_at_end() -> Iterator[None]:
         yield
     finally:
         for path, descriptor in own.items():
-            # Removed while it is locked: whoever has opened it meanwhile finds that it is gone, and opens another.
+            # Removed while it is locked. A run that has it open already sees this (`_is_at`) and opens a new one.
             with suppress(OSError):
                 path.unlink()
             os.close(descriptor)

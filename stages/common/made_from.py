@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stages.common.digests import is_damaged, signed
+from stages.common.digests import digest, is_damaged, signed
 from stages.common.errors import UserError
 from stages.common.images import content_digest
-from stages.common.tables import digest, write_json
+from stages.common.tables import write_json
 
 KEY = "made_from"
 STAGES = Path(__file__).parents[1]

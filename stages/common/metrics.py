@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stages.common.digests import digest
 from stages.common.errors import UserError
-from stages.common.tables import Opened, digest, write_json
+from stages.common.tables import Opened, write_json
 
 METRICS = "metrics"
 """The name of the digest beside the table's own."""

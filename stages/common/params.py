@@ -21,7 +21,10 @@ Parameters = TypeVar("Parameters", bound=BaseModel)
 FINER_SOURCE = "finer"
 """The source that `stages/finer` makes of the concepts' attributes; `refine.sources` may name it."""
 
-RESERVED_SOURCES = ("label", "template", "waffle", "kept", FINER_SOURCE)
+LABEL, TEMPLATE, WAFFLE = "label", "template", "waffle"
+"""Sources of texts that no file lists: the label prompt, templates, and random words."""
+
+RESERVED_SOURCES = (LABEL, TEMPLATE, WAFFLE, "kept", FINER_SOURCE)
 """Names in `texts.parquet` of texts that do not come from `describe`."""
 
 

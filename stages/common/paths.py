@@ -6,6 +6,9 @@ from pathlib import Path
 
 DATA = Path("data")
 DESCRIPTIONS = Path("descriptions")
+FINER = DATA / "finer"
+"""Everything of the pipeline `stages/finer`, except the folders `attrseek`."""
+ATTRSEEK = "attrseek"
 
 
 def images(dataset: str) -> Path:
@@ -75,9 +78,14 @@ def metrics(dataset: str, model: str) -> Path:
 
 def attrseek(dataset: str, model: str) -> Path:
     """Folder of the method `attrseek`, which `stages/finer` scores."""
-    return DATA / dataset / model / "attrseek"
+    return DATA / dataset / model / ATTRSEEK
 
 
 def report(dataset: str, model: str) -> Path:
     """Folder of tables, plot data and pictures."""
     return DATA / dataset / model / "report"
+
+
+def made_by(path: Path) -> str:
+    """The command that makes an artifact."""
+    return "make finer" if path.is_relative_to(FINER) or path.parent.name == ATTRSEEK else "dvc repro"

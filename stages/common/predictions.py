@@ -15,7 +15,7 @@ from stages.common.artifacts import PREDICTIONS, PredictionsParameters
 from stages.common.errors import UserError
 from stages.common.labels import Labelled
 from stages.common.params import PARAMS_FILE
-from stages.common.tables import REMEDY, Opened, open_table, require_same
+from stages.common.tables import Opened, open_table, remake, require_same
 
 ROWS_AT_ONCE = 1 << 18
 
@@ -60,7 +60,7 @@ def read_answers(predictions: Opened[PredictionsParameters], images: Labelled, c
     if over or not rows:
         raise UserError(
             f"{path} has {predictions.rows} rows, {_images(predictions)} has {len(images.image_ids)} images: not "
-            f"as many rows for each; {REMEDY}"
+            f"as many rows for each; {remake(path)}"
         )
     columns = ["image_id", "label", "method", "run", "predicted"]
     size = max(1, ROWS_AT_ONCE // rows)
@@ -71,7 +71,7 @@ def read_answers(predictions: Opened[PredictionsParameters], images: Labelled, c
         _require_order(predictions, table, layout, images, span)
         answered = table["predicted"].to_numpy()
         if answered.max() >= classes:
-            raise UserError(f"{path} predicts the label {answered.max()} of {classes} classes; {REMEDY}")
+            raise UserError(f"{path} predicts the label {answered.max()} of {classes} classes; {remake(path)}")
         ends = np.cumsum([runs for _, runs in layout])
         parts = np.split(answered.reshape(-1, rows), ends[:-1], axis=1)
         yield Answers(span, {method: part for (method, _), part in zip(layout, parts, strict=True)})
@@ -90,7 +90,7 @@ def _layout(predictions: Opened[PredictionsParameters], image: pa.Table) -> list
     if found != wanted:
         raise UserError(
             f"{predictions.path} does not have each method's runs once for each image of {_images(predictions)}; "
-            f"{REMEDY}"
+            f"{remake(predictions.path)}"
         )
     return found
 
@@ -118,5 +118,5 @@ def _require_order(
         if not table[name].combine_chunks().equals(right):
             raise UserError(
                 f"{predictions.path} does not have the images of {_images(predictions)} in order, each with every "
-                f"method and run: its column '{name}' differs; {REMEDY}"
+                f"method and run: its column '{name}' differs; {remake(predictions.path)}"
             )

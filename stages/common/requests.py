@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
-from stages.common import tables
+from stages.common.digests import digest
 
 Api = Literal["chat", "completions"]
 
@@ -50,7 +50,7 @@ class Request:
     @cached_property
     def digest(self) -> str:
         """Key of the answer in the response log: model, endpoint kind, messages, sampling settings, sample."""
-        return tables.digest({"api": self.api, "body": self.body, "sample": self.sample})
+        return digest({"api": self.api, "body": self.body, "sample": self.sample})
 
     @property
     def model(self) -> str:

@@ -7,7 +7,6 @@ the same content gives the same bytes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,9 +23,14 @@ from stages.common.digests import ALL, COLUMNS, ColumnDigests, sign
 from stages.common.errors import UserError
 from stages.common.files import replacing
 from stages.common.parquet_pages import check_pages
+from stages.common.paths import made_by
 
 METADATA_KEY, DIGESTS_KEY = b"bifta", b"bifta_digests"
-REMEDY = "delete it and run `dvc repro`"
+
+
+def remake(path: Path) -> str:
+    """What to do about an artifact that is damaged or not the right one."""
+    return f"delete it and run `{made_by(path)}`"
 
 
 def make_meta(
@@ -41,12 +45,6 @@ def make_meta(
     """
     typed = Metadata[artifact.parameters]  # type: ignore[name-defined]
     return typed(artifact=artifact.name, dataset=dataset, parameters=parameters, model=model)
-
-
-def digest(value: Any) -> str:
-    """64-bit hex digest of a JSON value; equal values give equal digests on every machine."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def with_meta(schema: pa.Schema, meta: Metadata[Any]) -> pa.Schema:
@@ -115,10 +113,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all."""
-    write_text(path, _json_text(value))
+    write_text(path, json_text(value))
 
 
-def _json_text(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """A JSON file's text."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -133,7 +132,7 @@ def write_page(path: Path, text: str) -> None:
 
 def write_plot(path: Path, rows: Any) -> None:
     """Write the data of a plot as JSON, with "<" as `write_page` writes it."""
-    write_page(path, _json_text(rows))
+    write_page(path, json_text(rows))
 
 
 @dataclass(frozen=True)
@@ -196,12 +195,13 @@ class Opened(Generic[Parameters]):
             return
         for name, digest_ in seen.digests().items():
             if promised.get(name) != digest_:
-                raise UserError(f"{self.path} is damaged: its column '{name}' is not what was written; {REMEDY}")
+                what = f"its column '{name}' is not what was written"
+                raise UserError(f"{self.path} is damaged: {what}; {remake(self.path)}")
 
     def _check(self, table: pa.Table) -> None:
         problem = self.artifact.check(table, self.meta) if self.artifact.check else ""
         if problem:
-            raise UserError(f"{self.path}: {problem}; {REMEDY}")
+            raise UserError(f"{self.path}: {problem}; {remake(self.path)}")
 
 
 @contextmanager
@@ -214,10 +214,11 @@ def _decoding(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; make it with `dvc repro`, or fetch it with `dvc pull {path}`") from None
+        how = f"make it with `{made_by(path)}`, or fetch it with `dvc pull {path}`"
+        raise UserError(f"{path} is missing; {how}") from None
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError, TypeError, KeyError) as error:
         reason = (str(error).splitlines() or [""])[0].rstrip(".")
-        raise UserError(f"{path} is not a whole Parquet file ({reason}); {REMEDY}") from None
+        raise UserError(f"{path} is not a whole Parquet file ({reason}); {remake(path)}") from None
 
 
 def open_table(
@@ -241,12 +242,12 @@ def open_table(
     if not earlier and (not signed or raw.get("format") != FORMAT):
         raise UserError(
             f"{path} was written by an earlier version (format {raw.get('format')}"
-            f"{'' if signed else ', no digests'}); run `dvc repro`, which writes it again (texts and views without "
-            "encoding anything)"
+            f"{'' if signed else ', no digests'}); run `{made_by(path)}`, which writes it again (texts and views "
+            "without encoding anything)"
         )
     meta = _typed_meta(path, artifact, schema, raw)
     if dataset is not None and meta.dataset != dataset:
-        raise UserError(f"{path} is of the data set '{meta.dataset}', not of '{dataset}'; {REMEDY}")
+        raise UserError(f"{path} is of the data set '{meta.dataset}', not of '{dataset}'; {remake(path)}")
     return Opened(path, artifact, file, meta, signed)
 
 
@@ -266,17 +267,17 @@ def _raw_meta(path: Path, artifact: Artifact[Any], schema: pa.Schema) -> dict[st
     """The metadata as JSON, of the right kind of artifact."""
     key = METADATA_KEY.decode()
     if METADATA_KEY not in (schema.metadata or {}):
-        raise UserError(f"{path} was not written by this pipeline (no '{key}' metadata); {REMEDY}")
+        raise UserError(f"{path} was not written by this pipeline (no '{key}' metadata); {remake(path)}")
     try:
         raw = json.loads(schema.metadata[METADATA_KEY])
     except ValueError:
         raw = None
     if not isinstance(raw, dict) or not raw:
-        raise UserError(f"{path} was not written by this pipeline ('{key}' metadata of another kind); {REMEDY}")
+        raise UserError(f"{path} was not written by this pipeline ('{key}' metadata of another kind); {remake(path)}")
     if raw.get("artifact") != artifact.name:
-        raise UserError(f"{path} holds {raw.get('artifact')}, but {artifact.name} belong there; {REMEDY}")
+        raise UserError(f"{path} holds {raw.get('artifact')}, but {artifact.name} belong there; {remake(path)}")
     if raw.get("format") not in range(1, FORMAT + 1):
-        raise UserError(f"{path} has format version {raw.get('format')}, this version reads {FORMAT}; {REMEDY}")
+        raise UserError(f"{path} has format version {raw.get('format')}, this version reads {FORMAT}; {remake(path)}")
     return raw
 
 
@@ -290,7 +291,7 @@ def _signed(path: Path, raw: dict[str, Any], schema: pa.Schema, beside: dict[byt
     except (ValueError, KeyError, TypeError):
         right = False
     if not right:
-        raise UserError(f"{path} is damaged, or another program has changed it: its digests do not fit; {REMEDY}")
+        raise UserError(f"{path} is damaged, or another program has changed it: its digests do not fit; {remake(path)}")
     return found
 
 
@@ -304,10 +305,11 @@ def _typed_meta(
         meta = Metadata[artifact.parameters].model_validate(raw)  # type: ignore[name-defined]
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise UserError(f"{path}: its '{METADATA_KEY.decode()}' metadata has no valid '{where}'; {REMEDY}") from None
+        key = METADATA_KEY.decode()
+        raise UserError(f"{path}: its '{key}' metadata has no valid '{where}'; {remake(path)}") from None
     problem = artifact.mismatch(schema, meta)
     if problem:
-        raise UserError(f"{path} is not a table of {artifact.name}: {problem}; {REMEDY}")
+        raise UserError(f"{path} is not a table of {artifact.name}: {problem}; {remake(path)}")
     return meta
 
 

@@ -170,7 +170,7 @@ def read_torchscript(path: Path) -> dict[str, torch.Tensor]:
             return _Archive(archive, path.stat().st_size).state_dict()
     except NotReadable:
         raise
-    except Exception as error:  # a damaged pickle or zip makes its reader raise whatever it stumbled over
+    except Exception as error:  # readers of pickles and zips raise many kinds of errors
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise NotReadable(f"it is damaged, or not written by torch ({reason})") from None
 

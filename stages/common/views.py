@@ -14,8 +14,9 @@ from stages.common import paths
 from stages.common.artifacts import VIEWS, EncoderMeta, Metadata, ShardNote, ViewsParameters
 from stages.common.columns import WHOLE, embedding_rows
 from stages.common.crops import Crops, Images, open_boxes, read_crops, read_images
+from stages.common.digests import digest
 from stages.common.errors import UserError
-from stages.common.tables import REMEDY, Opened, digest, open_table, require_same, require_same_model
+from stages.common.tables import Opened, open_table, remake, require_same, require_same_model
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,10 @@ class Shards:
                 continue
             again = open_table(shard.path, VIEWS)
             if again.digests != shard.digests:
-                raise UserError(f"{shard.path} was written anew meanwhile; run this again")
+                raise UserError(f"{shard.path} was changed while it was read; run this again")
             rows = read_shard(again)
             if rows.image_ids != expected:
-                raise UserError(f"{shard.path} has rows of other images than its metadata says; {REMEDY}")
+                raise UserError(f"{shard.path} has rows of other images than its metadata says; {remake(shard.path)}")
             yield rows
 
 
@@ -102,7 +103,7 @@ def read_shard(shard: Opened[ViewsParameters]) -> ShardRows:
     starts = np.append(starts, len(candidates))
     crops = [candidates[first + 1 : end] for first, end in pairwise(starts.tolist())]
     if hexdigest(*crops) != note_of(shard).candidates:
-        raise UserError(f"{shard.path} has views of other crops than its metadata says; {REMEDY}")
+        raise UserError(f"{shard.path} has views of other crops than its metadata says; {remake(shard.path)}")
     embeddings = embedding_rows(table["embedding"])
     return ShardRows(candidates, table["similarity"].to_numpy(), embeddings, image_ids, starts)
 
@@ -114,7 +115,7 @@ def note_of(shard: Opened[ViewsParameters]) -> ShardNote:
         UserError: it does not say.
     """
     if shard.meta.shard is None:
-        raise UserError(f"{shard.path}: its metadata does not say which images it holds; {REMEDY}")
+        raise UserError(f"{shard.path}: its metadata does not say which images it holds; {remake(shard.path)}")
     return shard.meta.shard
 
 

@@ -18,7 +18,8 @@ import openai
 from openai.types import Batch
 from tqdm import tqdm
 
-from stages.common import address, interrupts, tables
+from stages.common import address, interrupts
+from stages.common.digests import digest
 from stages.common.endpoint import WAITS_AT_MOST, Failure, Outcome, explain, hopeless
 from stages.common.errors import UserError
 from stages.common.params import Describe
@@ -98,7 +99,7 @@ class _Batches:
     failed_in_a_row: int = 0
 
     def recover(self) -> None:
-        """Find the batches of which an interrupted run noted the intent and no id."""
+        """Find the batches whose intent is in the log without an id, because a run was interrupted."""
         intents = dict(self.log.records.intents)
         if not intents:
             return
@@ -112,7 +113,7 @@ class _Batches:
     def submit(self, part: list[Request]) -> None:
         """Submit a batch, or take one of the same requests that this log does not know, and note its id in the log."""
         digests = [request.digest for request in part]
-        of = tables.digest(sorted(digests))
+        of = digest(sorted(digests))
         batch, intent = self._find(of), None
         seconds = min(self.settings.timeout, WAITS_AT_MOST)
         line = (
@@ -260,10 +261,10 @@ class _Batches:
                 self._fetch(name, usable(file), least, reasons)
         self.log.add_ended(name, batch.status)
         silent = "not among the batch's results" if batch.status == "completed" else f"batch {batch.status}"
-        for digest in self.log.records.batches[name].requests:
-            if digest in self.wanted and digest not in self.log.records.answers:
-                reason = reasons.get(digest, (silent, detail))
-                self.outcome.failures.append(Failure(self.wanted[digest], *reason))
+        for request in self.log.records.batches[name].requests:
+            if request in self.wanted and request not in self.log.records.answers:
+                reason = reasons.get(request, (silent, detail))
+                self.outcome.failures.append(Failure(self.wanted[request], *reason))
 
     def _fetch(self, batch: str, file: str, least: int, reasons: dict[str, tuple[str, str]]) -> None:
         """Take the results in a file, and add to `reasons` why there is no answer.
@@ -278,7 +279,7 @@ class _Batches:
             try:
                 with self.client.files.with_streaming_response.content(file) as response:
                     for result in results.read(response.iter_bytes(), self.key, most):
-                        if result.request in requests:  # what else a server sends belongs to nobody
+                        if result.request in requests:  # a server may send other results as well
                             self._take(batch, result)
                             detail = scrub(result.detail, self.key)[:200]
                             reasons[result.request] = scrub(result.reason, self.key)[:80], detail

@@ -99,7 +99,7 @@ def usable(name: Any) -> str:
 
 
 def metadata_of(batch: Batch) -> dict[str, Any]:
-    """What whoever submitted it has said of it; a server may send anything."""
+    """The metadata that the batch was submitted with; empty if the server sends something else."""
     return batch.metadata if isinstance(batch.metadata, dict) else {}
 
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from stages.common.artifacts import VIEWS, EncoderMeta
 from stages.common.columns import WHOLE
+from stages.common.digests import digest
 from stages.common.errors import UserError
 from stages.common.files import remove_leftovers
-from stages.common.tables import digest, open_table
+from stages.common.tables import open_table
 from stages.common.views import Rows, ShardRows, read_shard, shard_paths
 from stages.embed.encode import Embedded
 from stages.embed.shards import ImageViews, Shard

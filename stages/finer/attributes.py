@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from stages.common.digests import is_damaged, signed
 from stages.common.errors import UserError
 from stages.common.jsons import read_json
 from stages.common.names import spelling
-from stages.common.tables import write_text
+from stages.common.tables import json_text, write_json, write_text
 
 SHAPE = "[{id, name, attr_binomial: {required: [...], likely: [...]}}, ...]"
 PRUNED = ("fine", "required")
@@ -31,7 +30,7 @@ class Attributes:
 class Concept:
     """One entry: `id`, `name`, `attr_binomial`; for iNaturalist also `common_name` and `attr_common`.
 
-    An entry of a pruned file has `fine`: all of its labels, of which the first is the name.
+    An entry of a pruned file has `fine`: all of its labels; the first is the name.
     """
 
     id: int
@@ -49,11 +48,7 @@ class Concept:
 
 def attributes_json(concepts: Iterable[Concept]) -> str:
     """The file's text."""
-    return _text([_entry(concept) for concept in concepts])
-
-
-def _text(entries: list[dict[str, Any]]) -> str:
-    return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
+    return json_text([_entry(concept) for concept in concepts])
 
 
 def write_attributes(path: Path, concepts: Iterable[Concept]) -> None:
@@ -63,7 +58,7 @@ def write_attributes(path: Path, concepts: Iterable[Concept]) -> None:
 
 def write_by_class(path: Path, concepts: Sequence[Concept]) -> None:
     """Write the concept of each class, in the order of their labels, with digests."""
-    write_text(path, _text([signed(_entry(own), len(concepts), place) for place, own in enumerate(concepts)]))
+    write_json(path, [signed(_entry(own), len(concepts), place) for place, own in enumerate(concepts)])
 
 
 def _entry(concept: Concept) -> dict[str, Any]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.common.paths import DATA, DESCRIPTIONS
-
-FINER = DATA / "finer"
+from stages.common.paths import DESCRIPTIONS, FINER
 
 TRAIN, TEST = "train", "test"
 """Splits of a data set's images: to train on (tuning, probe), and to be asked about."""

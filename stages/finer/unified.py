@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stages.common.digests import DIGEST, is_damaged, signed
+from stages.common.digests import DIGEST, digest
 from stages.common.errors import UserError
 from stages.common.jsons import parse_json
 from stages.common.tables import write_text
@@ -60,7 +60,7 @@ def write_unified(path: Path, samples: Iterable[Sample]) -> None:
     """Write the file, whole or not at all."""
     lines = [_line(sample) for sample in samples]
     for place, line in enumerate(lines):
-        line["metadata"] = {**line["metadata"], DIGEST: signed(line, len(lines), place)[DIGEST]}
+        line["metadata"][DIGEST] = digest([len(lines), place, line])
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
@@ -98,8 +98,8 @@ def read_unified(path: Path, dataset: str) -> list[Sample]:
     numbered = parse_unified(path)
     for place, (number, sample) in enumerate(numbered):
         line = _line(sample)
-        promised = {DIGEST: sample.metadata[DIGEST]} if DIGEST in sample.metadata else {}
-        if is_damaged(line | promised, len(numbered), place):
+        right = digest([len(numbered), place, line])
+        if sample.metadata.get(DIGEST, right) != right:
             raise UserError(
                 f"{path} is damaged: its line {number}, or the number of its lines, is not what was written; delete it "
                 f"and run `python -m stages.finer.unify --dataset {dataset}`"

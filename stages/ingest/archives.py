@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from stages.common.digests import digest
 from stages.common.errors import UserError, naming
-from stages.common.tables import digest, write_json
+from stages.common.tables import write_json
 from stages.ingest.labels import class_order
 from stages.ingest.listing import Listing, Request
 from stages.ingest.walk import refuse_links, shown, some, unprintable

@@ -18,15 +18,12 @@ from stages.common.columns import embedding_column, embedding_rows
 from stages.common.encoders import load_encoder
 from stages.common.errors import UserError
 from stages.common.labels import names_digest, read_classes
-from stages.common.params import Refine
+from stages.common.params import LABEL, TEMPLATE, WAFFLE, Refine
 from stages.common.tables import make_meta, open_table, write_table
 from stages.common.templates import fill
 from stages.refine.baselines import join_descriptor, join_to_prompt, waffle_descriptors
 from stages.refine.select import EXACT, RANK, SIMILAR, select
 from stages.refine.sources import match_classes, read_source, read_templates, warn_of_unknown_aliases
-
-LABEL, TEMPLATE, WAFFLE = "label", "template", "waffle"
-"""Sources of texts that no file lists."""
 
 
 @dataclass(frozen=True)

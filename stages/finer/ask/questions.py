@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from stages.common import tables
+from stages.common.digests import digest
 from stages.common.requests import Api
 from stages.common.seeding import generator
 from stages.finer import matching, prompts
@@ -58,7 +58,7 @@ class ChatRequest:
     def digest(self) -> str:
         said = [turn.identity() for turn in self.turns]
         named = self.weights or self.model
-        return tables.digest({"model": named, "turns": said, "settings": dict(self.settings)})
+        return digest({"model": named, "turns": said, "settings": dict(self.settings)})
 
     @property
     def about(self) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> list[int]
         return list(range(len(samples)))
     by_class: defaultdict[int, list[tuple[str, int]]] = defaultdict(list)
     for row, sample in enumerate(samples):
-        by_class[sample.label].append((tables.digest([seed, sample.image_id]), row))
+        by_class[sample.label].append((digest([seed, sample.image_id]), row))
     return sorted(row for ranked in by_class.values() for _, row in sorted(ranked)[:limit])
 
 
