@@ -39,7 +39,7 @@ lint: $(WITH_DEV)
 
 # Prints tables and writes figures to benchmarks/results.json. Nothing else should run at the same time.
 bench: $(READY)
-	@for name in view_preparation end_to_end sweep reprompt refine_at_size score_at_size growth; do \
+	@for name in view_preparation end_to_end sweep reprompt refine_at_size score_at_size checked_reading growth; do \
 	    python -m benchmarks.$$name || exit 1; \
 	done
 
