@@ -89,10 +89,14 @@ def _row_groups(source: BinaryIO) -> Iterator[tuple[int, list[_Chunk]]]:
     source.seek(size - 8 - length)
     try:
         footer, _ = _struct(source.read(length), 0)
-        for group in footer.get(4) or []:
-            yield _size(group[3]), [_chunk(column[3]) for column in group[1]]
+        groups = [(_size(group[3]), [_chunk(column[3]) for column in group[1]]) for group in footer.get(4) or []]
+        promised = _size(footer[3])
     except (IndexError, KeyError, ValueError, TypeError, AttributeError):
         raise pa.ArrowInvalid("its footer is damaged") from None
+    there = sum(rows for rows, _ in groups)
+    if there != promised:  # pyarrow reads those of the row groups, without a word
+        raise pa.ArrowInvalid(f"its footer promises {promised} rows, and row groups of {there}")
+    yield from groups
 
 
 def _chunk(described: dict[int, Any]) -> _Chunk:
