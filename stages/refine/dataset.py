@@ -135,18 +135,24 @@ def union_rows(texts: Sequence[Text], labels: np.ndarray, sources: Sequence[str]
     return [own for own in np.split(rows, np.flatnonzero(np.diff(labels[rows])) + 1) if len(own)]
 
 
-def known_embeddings(path: Path, model: EncoderMeta) -> dict[str, tuple[np.ndarray, int]]:
-    """Embeddings of an earlier run with the same `model`: description -> [D] float32, and its number of tokens."""
+def known_embeddings(path: Path, model: EncoderMeta) -> tuple[dict[str, tuple[np.ndarray, int]], EncoderMeta]:
+    """Embeddings of an earlier run with the same `model`: description -> [D] float32, and its number of tokens.
+
+    Returns:
+        Also `model` with that run's notes of where the weights came from, so that another path changes no byte.
+    """
     try:
         opened = open_table(path, TEXTS, earlier=True)
-        if not opened.meta.encoder().same_model(model):
-            return {}
+        there = opened.meta.encoder().shareable()
+        if not there.same_model(model):
+            return {}, model
         table = opened.read(["description", "tokens", "embedding"])
     except UserError:  # no file, or an unusable one
-        return {}
+        return {}, model
     rows = embedding_rows(table["embedding"])
     descriptions, tokens = table["description"].to_pylist(), table["tokens"].to_pylist()
-    return {text: (row, count) for text, row, count in zip(descriptions, rows, tokens, strict=True)}
+    known = {text: (row, count) for text, row, count in zip(descriptions, rows, tokens, strict=True)}
+    return known, model.model_copy(update={"name": there.name, "pretrained": there.pretrained})
 
 
 def truncated_lines(texts: Sequence[Text], truncated: Sequence[bool], context_length: int) -> list[str]:
@@ -180,7 +186,7 @@ def refine_dataset(job: Job) -> list[str]:
     encoder = load_encoder(job.model, job.params)
     model = encoder.meta.model_copy(update={"precision": "float32"})
     path = paths.texts(job.dataset, job.model)
-    embedded = known_embeddings(path, model)
+    embedded, model = known_embeddings(path, model)
     new = [description for description in dict.fromkeys(t.description for t in texts) if description not in embedded]
     rows = encoder.encode_texts(new, job.params.refine.batch_size, "texts").numpy()
     embedded.update(zip(new, zip(rows, encoder.token_counts(new), strict=True), strict=True))
