@@ -1,4 +1,4 @@
-"""Artifacts say what something is, not where it lay: no path of a machine, and the same bytes wherever the inputs are."""
+"""Artifacts say what something is, not where it lay: no path of a machine, and the same bytes from other places."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def said(path: Path) -> str:
     """All texts of a file: of a table its cells and metadata, of a picture its text chunks."""
     if path.suffix == ".parquet":
         table = pq.read_table(path)
-        columns = [column.to_pylist() for name, column in zip(table.column_names, table, strict=True) if name != "embedding"]
+        columns = [
+            column.to_pylist() for name, column in zip(table.column_names, table, strict=True) if name != "embedding"
+        ]
         return f"{pq.read_metadata(path).metadata} {table.schema.metadata} {columns}"
     if path.suffix == ".png":
         with Image.open(path) as image:

@@ -38,7 +38,9 @@ TEMPLATE_SETS = ("imagenet7", "imagenet80")
 
 def _set_or_file(text: str) -> str:
     if Path(text).is_absolute():
-        raise ValueError(f"'{text}' is a path of one machine; put the file into descriptions/<dataset>/ and give its name")
+        raise ValueError(
+            f"'{text}' is a path of one machine; put the file into descriptions/<dataset>/ and give its name"
+        )
     if text not in TEMPLATE_SETS and not text.endswith(".json"):
         raise ValueError(f"'{text}' is neither {' nor '.join(TEMPLATE_SETS)} nor a JSON file of templates")
     return text

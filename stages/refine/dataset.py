@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -186,7 +187,11 @@ def refine_dataset(job: Job) -> list[str]:
     encoder = load_encoder(job.model, job.params)
     model = encoder.meta.model_copy(update={"precision": "float32"})
     path = paths.texts(job.dataset, job.model)
-    embedded, model = known_embeddings(path, model)
+    embedded: dict[str, tuple[np.ndarray, int]] = {}
+    # Those of this project last, because its notes stay.
+    for earlier in [*sorted(paths.old_texts(path).glob("*.parquet")), path]:
+        known, model = known_embeddings(earlier, model)
+        embedded |= known
     new = [description for description in dict.fromkeys(t.description for t in texts) if description not in embedded]
     rows = encoder.encode_texts(new, job.params.refine.batch_size, "texts").numpy()
     embedded.update(zip(new, zip(rows, encoder.token_counts(new), strict=True), strict=True))
@@ -202,5 +207,6 @@ def refine_dataset(job: Job) -> list[str]:
         **job.params.refine.model_dump(exclude={"sources", "batch_size"}),
     )
     write_table(path, table, make_meta(TEXTS, job.dataset, parameters, model))
+    shutil.rmtree(paths.old_texts(path), ignore_errors=True)
     lines = truncated_lines(texts, table["truncated"].to_pylist(), encoder.context_length)
     return [*lines, f"{summary(job, table)}; {len(new)} texts embedded"]
