@@ -32,6 +32,13 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "for the values that params.yaml may have": tuple(
         f"{stage} stages/finer/promptings.py" for stage in ("concepts", "probe", "unify", "tune")
     ),
+    "checked before anything is paid, and decides no result": tuple(
+        f"ask-endpoint {what}"
+        for what in (
+            "tiny-model", "models", "datasets", "stages/common/checkpoints.py", "stages/common/tokenizer.py",
+            "stages/common/torchscript.py",
+        )
+    ),
     "it is in the name of the stage": ("align finer.encoder",),
 }  # fmt: skip
 """Reason -> "stage file-or-parameter": what is read, and rightly not listed."""

@@ -248,6 +248,7 @@ def test_published_file_is_used_without_a_key(
 
 def test_missing_key_names_three_remedies(project: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", " ")
+    monkeypatch.setenv("OPENAI_BASE_URL", " ")
     with pytest.raises(UserError) as error:
         run_here()
     for part in (str(JSON), "put a published file there", "OPENAI_API_KEY", "remove 'parts' from sources"):
@@ -307,6 +308,21 @@ def test_wrong_file_is_refused_in_one_line(content: bytes, complaint: str, tmp_p
         read_descriptions(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_server_other_than_openai_s_needs_no_key(
+    project: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    endpoint.answer = lambda prompt: "Nothing is like it, and none of its ears is round."
+    run_here()
+    assert endpoint.asked and "and none of its ears is round." in JSON.read_text()
+    JSON.unlink()
+    LOG.unlink()
+    for default in ("", "https://api.openai.com/v1"):
+        monkeypatch.setenv("OPENAI_BASE_URL", default)
+        with pytest.raises(UserError, match=r"OpenAI's endpoint, the default, wants a key.*set OPENAI_BASE_URL"):
+            run_here()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from stages.common import address
 from stages.common.artifacts import Metadata
+from stages.common.check import check_models, check_roots
 from stages.common.endpoint import api_key
 from stages.common.errors import UserError
 from stages.common.responses import LogWriter, Records, read_log
@@ -168,12 +169,16 @@ def _connection(job: FinerJob, lvlm: Lvlm) -> Iterator[Connection]:
             yield Connection(url, "none")
         return
     endpoint = job.finer.endpoints[job.lvlm]
+    named = "api_key_env" in endpoint.model_fields_set
+    without = "take api_key_env out" if named and endpoint.base_url else "give its base_url"
     missing = (
-        f"there is no key to ask '{job.lvlm}' with: set {endpoint.api_key_env} (any word for a server without keys), "
+        f"there is no key to ask '{job.lvlm}' with: set {endpoint.api_key_env}; for a server without keys {without}; "
         f"or take '{job.lvlm}' out of finer.endpoints in params.yaml"
     )
     setting = address.BASE_URL if endpoint.base_url is None else f"finer.endpoints.{job.lvlm}.base_url in params.yaml"
-    key = api_key(missing, endpoint.api_key_env, endpoint.base_url, setting)
+    key = api_key(missing, endpoint.api_key_env, endpoint.base_url, setting, must_be_set=named)
+    check_roots(job.params)
+    check_models(job.params)
     yield Connection(endpoint.base_url, key, endpoint.vision)
 
 
