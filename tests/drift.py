@@ -32,12 +32,11 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "for the values that params.yaml may have": tuple(
         f"{stage} stages/finer/promptings.py" for stage in ("concepts", "probe", "unify", "tune")
     ),
-    "checked before anything is paid, and decides no result": tuple(
-        f"ask-endpoint {what}"
-        for what in (
-            "tiny-model", "models", "datasets", "stages/common/checkpoints.py", "stages/common/tokenizer.py",
-            "stages/common/torchscript.py",
-        )
+    "checked before anything is paid, and decides no result": (
+        "ask stages/common/experiments.py", "ask-endpoint stages/common/experiments.py", "ask-endpoint tiny-model",
+        "ask-endpoint models.tiny.activation", "ask-endpoint models.tiny.name", "ask-endpoint models.tiny.pretrained",
+        "ask-endpoint stages/common/checkpoints.py", "ask-endpoint stages/common/tokenizer.py",
+        "ask-endpoint stages/common/torchscript.py", "ask-endpoint datasets.demo.root",
     ),
     "it is in the name of the stage": ("align finer.encoder",),
 }  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import Project, make_project
+from conftest import ROOT, Project, make_project
 from embed_project import encoded, in_folder
 from openai_server import Endpoint
 from PIL import Image
@@ -37,7 +37,7 @@ def project(tmp_path: Path, endpoint: Endpoint) -> Project:
     made.edit(lambda params: params["describe"].update(max_retries=0))
     made.edit(lambda params: params["sources"].update(parts="sentences"))
     prompts = made.folder / "descriptions/prompts/parts.yaml"
-    prompts.parent.mkdir()
+    shutil.copytree(ROOT / "descriptions/prompts", prompts.parent)
     prompts.write_text("templates: ['What does {name} look like?']")
     in_folder(made.folder, *BEFORE, *BEHIND)
     return made

@@ -348,10 +348,15 @@ def test_dag_names_every_stage(repository: Repository) -> None:
 
 
 def test_an_experiment_with_an_override_of_one_data_set(repository: Repository) -> None:
+    # As docs/experiments.md says, so that there is something to compare with.
+    repository.git("add", "dvc.lock")
+    repository.git("commit", "--quiet", "--allow-empty", "--message", "Baseline")
     done = repository.run("dvc", "exp", "run", "-S", "+datasets.toy.score.runs=6")
     ran = RUNNING.findall(done.stdout)
     assert sorted(ran) == sorted(repository.stages("settings", "score", "report", dataset="toy"))
     assert json.loads((repository.folder / "data/toy/tiny/metrics.json").read_text())["wca"]["runs"] == 6
+    changes = json.loads(repository.run("dvc", "metrics", "diff", "--json").stdout)["diff"]["data/toy/tiny/top1.json"]
+    assert changes and all(change["old"] != change["new"] and "diff" in change for change in changes.values())
     repository.edit(lambda params: params["datasets"]["toy"].pop("score"))
     repository.repro()
 
