@@ -36,7 +36,8 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         "ask stages/common/experiments.py", "ask-endpoint stages/common/experiments.py", "ask-endpoint tiny-model",
         "ask-endpoint models.tiny.activation", "ask-endpoint models.tiny.name", "ask-endpoint models.tiny.pretrained",
         "ask-endpoint stages/common/checkpoints.py", "ask-endpoint stages/common/tokenizer.py",
-        "ask-endpoint stages/common/torchscript.py", "ask-endpoint datasets.demo.root",
+        "ask-endpoint stages/common/torchscript.py", "ask-endpoint datasets.demo.root", "ask-endpoint models",
+        "ask-endpoint datasets",
     ),
     "it is in the name of the stage": ("align finer.encoder",),
 }  # fmt: skip

@@ -70,7 +70,7 @@ def find_lvlm(job: FinerJob) -> Lvlm:
         endpoint = job.finer.endpoints[job.lvlm]
         return Lvlm(job.lvlm, endpoint.model, None, merge_settings(settings, endpoint.settings))
     folder = Path(job.finer.served[job.lvlm])
-    return Lvlm(job.lvlm, str(folder.resolve()), checkpoint_hash(folder), settings)
+    return Lvlm(job.lvlm, job.lvlm, checkpoint_hash(folder), settings, str(folder.resolve()))
 
 
 def all_questions(job: FinerJob) -> tuple[dict[str, list[Question]], list[str]]:
@@ -165,7 +165,7 @@ def _is_waiting(questions: Sequence[Question], lvlm: Lvlm, records: Records) -> 
 def _connection(job: FinerJob, lvlm: Lvlm) -> Iterator[Connection]:
     if job.lvlm in job.finer.served:
         folder = Path(job.finer.served[job.lvlm])
-        with serving(folder, paths.responses(job.lvlm, "x").parent / "server.log") as url:
+        with serving(folder, paths.server_log(job.lvlm)) as url:
             yield Connection(url, "none")
         return
     endpoint = job.finer.endpoints[job.lvlm]
@@ -219,7 +219,7 @@ def answers_table(questions: Sequence[Question], lvlm: Lvlm, records: Records, r
 
 def answers_meta(job: FinerJob, lvlm: Lvlm, dataset: str) -> Metadata[AnswersParameters]:
     """What made the answers. A served checkpoint is identified by its hash, because its folder differs by machine."""
-    made_by = LvlmMeta(lvlm=lvlm.key, name=lvlm.key if lvlm.weights else lvlm.model, weights=lvlm.weights)
+    made_by = LvlmMeta(lvlm=lvlm.key, name=lvlm.model, weights=lvlm.weights)
     asked = job.finer.ask.model_dump(include=ASKED)
     return make_meta(ANSWERS, dataset, AnswersParameters(lvlm=made_by, seed=job.params.seed, **asked))
 
