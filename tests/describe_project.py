@@ -25,7 +25,7 @@ PROMPTS = Path("descriptions/prompts/parts.yaml")
 
 def make_project(folder: Path, names: list[str] = NAMES, **settings: object) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["sources"]["parts"] = "sentences"
+    params["sources"], params["models"] = {"parts": "sentences"}, {}
     params["describe"] |= {"model": "a-model", "concurrency": 3, "timeout": 5.0, "max_retries": 1} | settings
     folder.mkdir(exist_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(params))

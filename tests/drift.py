@@ -32,6 +32,13 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "for the values that params.yaml may have": tuple(
         f"{stage} stages/finer/promptings.py" for stage in ("concepts", "probe", "unify", "tune")
     ),
+    "checked before anything is paid, and decides no result": (
+        "ask stages/common/experiments.py", "ask-endpoint stages/common/experiments.py", "ask-endpoint tiny-model",
+        "ask-endpoint models.tiny.activation", "ask-endpoint models.tiny.name", "ask-endpoint models.tiny.pretrained",
+        "ask-endpoint stages/common/checkpoints.py", "ask-endpoint stages/common/tokenizer.py",
+        "ask-endpoint stages/common/torchscript.py", "ask-endpoint datasets.demo.root", "ask-endpoint models",
+        "ask-endpoint datasets",
+    ),
     "it is in the name of the stage": ("align finer.encoder",),
 }  # fmt: skip
 """Reason -> "stage file-or-parameter": what is read, and rightly not listed."""

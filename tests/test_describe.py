@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
+from conftest import Call
 from describe_project import (
     JSON,
     LOG,
@@ -28,6 +30,8 @@ from stages.common.endpoint import GIVE_UP_AFTER
 from stages.common.errors import UserError
 from stages.common.received import scrub
 from stages.common.responses import read_log
+
+DEMO = {"reader": "demo", "root": "data/demo/images"}
 
 
 @pytest.fixture
@@ -244,6 +248,7 @@ def test_published_file_is_used_without_a_key(
 
 def test_missing_key_names_three_remedies(project: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", " ")
+    monkeypatch.setenv("OPENAI_BASE_URL", " ")
     with pytest.raises(UserError) as error:
         run_here()
     for part in (str(JSON), "put a published file there", "OPENAI_API_KEY", "remove 'parts' from sources"):
@@ -303,3 +308,43 @@ def test_wrong_file_is_refused_in_one_line(content: bytes, complaint: str, tmp_p
         read_descriptions(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_server_other_than_openai_s_needs_no_key(
+    project: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    endpoint.answer = lambda prompt: "Nothing is like it, and none of its ears is round."
+    run_here()
+    assert endpoint.asked and "and none of its ears is round." in JSON.read_text()
+    JSON.unlink()
+    LOG.unlink()
+    for default in ("", "https://api.openai.com/v1"):
+        monkeypatch.setenv("OPENAI_BASE_URL", default)
+        with pytest.raises(UserError, match=r"OpenAI's endpoint, the default, wants a key.*set OPENAI_BASE_URL"):
+            run_here()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"models": {"vit": {"name": "ViT-B-33"}}}, "models.vit.name 'ViT-B-33'"),
+        ({"models": {"vit": {"name": "ViT-B-32", "pretrained": "openia"}}}, "did you mean 'openai'"),
+        ({"models": {"vit": {"name": "ViT-B-32", "pretrained": "far/away.pt"}}}, "neither a file nor a tag"),
+        ({"models": {"own": {"name": "local-dir:nowhere"}}}, "local-dir:nowhere"),
+        ({"datasets": {"demo": DEMO, "birds": {"reader": "folder", "root": "no"}}}, "datasets.birds.root 'no'"),
+        ({"sources": {"parts": "sentences", "other": "sentences"}}, "descriptions/prompts/other.yaml"),
+    ],
+)
+def test_what_costs_nothing_is_checked_before_anything_is_paid(
+    change: dict, complaint: str, tmp_path: Path, call: Call, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump(params | change))
+    done = call("describe", "--dataset", "demo")
+    assert done.code == 1 and done.err.count("\n") == 1 and complaint in done.err
+    assert not endpoint.asked
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert call("describe", "--dataset", "demo").code == 0 and endpoint.asked

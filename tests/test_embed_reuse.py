@@ -40,10 +40,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages.common import artifacts
+from stages.common.paths import old_views
 from stages.common.tables import read_meta
 from stages.embed import dataset as stage
 from stages.embed.encode import Embedded
-from stages.embed.reuse import OldViews, Work, old_folder
+from stages.embed.reuse import OldViews, Work
 from stages.embed.shards import Rows, Shard
 
 Change = Callable[[dict[str, Any]], None]
@@ -389,7 +390,7 @@ def test_a_stopped_extension_goes_on_and_embeds_nothing_twice(project: Project, 
     views = wanted(project)
     with stopped_after(count):
         assert run_or_stop(project)
-    assert old_folder(project.folder / VIEWS).is_dir(), "what was there is not lost"
+    assert old_views(project.folder / VIEWS).is_dir(), "what was there is not lost"
     whole = set(content_of_visible(project))
     assert len(whole) == count
     there = set().union(*(pl.read_parquet(project.folder / VIEWS / name)["image_id"] for name in whole))
@@ -450,7 +451,7 @@ def test_an_extension_killed_in_the_middle_costs_the_shards_under_way(tmp_path: 
         # The old shards have left once `.old` holds all five, so that then every one here is a new one.
         while process.poll() is None:
             assert time.monotonic() < deadline
-            aside = list(old_folder(folder).glob("*.parquet"))
+            aside = list(old_views(folder).glob("*.parquet"))
             if len(aside) == 5 and {path.name for path in folder.glob("part-*")} - known:
                 break
             time.sleep(0.002)
@@ -472,7 +473,7 @@ def test_an_extension_killed_in_the_middle_costs_the_shards_under_way(tmp_path: 
 def test_what_does_not_belong_there_is_no_source_of_rows(project: Project, tmp_path: Path) -> None:
     """Broken, foreign and older files among what was set aside."""
     first, second, third = shards(project)
-    aside = old_folder(project.folder / VIEWS)
+    aside = old_views(project.folder / VIEWS)
     aside.mkdir()
     table, meta = read_raw(second)
     (aside / "0.parquet").write_bytes(b"no Parquet")

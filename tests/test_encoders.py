@@ -141,7 +141,7 @@ def test_an_openai_archive_is_loaded_with_quick_gelu(tmp_path: Path) -> None:
     assert is_torchscript(path)
     encoder = load(name=NAME, pretrained=str(path))
     assert encoder.meta.activation == "quick_gelu"
-    assert encoder.meta.pretrained == str(path)
+    assert encoder.meta.pretrained == "ViT.pt", "no folder of this machine"
     found = encoder.encode_images(pixels)
     torch.testing.assert_close(found, reference(state, pixels, quick_gelu=True), atol=1e-5, rtol=0)
     assert (found - reference(state, pixels, quick_gelu=False)).abs().max() > 1e-3
@@ -267,7 +267,7 @@ def test_the_hash_is_of_the_weights(tmp_path: Path) -> None:
 def test_metadata_says_what_was_loaded(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "model")
     meta = load(name=f"local-dir:{folder}").meta
-    assert meta.name == f"local-dir:{folder}"
+    assert meta.name == "local-dir:model", "no folder of this machine"
     assert (meta.image_size, meta.embedding_dim, meta.precision) == (32, 16, "float32")
     assert meta.preprocess["interpolation"] == "bicubic"
     assert meta == EncoderMeta.model_validate_json(meta.model_dump_json()), "equal to what a file gives back"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import make_folder_data
 from describe_project import JSON, LOG, NAMES, ROOT, make_project, run_here, write_prompts
 from openai_server import Endpoint
 
@@ -128,9 +129,9 @@ def test_table_of_everything_says_what_it_cannot_say(folder: Path, capsys: pytes
     (folder / "descriptions/prompts/cupl.yaml").write_bytes((ROOT / "descriptions/prompts/cupl.yaml").read_bytes())
     JSON.parent.mkdir()
     JSON.with_name("cupl.json").write_text('{"a": ["b c"]}')
-    with pytest.raises(UserError, match=r"data/birds/classes.parquet is missing") as error:
+    with pytest.raises(UserError, match=r"datasets.birds.root 'data/demo/images' does not exist") as error:
         print_estimate(load_params(), None, None)
-    assert str(error.value).count("classes.parquet is missing") == 1
+    assert str(error.value).count("does not exist") == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:4] for line in lines[1:4]] == [
         ["demo", "cupl", "0", "0"],
@@ -157,4 +158,18 @@ def test_command_needs_no_key_and_sends_nothing(folder: Path) -> None:
     (folder / "data/demo/classes.parquet").unlink()
     missing = run("--dataset", "demo")
     assert (missing.returncode, missing.stdout, missing.stderr.count("\n")) == (1, "", 1)
-    assert "classes.parquet is missing" in missing.stderr
+    assert "datasets.demo.root 'data/demo/images' does not exist" in missing.stderr
+
+
+def test_before_ingest_the_classes_are_those_that_the_reader_finds(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_folder_data(folder / "toy-images", images_per_class=1)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["datasets"]["toy"] = {"reader": "folder", "root": "toy-images", "names": {"blue tavo": "azure tavo"}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    named = ["Grey_Heron", "azure tavo", "red-crowned tavo"]
+    characters = [len(f"{question} {name}") for question in ("Describe", "Which ears has") for name in named]
+    before = {path for path in folder.rglob("*") if path.is_file()}
+    assert table(capsys, "toy")[0][:6] == ["toy", "parts", "6", "6", "~", str(sum(-(-n // 4) for n in characters))]
+    assert {path for path in folder.rglob("*") if path.is_file()} == before

@@ -444,7 +444,9 @@ def test_a_checkpoint_is_served_by_transformers_and_asked(
     LOG.unlink()  # asked again, greedy decoding says the same
     assert call("finer.ask", "--lvlm", LVLM).code == 0
     assert ANSWERS.read_bytes() == first
-    assert KEY not in Path("data/finer/responses/vlm/server.log").read_text()
+    assert KEY not in Path("data/finer/servers/vlm.log").read_text()
+    shared = [path for name in ("answers", "responses") for path in Path("data/finer", name).rglob("*.*")]
+    assert len(shared) == 2 and not any(str(tmp_path).encode() in path.read_bytes() for path in shared)
     # Other weights in the same folder are another model: its answers are asked for.
     make_tiny_llava(tmp_path / "llava", seed=1)
     assert f"{REQUESTS} asked for now" in call("finer.ask", "--lvlm", LVLM).out

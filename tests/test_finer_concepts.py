@@ -365,7 +365,7 @@ def test_without_a_key_the_line_says_what_to_do(toy: Project, call: Call, monkey
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     done = call("finer.concepts", "--dataset", "toy")
     assert done.code == 1 and done.err.count("\n") == 1
-    assert "put a published file there, set OPENAI_API_KEY" in done.err
+    assert "put a published file there, set OPENAI_API_KEY" in done.err and "the default, wants a key" in done.err
 
 
 def test_answers_that_cannot_be_used_are_named_and_nothing_is_written(

@@ -22,7 +22,7 @@ from conftest import CLASSES, ROOT, Call, Project
 from PIL import Image, PngImagePlugin
 from test_datasets import JPEG, make_huggingface, make_tar, named, picture, put, read
 
-from stages.common import unpacked
+from stages.common import unpacked, workers
 from stages.common.errors import UserError
 from stages.common.images import open_rgb
 from stages.common.params import Columns
@@ -599,7 +599,7 @@ def test_stages_unpack_again(ingest: Ingest, call: Call, monkeypatch: pytest.Mon
         done = call("ingest.unpack", *command[3:])
         return subprocess.CompletedProcess(command, done.code, done.out, done.err)
 
-    monkeypatch.setattr(unpacked.subprocess, "run", in_this_process)
+    monkeypatch.setattr(workers.subprocess, "run", in_this_process)
     stage("crop")
     stage("refine", "--model", "tiny")
     shutil.rmtree("data/x/unpacked")

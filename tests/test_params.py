@@ -117,6 +117,8 @@ def test_the_shipped_file_states_the_papers_values_which_are_the_defaults_too() 
         (put("refine/label_prompt", "a {kind} of {name}."), ["refine.label_prompt: ", "{kind}"]),
         (put("refine/label_prompt", "{name} {"), ["refine.label_prompt: ", "{name} {"]),
         (put("datasets/demo/templates", ["a {name} {x}"]), ["datasets.demo.templates", "{x}"]),
+        (put("datasets/demo/templates", "/far/clip-e.json"), ["datasets.demo.templates", "put the file into"]),
+        (put("datasets/demo/manifest", "/far/table.csv"), ["datasets.demo.manifest", "relative to the root"]),
         (put("datasets/demo/templates", "imagenet8"), ["datasets.demo.templates", "imagenet7 nor imagenet80", "JSON"]),
         (put("datasets/demo/aliases", {"red": "a", 3: "b"}), ["datasets.demo.aliases", 'write 3 as "3"']),
         (put("datasets/demo/crop", {"candidats": 9}), ["datasets.demo.crop.candidats: unknown key", "'candidates'"]),

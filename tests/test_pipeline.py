@@ -89,6 +89,12 @@ class Repository(Project):
             files += sorted((folder / model / "views").iterdir())
         return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in files}
 
+    def embedded(self, dataset: str) -> dict[str, bytes]:
+        """What was embedded of a data set: path -> bytes."""
+        folder = self.folder / "data" / dataset
+        files = [*folder.glob("*/texts.parquet"), *folder.glob("*/views/**/*")]
+        return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in sorted(files) if path.is_file()}
+
     def describe(self, dataset: str, source: str) -> Path:
         """Drop a description file in, written as the pipeline itself would not write it; sources differ."""
         path = self.folder / "descriptions" / dataset / f"{source}.json"
@@ -195,6 +201,21 @@ def test_model_added_and_removed(repository: Repository) -> None:
     assert with_other["data/toy/other/texts.parquet"] != before["data/toy/tiny/texts.parquet"]
     repository.edit(lambda params: params["models"].pop("other"))
     assert repository.repro() == []
+
+
+def test_other_places_of_the_same_inputs_rerun_nothing_behind(repository: Repository, tmp_path: Path) -> None:
+    """Another root: `settings` and `ingest` run. Another path of a model: what loads it runs, and embeds nothing."""
+    moved = Repository(tmp_path / "moved")
+    shutil.copytree(repository.folder, moved.folder)
+    (moved.folder / "toy-images").rename(tmp_path / "images")
+    (moved.folder / "tiny-model").rename(tmp_path / "clip")
+    moved.edit(lambda params: params["datasets"]["toy"].update(root=str(tmp_path / "images")))
+    moved.edit(lambda params: params["models"]["tiny"].update(name=f"local-dir:{tmp_path / 'clip'}"))
+    done = moved.run("dvc", "repro").stdout
+    of_the_root, of_the_model = moved.stages("settings", "ingest"), moved.stages("refine", "embed")
+    assert sorted(RUNNING.findall(done)) == sorted(of_the_root | of_the_model)
+    assert "; 0 texts embedded" in done and "0 views of 0 images embedded" in done
+    assert moved.artifacts("toy") == repository.artifacts("toy")
 
 
 def kill_in_the_middle_of_embed(repository: Repository, views: Path) -> str:
@@ -327,10 +348,16 @@ def test_dag_names_every_stage(repository: Repository) -> None:
 
 
 def test_an_experiment_with_an_override_of_one_data_set(repository: Repository) -> None:
+    # As docs/experiments.md says, so that there is something to compare with.
+    repository.git("add", "dvc.lock")
+    repository.git("commit", "--quiet", "--allow-empty", "--message", "Baseline")
     done = repository.run("dvc", "exp", "run", "-S", "+datasets.toy.score.runs=6")
     ran = RUNNING.findall(done.stdout)
     assert sorted(ran) == sorted(repository.stages("settings", "score", "report", dataset="toy"))
     assert json.loads((repository.folder / "data/toy/tiny/metrics.json").read_text())["wca"]["runs"] == 6
+    compared = json.loads(repository.run("dvc", "metrics", "diff", "--all", "--json").stdout)
+    sides = [value[side] for value in compared["data/toy/tiny/top1.json"].values() for side in ("old", "new")]
+    assert len(sides) >= 2 * len(METHODS) and all(isinstance(side, float) for side in sides)
     repository.edit(lambda params: params["datasets"]["toy"].pop("score"))
     repository.repro()
 
@@ -392,3 +419,57 @@ def test_push_and_pull(repository: Repository, tmp_path: Path) -> None:
     light.edit(_set("score", runs=4))
     assert set(light.repro("--allow-missing", "score", "report")) == light.stages("settings", "score", "report")
     assert json.loads((light.folder / "data/toy/tiny/metrics.json").read_text())["wca"]["runs"] == 4
+
+
+def make_clones(repository: Repository, folder: Path, *names: str) -> Iterator[Repository]:
+    """Clones with everything computed and a common remote."""
+    repository.run("dvc", "remote", "add", "--local", "--default", "--force", "team", str(folder / "remote"))
+    repository.git("add", "--all", ".")
+    repository.git("commit", "--quiet", "--allow-empty", "--message", "Computed")
+    for name in names:
+        clone = Repository(folder / name)
+        shutil.copytree(repository.folder, clone.folder)
+        clone.git("config", "user.name", "Somebody")
+        clone.git("config", "user.email", "somebody@example.org")
+        yield clone
+
+
+def test_two_clones_that_diverge_embed_nothing_twice(repository: Repository, tmp_path: Path) -> None:
+    """One adds a model and a threshold, the other another threshold. Whichever dvc.lock stays, only what neither has
+    embedded is embedded."""
+    model, knob = make_clones(repository, tmp_path, "model", "knob")
+    make_tiny_model(tmp_path / "second", seed=2)
+    added = f"models:\n  second:\n    name: local-dir:{tmp_path / 'second'}\n"
+    changes = (
+        (model, {"models:\n": added, "  - 0.8\nembed:": "  - 0.8\n  - 0.9\nembed:"}),
+        (knob, {"  iou_thresholds:\n": "  iou_thresholds:\n  - 0.5\n"}),
+    )
+    for clone, replaced in changes:
+        params = clone.folder / "params.yaml"
+        for old, new in replaced.items():
+            params.write_text(params.read_text().replace(old, new))
+        ran = clone.repro("refine", "embed")
+        assert set(ran) & clone.stages("embed") and "ingest@toy" not in ran
+        clone.run("dvc", "push", "--quiet")
+        clone.git("commit", "--quiet", "--all", "--message", "Changed")
+
+    pairs = [f"{stage} --dataset toy --model {name}" for name in ("tiny", "second") for stage in ("refine", "embed")]
+    every_stage = ("python", "-c", ALL_IN_ONE_PROCESS, "settings --dataset toy", "crop --dataset toy", *pairs)
+    merged = {}
+    for side in ("--ours", "--theirs"):
+        clone = Repository(tmp_path / f"merged{side}")
+        shutil.copytree(knob.folder, clone.folder)
+        conflict = clone.run("git", "pull", "--no-rebase", str(model.folder), check=False).stdout
+        assert re.findall("CONFLICT.* in (.*)", conflict) == ["dvc.lock"]
+        clone.git("checkout", side, "dvc.lock")
+        assert re.search("[1-9][0-9]* files of MERGE_HEAD fetched", clone.stage("merge").stdout)
+        # `dvc repro` for one side, and for the other what it would run, which is faster in one process.
+        done = clone.run(*(("dvc", "repro", "refine", "embed") if side == "--ours" else every_stage)).stdout
+        assert set(re.findall(r"(\d+) texts embedded", done)) == {"0"}
+        views = dict(re.findall(r"embed toy (\w+): (\d+) views", done))
+        merged[side] = clone.embedded("toy"), views.pop("second")
+        assert set(views.values()) <= {"0"}
+        assert not list(clone.folder.rglob(".old*"))
+    assert merged["--ours"] == merged["--theirs"]
+    boxes = pq.read_table(knob.folder / "data/toy/boxes.parquet", columns=["kept"])
+    assert 0 < int(merged["--ours"][1]) < len(boxes) / 2, "the crops of the new threshold alone, with the whole images"

@@ -18,6 +18,8 @@ import pytest
 import yaml
 from artifact_files import ENCODER, boxes_parameters, filled, predictions_parameters
 from dvc_render.vega import VegaRenderer  # type: ignore[import-untyped]
+from matplotlib import font_manager
+from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 from PIL import Image
 
@@ -39,7 +41,7 @@ from stages.common.labels import names_digest
 from stages.common.metrics import METRICS as METRICS_KEY
 from stages.common.metrics import metrics_digest
 from stages.common.tables import make_meta, open_table, write_json, write_table
-from stages.report import plots, votes
+from stages.report import legible, plots, votes
 from stages.report.__main__ import main
 from stages.report.pictures import Crops, closest, read_candidates
 from stages.report.table import DEMO_NOTE, UNTRAINED, Result, markdown, plain, read_result
@@ -277,9 +279,35 @@ def test_of_many_classes_the_most_confused_are_shown() -> None:
     assert votes.most_confused(answers, 9) == [0, 1, 3, 4, 7, 9, 50, 51, 60]
     rows, order, remark = votes.confusion(answers, {label: f"c{label}" for label in range(70)})
     assert len(order) == votes.SHOWN + 1
-    assert order[-1] == votes.OTHER
+    assert order == sorted(order) and order[0] == votes.OTHER, "as `dvc plots show` sorts them"
     assert remark == "the 30 most confused of 70 classes"
     assert set(rows["actual"]) <= set(order)
+
+
+def test_names_that_matplotlib_s_font_lacks(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """A font of the machine draws them; without one they are written as code points, with one line for all pictures."""
+    own, other = (FT2Font(font_manager.findfont(name)).get_charmap() for name in ("DejaVu Sans", "STIXGeneral"))
+    foreign = chr(min(set(other) - set(own) - set(range(0xE000, 0xF900))))
+    names = {0: "鶴", 1: f"{foreign} x", 2: "an " + 20 * "exceedingly " + "long name"}
+    votes_ = pl.DataFrame({"label": [0, 1, 2, 2], "predicted": [0, 0, 1, 2]})
+    pairs, order, remark = votes.confusion(votes_, names)
+    result = Result("birds", "vit", [], None, untrained=False, demo=False, missing=[])
+    monkeypatch.setattr(legible, "_fonts", lambda: {"STIXGeneral": font_manager.findfont("STIXGeneral")})
+    legible._warned.clear()
+    for _ in range(2):
+        figure = plots.confusion_matrix(result, pairs, order, "bifta", remark)
+        plots.save(figure, tmp_path / "confusion.png")
+    said = texts_of(figure).splitlines()
+    assert "U+9DB4" in said and f"{foreign} x" in said and "鶴" not in said
+    assert max(map(len, said)) <= plots.LONGEST_NAME
+    warned = capsys.readouterr().err
+    assert warned.count("no font of this machine can draw '鶴'") == 1 and warned.count("\n") == 1
+    assert not [str(one.message) for one in recwarn if "missing from font" in str(one.message)]
 
 
 def test_many_classes_are_said_in_the_report() -> None:

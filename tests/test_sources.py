@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from conftest import Project
+from embed_project import in_folder
 
 from stages.common.descriptions import read_descriptions
 from stages.common.errors import UserError
@@ -259,3 +262,14 @@ def test_random_descriptors_have_the_shape_of_the_class_names_and_are_the_same_e
     assert [len(one[0].split()), len(three[0].split())] == [1, 3]
     assert [len(one[0]), len(one[1])] == [3, 4], "3 letters; a string is one longer where the groups divide it"
     assert re.fullmatch(r"\S{3}, \S{3}, \S{3}", three[1])
+
+
+def test_a_project_without_any_descriptions_is_scored_by_the_names(project: Project) -> None:
+    shutil.rmtree(project.folder / "descriptions")
+    project.edit(lambda params: params.update(sources={}))
+    pair = "--dataset toy --model tiny"
+    before = ("settings --dataset toy", "ingest --dataset toy", "describe --dataset toy", "crop --dataset toy")
+    in_folder(project.folder, *before, f"refine {pair}", f"embed {pair}", f"score {pair}", f"report {pair}")
+    metrics = json.loads((project.folder / "data/toy/tiny/metrics.json").read_text())
+    assert list(metrics) == ["clip", "clip-e", "waffle"]
+    assert "clip-e" in (project.folder / "data/toy/tiny/report/table.md").read_text()

@@ -61,6 +61,14 @@ def check_address(url: str, setting: str, key: str, variable: str) -> None:
         raise UserError(f"{setting} holds the key that is in {variable}; take it out of the address")
 
 
+def is_openai(url: str) -> bool:
+    """Whether an address is OpenAI's own, which answers nothing without a key."""
+    try:
+        return urlsplit(url).hostname == urlsplit(OPENAI).hostname
+    except ValueError:
+        return False
+
+
 def check_headers() -> None:
     """Refuse variables that the client sends as headers and cannot."""
     for name in _SENT:

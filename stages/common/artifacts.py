@@ -33,6 +33,17 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+def noted(place: str) -> str:
+    """A model's name, tag or path as the metadata notes it: of a path outside the project only the last part.
+
+    Files are shared, and the folders of one machine mean nothing on another.
+    """
+    schema = "local-dir:" if place.startswith("local-dir:") else ""
+    path = Path(place.removeprefix(schema))
+    outside = path.is_absolute() or ".." in path.parts or path.parts[:1] == ("~",)
+    return f"{schema}{path.name}" if outside else place
+
+
 class EncoderMeta(Record):
     """The encoder that made an artifact. `name` and `pretrained` are notes, the other fields decide what it is."""
 
@@ -53,6 +64,11 @@ class EncoderMeta(Record):
     """Note: `name` in params.yaml."""
     pretrained: str | None = None
     """Note: the tag or path that the weights came from."""
+
+    def shareable(self) -> EncoderMeta:
+        """The same with notes as `noted` writes them."""
+        pretrained = None if self.pretrained is None else noted(self.pretrained)
+        return self.model_copy(update={"name": noted(self.name), "pretrained": pretrained})
 
     def identity(self) -> dict[str, Any]:
         """What must agree between texts and views. The precision of the image tower may differ."""

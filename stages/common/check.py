@@ -1,4 +1,4 @@
-"""Checks before a run, of `params.yaml` and of the image roots: `python -m stages.common.check`"""
+"""Checks that cost nothing, before a run or a paid request: `python -m stages.common.check`"""
 
 from __future__ import annotations
 
@@ -23,6 +23,21 @@ def check_roots(params: Params) -> None:
                 f"datasets.{key}.root '{root}' does not exist; correct it in params.yaml, put the images there, or "
                 f"with ingest.download: true let `python -m stages.ingest --dataset {key}` fetch them"
             )
+
+
+def check_models(params: Params) -> None:
+    """Refuse a model that cannot be loaded, as far as that shows without reading weights.
+
+    Raises:
+        UserError: a name or tag that open_clip does not know, or a checkpoint that is missing or not described.
+    """
+    if not params.models:
+        return
+    from stages.common.checkpoints import check_entry  # open_clip and torch take seconds to load
+
+    for key, entry in params.models.items():
+        if not entry.name.startswith("hf-hub:"):  # whose configuration would have to be fetched
+            check_entry(f"models.{key}", entry)
 
 
 def check_prompts(params: Params) -> None:
@@ -55,6 +70,7 @@ def main() -> None:
     params = load_params()
     check_roots(params)
     check_prompts(params)
+    check_models(params)
     warn_of_untracked()
 
 

@@ -20,6 +20,7 @@ from stages.common.tokenizer import FULL_VOCABULARY, Tokenizer, build_tokenizer
 from stages.common.torchscript import NotReadable, is_torchscript, read_torchscript
 
 PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 
@@ -45,6 +46,30 @@ def has_schema(entry: Model) -> bool:
     return entry.name.startswith(("local-dir:", "hf-hub:"))
 
 
+def check_entry(where: str, entry: Model) -> None:
+    """What `create_model` refuses before it reads weights. Nothing is downloaded.
+
+    Raises:
+        UserError: as `create_model`.
+    """
+    if not has_schema(entry):
+        _check_name(where, entry)
+        if entry.pretrained is not None and not _is_tag(entry):
+            _check_file(where, entry)
+            return
+    if has_schema(entry) and entry.pretrained is not None:
+        raise UserError(f"{where}.pretrained '{entry.pretrained}' has no effect: {entry.name} has weights of its own")
+    quick_gelu = bool(model_config(where, entry).get("quick_gelu")) or _tag_quick_gelu(entry)
+    folder = Path(entry.name.removeprefix("local-dir:"))
+    if entry.name.startswith("local-dir:") and not any(path.suffix in WEIGHTS for path in folder.glob("*")):
+        raise UserError(f"{where}.name '{entry.name}' is a folder without weights; put open_clip's files there")
+    if entry.activation not in (None, "quick_gelu" if quick_gelu else "gelu"):
+        raise UserError(
+            f"{where}.activation is {entry.activation}, but {entry.name} is configured otherwise; "
+            "remove it: only a checkpoint file needs it"
+        )
+
+
 def create_model(where: str, entry: Model) -> tuple[Any, str, dict[str, Any]]:
     """The model in float32 on the CPU, its activation ("gelu" or "quick_gelu") and its preprocessing.
 
@@ -55,18 +80,10 @@ def create_model(where: str, entry: Model) -> tuple[Any, str, dict[str, Any]]:
         UserError: a name or tag that open_clip does not know, weights that cannot be read or do not fit, or a local
             checkpoint whose activation is not stated.
     """
-    if not has_schema(entry):
-        _check_name(where, entry)
+    check_entry(where, entry)
     if entry.pretrained is not None and not has_schema(entry) and not _is_tag(entry):
         return _create_from_file(where, entry)
-    if has_schema(entry) and entry.pretrained is not None:
-        raise UserError(f"{where}.pretrained '{entry.pretrained}' has no effect: {entry.name} has weights of its own")
     quick_gelu = bool(model_config(where, entry).get("quick_gelu")) or _tag_quick_gelu(entry)
-    if entry.activation not in (None, "quick_gelu" if quick_gelu else "gelu"):
-        raise UserError(
-            f"{where}.activation is {entry.activation}, but {entry.name} is configured otherwise; "
-            "remove it: only a checkpoint file needs it"
-        )
     model = _build(where, entry, pretrained=entry.pretrained, quick_gelu=quick_gelu)
     return model, "quick_gelu" if quick_gelu else "gelu", _overlaid(open_clip.get_model_preprocess_cfg(model), entry)
 
@@ -78,6 +95,24 @@ def _create_from_file(where: str, entry: Model) -> tuple[Any, str, dict[str, Any
     come as TorchScript archives, were trained with QuickGELU; for other files the entry must state it.
     """
     path = Path(str(entry.pretrained))
+    if is_torchscript(path):
+        try:
+            state = {name: value for name, value in read_torchscript(path).items() if name not in _OPENAI_EXTRAS}
+        except NotReadable as error:
+            raise UserError(f"{where}: {path} cannot be read as weights: {error}; get OpenAI's file again") from None
+        model = _build(where, entry, pretrained=None, quick_gelu=True)
+        _fill(where, model, state, path)
+        preprocess = open_clip.get_model_preprocess_cfg(model)  # open_clip's default is OpenAI's
+        return model, "quick_gelu", _overlaid(preprocess, entry)
+    activation = str(entry.activation)
+    model = _build(where, entry, pretrained=str(path), quick_gelu=activation == "quick_gelu")
+    preprocess = open_clip.get_model_preprocess_cfg(model) | _shared_preprocess(where, entry)
+    return model, activation, _overlaid(preprocess, entry)
+
+
+def _check_file(where: str, entry: Model) -> None:
+    """Refuse a checkpoint that is not there, or whose activation is not known."""
+    path = Path(str(entry.pretrained))
     if not path.is_file():
         tags = list_pretrained_tags_by_model(entry.name)
         raise UserError(
@@ -87,22 +122,13 @@ def _create_from_file(where: str, entry: Model) -> tuple[Any, str, dict[str, Any
     if is_torchscript(path):
         if entry.activation == "gelu":
             raise UserError(f"{where}: {path} is an OpenAI archive, trained with quick_gelu; remove activation: gelu")
-        try:
-            state = {name: value for name, value in read_torchscript(path).items() if name not in _OPENAI_EXTRAS}
-        except NotReadable as error:
-            raise UserError(f"{where}: {path} cannot be read as weights: {error}; get OpenAI's file again") from None
-        model = _build(where, entry, pretrained=None, quick_gelu=True)
-        _fill(where, model, state, path)
-        preprocess = open_clip.get_model_preprocess_cfg(model)  # open_clip's default is OpenAI's
-        return model, "quick_gelu", _overlaid(preprocess, entry)
+        return
     if entry.activation is None:
         raise UserError(
             f"{where}: {path} does not say which activation it was trained with; add `activation: gelu` or "
             "`activation: quick_gelu` to the entry (OpenAI's, MetaCLIP's and DFN's weights are quick_gelu)"
         )
-    model = _build(where, entry, pretrained=str(path), quick_gelu=entry.activation == "quick_gelu")
-    preprocess = open_clip.get_model_preprocess_cfg(model) | _shared_preprocess(where, entry)
-    return model, entry.activation, _overlaid(preprocess, entry)
+    _shared_preprocess(where, entry)
 
 
 def _build(where: str, entry: Model, *, pretrained: str | None, quick_gelu: bool) -> torch.nn.Module:

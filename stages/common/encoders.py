@@ -208,7 +208,7 @@ def load_model(where: str, entry: Model, device: str, precision: str) -> Encoder
         name=entry.name,
         pretrained=entry.pretrained if entry.pretrained or has_schema(entry) else UNTRAINED,
     )
-    return Encoder(where, model, tokenizer, place, DTYPES[precision], meta)
+    return Encoder(where, model, tokenizer, place, DTYPES[precision], meta.shareable())
 
 
 def weights_hash(model: torch.nn.Module) -> str:

@@ -25,6 +25,9 @@ from stages.common.replies import NO_ANSWER, Unusable, read_reply, server_fault,
 from stages.common.requests import Api, Asked
 from stages.common.responses import LogWriter
 
+NO_KEY = "none"
+"""Sent as the key to a server without keys, such as Ollama or vLLM."""
+
 WAITS_AT_MOST = 30.0
 """Seconds that answers in flight have to arrive after a signal."""
 
@@ -74,28 +77,36 @@ class Outcome:
 
 
 def api_key(
-    missing: str, variable: str = "OPENAI_API_KEY", url: str | None = None, setting: str = address.BASE_URL
+    missing: str,
+    variable: str = "OPENAI_API_KEY",
+    url: str | None = None,
+    setting: str = address.BASE_URL,
+    *,
+    must_be_set: bool = False,
 ) -> str:
-    """The key from the environment. The address is checked as well, because the client would retry a wrong one.
+    """The key from the environment, or NO_KEY for a server other than OpenAI's where none is set.
+
+    The address is checked as well, because the client would retry a wrong one.
 
     Args:
         missing: the whole message for when there is no key.
         url: the endpoint's address, if it is not OPENAI_BASE_URL.
         setting: where the address is given.
+        must_be_set: whether the user said that the server wants the key of this variable.
 
     Raises:
-        UserError: no key, a key that cannot be sent, or an address that cannot be asked.
+        UserError: no key where one is wanted, a key that cannot be sent, or an address that cannot be asked.
     """
     key = os.environ.get(variable, "").strip()
-    if not key:
+    given = os.environ.get(address.BASE_URL, "").strip() if url is None else url
+    if not key and (must_be_set or not given or address.is_openai(given)):
         raise UserError(missing)
     if not key.isascii() or not key.isprintable():
         raise UserError(f"{variable} has characters that cannot be sent; copy the key again")
-    given = os.environ.get(address.BASE_URL, "").strip() if url is None else url
     if given or url is not None:
         address.check_address(given, setting, key, variable)
     address.check_headers()
-    return key
+    return key or NO_KEY
 
 
 def explain(error: openai.OpenAIError, key: str) -> tuple[str, str]:

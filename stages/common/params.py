@@ -40,8 +40,18 @@ TEMPLATE_SETS = ("imagenet7", "imagenet80")
 
 
 def _set_or_file(text: str) -> str:
+    if Path(text).is_absolute():
+        raise ValueError(
+            f"'{text}' is a path of one machine; put the file into descriptions/<dataset>/ and give its name"
+        )
     if text not in TEMPLATE_SETS and not text.endswith(".json"):
         raise ValueError(f"'{text}' is neither {' nor '.join(TEMPLATE_SETS)} nor a JSON file of templates")
+    return text
+
+
+def _not_absolute(text: str) -> str:
+    if Path(text).is_absolute():
+        raise ValueError(f"'{text}' is a path of one machine; give it relative to the root")
     return text
 
 
@@ -83,7 +93,7 @@ class Dataset(Section):
     root: str
     remote_root: str | None = None
     split: str | None = None
-    manifest: str | None = None
+    manifest: Annotated[str, AfterValidator(_not_absolute)] | None = None
     columns: Columns = Columns()
     names: ByClass | list[str] | None = None
     templates: Templates | None = None

@@ -68,6 +68,16 @@ def views(dataset: str, model: str) -> Path:
     return DATA / dataset / model / "views"
 
 
+def old_texts(texts: Path) -> Path:
+    """Folder of other versions of the texts, until `refine` has taken what it needs from them."""
+    return texts.parent / ".old-texts"
+
+
+def old_views(views: Path) -> Path:
+    """Folder of outdated shards, until `embed` has written new ones."""
+    return views / ".old"
+
+
 def predictions(dataset: str, model: str) -> Path:
     return DATA / dataset / model / "predictions.parquet"
 

@@ -6,16 +6,12 @@ of queued experiments, after `dvc pull` on another machine, and after somebody d
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from stages.common import paths
 from stages.common.errors import UserError
-
-CODE = Path(__file__).resolve().parents[2]
+from stages.common.workers import output_of
 
 
 def image_root(dataset: str, root: str, unpacked: bool) -> str:
@@ -58,15 +54,8 @@ def _unpack(dataset: str) -> None:
 
     `embed` compares an image's bytes with the digest in `images.parquet`, so archives that have changed are noticed.
     """
-    search = os.pathsep.join(filter(None, [str(CODE), os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        [sys.executable, "-m", "stages.ingest.unpack", "--dataset", dataset],
-        env={**os.environ, "PYTHONPATH": search},
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
-    if done.returncode:
-        why = (done.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("error: ")
+    try:
+        output_of("stages.ingest.unpack", "--dataset", dataset)
+    except UserError as why:
         where = paths.unpacked(dataset)
-        raise UserError(f"images of '{dataset}' are not in '{where}', and unpacking them again failed: {why}")
+        raise UserError(f"images of '{dataset}' are not in '{where}', and unpacking them again failed: {why}") from None

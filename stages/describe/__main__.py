@@ -20,6 +20,7 @@ from stages.common.locks import hold
 from stages.common.params import load_params
 from stages.common.settings import write_settings
 from stages.describe.estimate import print_estimate
+from stages.describe.free import check_before_paying
 from stages.describe.make import describe
 
 
@@ -35,7 +36,9 @@ def main() -> None:
     # DVC expects both folders, even if no source is wanted.
     paths.descriptions_folder(job.dataset).mkdir(parents=True, exist_ok=True)
     paths.responses_folder(job.dataset).mkdir(parents=True, exist_ok=True)
-    for source in [job.options.source] if job.options.source else job.params.sources:
+    sources = [job.options.source] if job.options.source else list(job.params.sources)
+    check_before_paying(job.dataset, sources)
+    for source in sources:
         hold("describe", job.dataset, source)
         describe(job.dataset, source, job.params.describe)
 

@@ -5,18 +5,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 from operator import add
 
 from tabulate import tabulate
 
+from stages.common import paths
 from stages.common.errors import UserError
 from stages.common.params import Describe, Params, Prices
 from stages.common.requests import Request
 from stages.common.responses import Records, Tokens
-from stages.describe.plan import Plan, make_plan
+from stages.common.workers import output_of
+from stages.describe.plan import Plan, make_plan, names_of_table
+from stages.describe.prompts import ClassName
 
 CHARACTERS_A_TOKEN = 4
 """About, for English text. Each model has its own tokenizer, which servers do not reveal."""
@@ -70,10 +74,11 @@ def print_estimate(params: Params, dataset: str | None, source: str | None) -> N
     """
     rows: list[Estimate] = []
     problems: list[str] = []
+    names = cache(names_of)
     for key in [dataset] if dataset else params.datasets:
         for name in [source] if source else params.for_dataset(key).sources:
             try:
-                plan = make_plan(key, name, params.describe)
+                plan = make_plan(key, name, params.describe, names)
             except UserError as error:
                 problems.append(str(error))
             else:
@@ -82,6 +87,19 @@ def print_estimate(params: Params, dataset: str | None, source: str | None) -> N
         print("\n".join(format_table(rows, params.describe)), flush=True)
     if problems:
         raise UserError("; ".join(dict.fromkeys(problems)))
+
+
+def names_of(dataset: str) -> list[ClassName]:
+    """The classes of a data set: of its table, or before `ingest` has run of what its reader finds.
+
+    Raises:
+        UserError: the table cannot be read, or what the reader says.
+    """
+    if paths.classes(dataset).exists():
+        return names_of_table(dataset)
+    # In a process of its own, because stages do not import each other.
+    found = json.loads(output_of("stages.ingest.names", "--dataset", dataset))
+    return [ClassName(*entry) for entry in found]
 
 
 def format_table(rows: Sequence[Estimate], settings: Describe) -> list[str]:

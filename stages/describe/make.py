@@ -164,8 +164,8 @@ def write(target: Path, log: Path, described: Descriptions) -> bool:
 
 def _api_key(target: Path, source: str) -> str:
     return api_key(
-        f"{target} is missing or out of date, and there is no key to ask an LLM with: put a published file there, "
-        "set OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint than OpenAI's), "
+        f"{target} is missing or out of date, and OpenAI's endpoint, the default, wants a key to ask an LLM: put a "
+        "published file there, set OPENAI_API_KEY, set OPENAI_BASE_URL for another server (many need no key), "
         f"or remove '{source}' from sources in params.yaml"
     )
 

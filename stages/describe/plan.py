@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from stages.common.labels import read_classes
 from stages.common.params import Describe
 from stages.common.requests import Request
 from stages.common.responses import Records, read_log, sha256
-from stages.describe.prompts import PromptSource, build_requests, class_names, load_source
+from stages.describe.prompts import ClassName, PromptSource, build_requests, class_names, load_source
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,17 @@ class Plan:
         return [request for request in self.requests if request.digest not in self.records.answers]
 
 
-def make_plan(dataset: str, source: str, settings: Describe) -> Plan:
+def names_of_table(dataset: str) -> list[ClassName]:
+    return class_names(read_classes(dataset).table)
+
+
+def make_plan(
+    dataset: str, source: str, settings: Describe, names_of: Callable[[str], list[ClassName]] = names_of_table
+) -> Plan:
     """Look at what exists; nothing is sent or written.
+
+    Args:
+        names_of: gives the classes of a data set.
 
     Raises:
         UserError: the existing file is not of its format, or an input is missing or wrong.
@@ -47,7 +57,7 @@ def make_plan(dataset: str, source: str, settings: Describe) -> Plan:
         if not own or not prompts.exists():
             return Plan(target, log, prompts, records, found)
     prompt_source = _load_source(target, prompts)
-    requests = build_requests(prompt_source, class_names(read_classes(dataset).table), settings.model, dataset)
+    requests = build_requests(prompt_source, names_of(dataset), settings.model, dataset)
     return Plan(target, log, prompts, records, None, prompt_source, tuple(requests))
 
 

@@ -16,6 +16,7 @@ from stages.common.columns import WHOLE
 from stages.common.digests import digest
 from stages.common.errors import UserError
 from stages.common.files import remove_leftovers
+from stages.common.paths import old_views
 from stages.common.tables import open_table
 from stages.common.views import Rows, ShardRows, read_shard, shard_paths
 from stages.embed.encode import Embedded
@@ -33,13 +34,8 @@ class Work:
     """Images with the views to embed, in order, without complete images."""
 
 
-def old_folder(folder: Path) -> Path:
-    """Folder for outdated shards, until new ones are written."""
-    return folder / ".old"
-
-
 def set_aside(folder: Path, shards: Iterable[Shard]) -> set[Path]:
-    """Move every outdated shard to `old_folder`, and remove broken ones.
+    """Move every outdated shard to `paths.old_views`, and remove broken ones.
 
     Returns:
         The paths of the shards that are right.
@@ -52,8 +48,8 @@ def set_aside(folder: Path, shards: Iterable[Shard]) -> set[Path]:
         except UserError:
             path.unlink()
             continue
-        old_folder(folder).mkdir(exist_ok=True)
-        path.replace(old_folder(folder) / f"{name}.parquet")
+        old_views(folder).mkdir(exist_ok=True)
+        path.replace(old_views(folder) / f"{name}.parquet")
     return right
 
 
@@ -63,7 +59,7 @@ class OldViews:
     def __init__(self, folder: Path, model: EncoderMeta) -> None:
         """Only shards of this very `model` and precision count, also those of format 1."""
         self._where: dict[str, list[tuple[Path, int]]] = {}
-        for path in sorted(old_folder(folder).glob("*.parquet")):
+        for path in sorted(old_views(folder).glob("*.parquet")):
             with suppress(UserError):
                 meta = open_table(path, VIEWS, earlier=True).meta
                 made_by = meta.encoder()
@@ -131,4 +127,4 @@ def _join(new: Rows, old: Rows) -> Rows:
 
 def forget(folder: Path) -> None:
     """Remove what was set aside, once all shards are written."""
-    shutil.rmtree(old_folder(folder), ignore_errors=True)
+    shutil.rmtree(old_views(folder), ignore_errors=True)

@@ -42,7 +42,8 @@ class Shard:
     meta: Metadata[ViewsParameters]
 
     def is_done(self) -> bool:
-        """Whether the file was made from exactly this, and is what was written. The model's notes do not count.
+        """Whether the file was made from exactly this, and is what was written. The model's notes do not count,
+        unless they have a path of one machine, which is to go.
 
         Warns of a file that was made from this and is damaged.
         """
@@ -53,6 +54,8 @@ class Shard:
         except UserError:
             return False
         if there.meta.without_notes() != self.meta.without_notes():
+            return False
+        if there.meta.encoder() != there.meta.encoder().shareable():  # of an earlier version
             return False
         try:
             rows = read_shard(there)

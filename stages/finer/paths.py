@@ -38,6 +38,11 @@ def responses(lvlm: str, dataset: str) -> Path:
     return FINER / "responses" / lvlm / f"{dataset}.jsonl"
 
 
+def server_log(lvlm: str) -> Path:
+    """What the server of a checkpoint said; it may have paths of this machine, so that it is no output."""
+    return FINER / "servers" / f"{lvlm}.log"
+
+
 def answers(lvlm: str, dataset: str) -> Path:
     return FINER / "answers" / lvlm / f"{dataset}.parquet"
 

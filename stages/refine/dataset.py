@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -132,18 +133,24 @@ def union_rows(texts: Sequence[Text], labels: np.ndarray, sources: Sequence[str]
     return [own for own in np.split(rows, np.flatnonzero(np.diff(labels[rows])) + 1) if len(own)]
 
 
-def known_embeddings(path: Path, model: EncoderMeta) -> dict[str, tuple[np.ndarray, int]]:
-    """Embeddings of an earlier run with the same `model`: description -> [D] float32, and its number of tokens."""
+def known_embeddings(path: Path, model: EncoderMeta) -> tuple[dict[str, tuple[np.ndarray, int]], EncoderMeta]:
+    """Embeddings of an earlier run with the same `model`: description -> [D] float32, and its number of tokens.
+
+    Returns:
+        Also `model` with that run's notes of where the weights came from, so that another path changes no byte.
+    """
     try:
         opened = open_table(path, TEXTS, earlier=True)
-        if not opened.meta.encoder().same_model(model):
-            return {}
+        there = opened.meta.encoder().shareable()
+        if not there.same_model(model):
+            return {}, model
         table = opened.read(["description", "tokens", "embedding"])
     except UserError:  # no file, or an unusable one
-        return {}
+        return {}, model
     rows = embedding_rows(table["embedding"])
     descriptions, tokens = table["description"].to_pylist(), table["tokens"].to_pylist()
-    return {text: (row, count) for text, row, count in zip(descriptions, rows, tokens, strict=True)}
+    known = {text: (row, count) for text, row, count in zip(descriptions, rows, tokens, strict=True)}
+    return known, model.model_copy(update={"name": there.name, "pretrained": there.pretrained})
 
 
 def truncated_lines(texts: Sequence[Text], truncated: Sequence[bool], context_length: int) -> list[str]:
@@ -177,7 +184,11 @@ def refine_dataset(job: Job) -> list[str]:
     encoder = load_encoder(job.model, job.params)
     model = encoder.meta.model_copy(update={"precision": "float32"})
     path = paths.texts(job.dataset, job.model)
-    embedded = known_embeddings(path, model)
+    embedded: dict[str, tuple[np.ndarray, int]] = {}
+    # Those of this project last, because its notes stay.
+    for earlier in [*sorted(paths.old_texts(path).glob("*.parquet")), path]:
+        known, model = known_embeddings(earlier, model)
+        embedded |= known
     new = [description for description in dict.fromkeys(t.description for t in texts) if description not in embedded]
     rows = encoder.encode_texts(new, job.params.refine.batch_size, "texts").numpy()
     embedded.update(zip(new, zip(rows, encoder.token_counts(new), strict=True), strict=True))
@@ -193,5 +204,6 @@ def refine_dataset(job: Job) -> list[str]:
         **job.params.refine.model_dump(exclude={"sources", "batch_size"}),
     )
     write_table(path, table, make_meta(TEXTS, job.dataset, parameters, model))
+    shutil.rmtree(paths.old_texts(path), ignore_errors=True)
     lines = truncated_lines(texts, table["truncated"].to_pylist(), encoder.context_length)
     return [*lines, f"{summary(job, table)}; {len(new)} texts embedded"]

@@ -17,7 +17,7 @@ from PIL import Image
 from stages.common.artifacts import UNTRAINED
 from stages.common.boxes import iou
 from stages.common.crops import open_boxes, read_crops, read_images
-from stages.report.plots import INK, MUTED, WARNING
+from stages.report.plots import INK, MUTED, WARNING, shortened
 from stages.report.votes import evenly
 
 Colour = tuple[float, float, float]
@@ -196,11 +196,3 @@ def distinct(count: int) -> Iterator[Colour]:
     """Saturated colours whose neighbours in order differ most: hues a golden angle apart."""
     for index in range(count):
         yield colorsys.hsv_to_rgb(index * 0.61803398875 % 1, 0.95, 0.8)
-
-
-def shortened(text: str, width: int) -> str:
-    """`text` without its middle if it is longer than `width`."""
-    if len(text) <= width:
-        return text
-    half = (width - 1) // 2
-    return f"{text[:half]}…{text[-half:]}"

@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 
 from stages.common.files import replacing
 from stages.common.methods import ALL, REFINED, WHOLE
+from stages.report.legible import make_legible
 from stages.report.table import Result
 
 INK, MUTED, WARNING = "#222222", "#6b6b6b", "#c0392b"
@@ -23,6 +24,8 @@ COLOURS = {WHOLE: "#b3b9c4", ALL: "#7fbfb5", REFINED: "#1f7a6d"}
 
 GUESSABLE = 50
 """With more classes than this, guessing is too close to zero to be drawn."""
+LONGEST_NAME = 32
+"""Characters of a class name beside a confusion matrix; the middle of longer ones is left out."""
 COUNTED = 15
 """Confusion matrices of at most so many classes have their counts written in."""
 
@@ -30,6 +33,7 @@ COUNTED = 15
 def save(figure: Figure, path: Path, dpi: int = 150) -> None:
     """Write a figure as PNG, whole or not at all; the same figure gives the same bytes."""
     FigureCanvasAgg(figure)
+    make_legible(figure)
     with replacing(path) as temporary:
         # Without matplotlib's version, the file does not depend on the machine.
         figure.savefig(
@@ -41,6 +45,14 @@ def save(figure: Figure, path: Path, dpi: int = 150) -> None:
             pad_inches=0.12,
             metadata={"Software": None},
         )
+
+
+def shortened(text: str, width: int) -> str:
+    """`text` without its middle if it is longer than `width`."""
+    if len(text) <= width:
+        return text
+    half = (width - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
 
 
 def title(axes: Axes, text: str, below: str, *, untrained: bool) -> None:
@@ -141,8 +153,9 @@ def confusion_matrix(result: Result, pairs: pl.DataFrame, order: Sequence[str], 
     axes = figure.add_axes((0, 0, 1, 1))
     image = axes.imshow(np.ma.masked_equal(shares, 0), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     size = 9 if few else 7.5
-    axes.set_xticks(range(len(order)), order, rotation=90, fontsize=size, parse_math=False)
-    axes.set_yticks(range(len(rows)), [order[row] for row in rows], fontsize=size, parse_math=False)
+    names = [shortened(name, LONGEST_NAME) for name in order]
+    axes.set_xticks(range(len(order)), names, rotation=90, fontsize=size, parse_math=False)
+    axes.set_yticks(range(len(rows)), [names[row] for row in rows], fontsize=size, parse_math=False)
     axes.set_xlabel("predicted", color=MUTED)
     axes.set_ylabel("actual", color=MUTED)
     axes.set_xticks(np.arange(len(order) + 1) - 0.5, minor=True)

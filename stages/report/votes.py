@@ -136,7 +136,10 @@ def confusion(votes: pl.DataFrame, names: dict[int, str]) -> tuple[pl.DataFrame,
         actual=pl.col("label").replace_strict(shown, return_dtype=pl.String),
         predicted=pl.col("predicted").replace_strict(shown, default=OTHER, return_dtype=pl.String),
     )
-    order = list(shown.values()) + ([OTHER] if remark else [])
+    # As the plots of `dvc plots show` sort names: by UTF-16, after `write_page`.
+    order = sorted(
+        [*shown.values(), *([OTHER] if remark else [])], key=lambda name: name.replace("<", "‹").encode("utf-16-be")
+    )
     return pairs, order, remark
 
 

@@ -67,7 +67,8 @@ def write_report(
 def _write_confusion(folder: Path, result: Result, answers: pl.DataFrame, names: dict[int, str], method: str) -> str:
     """Write `confusion.csv` and `confusion.png`; return the remark on classes left out."""
     pairs, order, remark = votes.confusion(answers, names)
-    rows = pairs.with_columns(note=pl.lit(UNTRAINED)) if result.untrained else pairs
+    note = "; ".join(filter(None, [UNTRAINED if result.untrained else "", remark]))
+    rows = pairs.with_columns(note=pl.lit(note)) if note else pairs
     text = io.StringIO()
     rows.write_csv(text)
     tables.write_page(folder / "confusion.csv", text.getvalue())

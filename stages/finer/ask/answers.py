@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from stages.common import address
 from stages.common.artifacts import Metadata
+from stages.common.check import check_models, check_roots
 from stages.common.endpoint import api_key
 from stages.common.errors import UserError
 from stages.common.responses import LogWriter, Records, read_log
@@ -69,7 +70,7 @@ def find_lvlm(job: FinerJob) -> Lvlm:
         endpoint = job.finer.endpoints[job.lvlm]
         return Lvlm(job.lvlm, endpoint.model, None, merge_settings(settings, endpoint.settings))
     folder = Path(job.finer.served[job.lvlm])
-    return Lvlm(job.lvlm, str(folder.resolve()), checkpoint_hash(folder), settings)
+    return Lvlm(job.lvlm, job.lvlm, checkpoint_hash(folder), settings, str(folder.resolve()))
 
 
 def all_questions(job: FinerJob) -> tuple[dict[str, list[Question]], list[str]]:
@@ -164,16 +165,20 @@ def _is_waiting(questions: Sequence[Question], lvlm: Lvlm, records: Records) -> 
 def _connection(job: FinerJob, lvlm: Lvlm) -> Iterator[Connection]:
     if job.lvlm in job.finer.served:
         folder = Path(job.finer.served[job.lvlm])
-        with serving(folder, paths.responses(job.lvlm, "x").parent / "server.log") as url:
+        with serving(folder, paths.server_log(job.lvlm)) as url:
             yield Connection(url, "none")
         return
     endpoint = job.finer.endpoints[job.lvlm]
+    named = "api_key_env" in endpoint.model_fields_set
+    without = "take api_key_env out" if named and endpoint.base_url else "give its base_url"
     missing = (
-        f"there is no key to ask '{job.lvlm}' with: set {endpoint.api_key_env} (any word for a server without keys), "
+        f"there is no key to ask '{job.lvlm}' with: set {endpoint.api_key_env}; for a server without keys {without}; "
         f"or take '{job.lvlm}' out of finer.endpoints in params.yaml"
     )
     setting = address.BASE_URL if endpoint.base_url is None else f"finer.endpoints.{job.lvlm}.base_url in params.yaml"
-    key = api_key(missing, endpoint.api_key_env, endpoint.base_url, setting)
+    key = api_key(missing, endpoint.api_key_env, endpoint.base_url, setting, must_be_set=named)
+    check_roots(job.params)
+    check_models(job.params)
     yield Connection(endpoint.base_url, key, endpoint.vision)
 
 
@@ -214,7 +219,7 @@ def answers_table(questions: Sequence[Question], lvlm: Lvlm, records: Records, r
 
 def answers_meta(job: FinerJob, lvlm: Lvlm, dataset: str) -> Metadata[AnswersParameters]:
     """What made the answers. A served checkpoint is identified by its hash, because its folder differs by machine."""
-    made_by = LvlmMeta(lvlm=lvlm.key, name=lvlm.key if lvlm.weights else lvlm.model, weights=lvlm.weights)
+    made_by = LvlmMeta(lvlm=lvlm.key, name=lvlm.model, weights=lvlm.weights)
     asked = job.finer.ask.model_dump(include=ASKED)
     return make_meta(ANSWERS, dataset, AnswersParameters(lvlm=made_by, seed=job.params.seed, **asked))
 

@@ -48,11 +48,17 @@ class ChatRequest:
     settings: Mapping[str, Any] = field(hash=False)
     weights: str | None = None
     """Hash of a checkpoint that is served here, because other weights under the same name are another model."""
+    folder: str | None = None
+    """Of such a checkpoint, which its server is asked for. It is a path of this machine, so it is not logged."""
     api: Api = "chat"
 
     @property
     def body(self) -> dict[str, Any]:
-        return {"model": self.model, "messages": [turn.message() for turn in self.turns], **self.settings}
+        return {
+            "model": self.folder or self.model,
+            "messages": [turn.message() for turn in self.turns],
+            **self.settings,
+        }
 
     @cached_property
     def digest(self) -> str:
@@ -67,15 +73,19 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Lvlm:
-    """An LVLM: its key in params.yaml, its name at the endpoint, and the settings sent with every question."""
+    """An LVLM: its key in params.yaml, its name, and the settings sent with every question.
+
+    `weights` and `folder` are those of a checkpoint that is served here.
+    """
 
     key: str
     model: str
     weights: str | None
     settings: Mapping[str, Any]
+    folder: str | None = None
 
     def request(self, name: str, turns: Sequence[Turn]) -> ChatRequest:
-        return ChatRequest(name, self.model, tuple(turns), self.settings, self.weights)
+        return ChatRequest(name, self.model, tuple(turns), self.settings, self.weights, self.folder)
 
 
 @dataclass(frozen=True)

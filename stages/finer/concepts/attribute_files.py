@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stages.common import files
 from stages.common import paths as common_paths
+from stages.common.check import check_models, check_roots
 from stages.common.endpoint import NOT_TAKEN, api_key, ask_all, summarise
 from stages.common.errors import UserError, warn
 from stages.common.experiments import check_asking
@@ -144,10 +145,13 @@ def _questions(job: FinerJob, classes: Sequence[ClassLabels], texts: dict[str, s
 def _ask(missing: list[Request], job: FinerJob, target: Path, log: Path) -> Records:
     """Get an answer to each of `missing` into the log; the log's records after that."""
     key = api_key(
-        f"{target} is missing or out of date, and there is no key to ask a language model with: put a published file "
-        "there, set OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint than OpenAI's), or take "
+        f"{target} is missing or out of date, and OpenAI's endpoint, the default, wants a key to ask a language model: "
+        "put a published file there, set OPENAI_API_KEY, set OPENAI_BASE_URL for another server (many need no key), "
+        "or take "
         f"'{job.dataset}' out of finer.datasets in params.yaml"
     )
+    check_roots(job.params)
+    check_models(job.params)
     with LogWriter(log) as writer:
         wanted = [request for request in missing if request.digest not in writer.records.answers]
         print(f"{target}: asking {job.finer.concepts.model} about {len(wanted)} concepts", flush=True)
