@@ -145,8 +145,8 @@ and preprocessing agree. Each Parquet file carries all of this, and digests of i
 ## Loading
 
 {_loading(found, encoder)}
-In a clone of the pipeline, `python -m stages.share --check FOLDER --dataset D --model M` says whether this folder belongs
-to its `params.yaml`, and `--import FOLDER` puts it in place, so that nothing is embedded again.
+In a clone of the pipeline, `python -m stages.share --check FOLDER --dataset D --model M` says whether this folder
+belongs to its `params.yaml`, and `--import FOLDER` puts it in place, so that nothing is embedded again.
 """
 
 
