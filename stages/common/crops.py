@@ -24,20 +24,26 @@ class Images:
     """Digests of the files' bytes."""
     sizes: np.ndarray
     """[B, 2] int32 width and height in pixels."""
+    path: Path
+    """Of their table."""
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
 
-def read_images(dataset: str) -> Images:
+def read_images(dataset: str, path: Path | None = None) -> Images:
     """The images of a data set.
+
+    Args:
+        path: of a table outside of the project; None: the project's.
 
     Raises:
         UserError: as `read_table`.
     """
-    table = read_table(paths.images(dataset), IMAGES, ["image_id", "width", "height", "content"], dataset)[0]
+    path = path or paths.images(dataset)
+    table = read_table(path, IMAGES, ["image_id", "width", "height", "content"], dataset)[0]
     sizes = np.stack([table[name].to_numpy() for name in ("width", "height")], axis=1)
-    return Images(table["image_id"].to_pylist(), table["content"].to_pylist(), sizes)
+    return Images(table["image_id"].to_pylist(), table["content"].to_pylist(), sizes, path)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ def read_crops(boxes: Opened[BoxesParameters], images: Images, size: int) -> Ite
         UserError: damaged boxes, or boxes that are not of these images.
     """
     parameters = boxes.meta.parameters
-    table = paths.images(boxes.meta.dataset)
+    table = images.path
     rows = (table, len(images) * parameters.candidates), (boxes.path, boxes.rows)
     require_same("rows", *rows, "run `dvc repro crop`")
     for number, piece in enumerate(boxes.batches(size * parameters.candidates)):

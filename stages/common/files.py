@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,8 +34,44 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path`, renamed to `path` on success and removed on failure, as `replacing` does with a file.
+
+    Args:
+        path: of nothing, or of an empty folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, glob.escape(path.name))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        if error.filename is None or Path(str(error.filename)).is_relative_to(temporary):
+            error.filename, error.filename2 = str(path), None
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system does not allow that. `target` does not exist.
+
+    No stage writes into a file, so neither name changes with the other.
+    """
+    source = source.resolve()  # DVC may have put a symbolic link there
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+        with target.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
 def remove_leftovers(folder: Path, pattern: str) -> None:
-    """Remove the temporary files of processes that are no more.
+    """Remove the temporary files and folders of processes that are no more.
 
     Args:
         pattern: of the names that the files should have got, such as "part-*.parquet".
@@ -42,7 +79,10 @@ def remove_leftovers(folder: Path, pattern: str) -> None:
     for left in folder.glob(f".{pattern}.*tmp"):
         process = left.name.removesuffix(".tmp").rpartition(".")[2]
         if not (process.isdecimal() and _is_alive(int(process))):
-            left.unlink(missing_ok=True)
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:

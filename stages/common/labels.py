@@ -44,13 +44,16 @@ def names_digest(names: Sequence[str]) -> str:
     return digest(list(names))
 
 
-def read_classes(dataset: str) -> ClassTable:
+def read_classes(dataset: str, path: Path | None = None) -> ClassTable:
     """The classes of a data set.
+
+    Args:
+        path: of a table outside of the project; None: the project's.
 
     Raises:
         UserError: as `read_table`.
     """
-    path = paths.classes(dataset)
+    path = path or paths.classes(dataset)
     table, meta = read_table(path, CLASSES, dataset=dataset)
     return ClassTable(path, table, meta.parameters, table["name"].to_pylist())
 
@@ -67,13 +70,16 @@ class Labelled:
     meta: Metadata[ImagesParameters]
 
 
-def read_labels(dataset: str, classes: ClassTable) -> Labelled:
+def read_labels(dataset: str, classes: ClassTable, path: Path | None = None) -> Labelled:
     """The images with their labels.
+
+    Args:
+        path: of a table outside of the project; None: the project's.
 
     Raises:
         UserError: labels of other classes, or an image without a label, so that no accuracy can be given.
     """
-    path = paths.images(dataset)
+    path = path or paths.images(dataset)
     table, meta = read_table(path, IMAGES, ["image_id", "label", "content"], dataset)
     classes.require(path, meta.parameters.classes)
     image_ids = table["image_id"].to_pylist()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.common import paths
-from stages.common.artifacts import VIEWS, EncoderMeta, Metadata, ShardNote, ViewsParameters
+from stages.common.artifacts import VIEWS, BoxesParameters, EncoderMeta, Metadata, ShardNote, ViewsParameters
 from stages.common.columns import WHOLE, embedding_rows
 from stages.common.crops import Crops, Images, open_boxes, read_crops, read_images
 from stages.common.digests import digest
@@ -152,17 +152,35 @@ def find_shards(dataset: str, model: str, other: tuple[Path, Metadata], threshol
     Raises:
         UserError: no shards, a missing one, or one of another model, other boxes, other images or another data set.
     """
-    folder, images, boxes = paths.views(dataset, model), read_images(dataset), open_boxes(dataset)
+    return open_shards(paths.views(dataset, model), read_images(dataset), open_boxes(dataset), other, threshold)
+
+
+def open_shards(
+    folder: Path,
+    images: Images,
+    boxes: Opened[BoxesParameters],
+    other: tuple[Path, Metadata] | None,
+    threshold: float | None = None,
+) -> Shards:
+    """The shards in a folder, checked as `find_shards` says.
+
+    Args:
+        other: None: the views are not used with another artifact.
+
+    Raises:
+        UserError: as `find_shards`.
+    """
     found = shard_paths(folder)
     if not found:
         raise UserError(f"no shards in {folder}; make them with `dvc repro embed`, or fetch them with `dvc pull`")
     remedy = f"delete {folder} and run `dvc repro embed`, or fetch the shards that belong here"
-    opened = [_opened_and_closed(path, dataset) for path in found]
+    opened = [_opened_and_closed(path, boxes.meta.dataset) for path in found]
     first = opened[0]
     for number, shard in enumerate(opened):
         if note_of(shard).index != number:
             raise UserError(f"{folder} lacks shard {number}; run `dvc repro embed`")
-        require_same_model((shard.path, shard.meta.encoder()), (other[0], other[1].encoder()), remedy)
+        partner = (other[0], other[1].encoder()) if other else (first.path, first.meta.encoder())
+        require_same_model((shard.path, shard.meta.encoder()), partner, remedy)
         crop = (shard.path, shard.meta.parameters.crop.model_dump())
         require_same("crop", crop, (boxes.path, boxes.meta.parameters.model_dump()), remedy)
         precisions = [(one.path, one.meta.encoder().precision) for one in (shard, first)]
@@ -170,14 +188,13 @@ def find_shards(dataset: str, model: str, other: tuple[Path, Metadata], threshol
     total = sum(note_of(shard).images for shard in opened)
     if total != len(images):
         raise UserError(
-            f"{folder} holds the views of {total} images, {paths.images(dataset)} lists {len(images)}; run `dvc repro "
-            "embed`"
+            f"{folder} holds the views of {total} images, {images.path} lists {len(images)}; run `dvc repro embed`"
         )
     refined = []
     # To the end, because only then are the boxes verified. Shards that fit so far and have as many images in all do not
     # run out.
     for index, crops in enumerate(read_crops(boxes, images, note_of(first).images)):
-        _require_note(opened[index], note_for(index, crops), paths.images(dataset), boxes.path)
+        _require_note(opened[index], note_for(index, crops), images.path, boxes.path)
         if threshold is not None:
             refined.append(crops.refined(threshold))
     return Shards(opened, images, first.meta.encoder(), np.concatenate(refined) if refined else None)

@@ -173,6 +173,17 @@ def summary(job: Job, table: pa.Table) -> str:
     )
 
 
+def texts_parameters(job: Job, names: Sequence[str]) -> TextsParameters:
+    """What `texts.parquet` is made with; `names` are those of the classes, by label."""
+    return TextsParameters(
+        seed=job.params.seed,
+        classes=names_digest(names),
+        sources=job.params.read_sources(),
+        refined=job.params.refined_sources(),
+        **job.params.refine.model_dump(exclude={"sources", "batch_size"}),
+    )
+
+
 def refine_dataset(job: Job) -> list[str]:
     """Embed and refine the texts of a data set and write `texts.parquet`; returns the lines to print.
 
@@ -196,14 +207,7 @@ def refine_dataset(job: Job) -> list[str]:
     tokens = np.array([embedded[text.description][1] for text in texts], dtype=np.int32)
     sources = job.params.refined_sources()
     table = texts_table(texts, embeddings, tokens, encoder.context_length, sources, job.params.refine)
-    parameters = TextsParameters(
-        seed=job.params.seed,
-        classes=names_digest(classes.names),
-        sources=job.params.read_sources(),
-        refined=sources,
-        **job.params.refine.model_dump(exclude={"sources", "batch_size"}),
-    )
-    write_table(path, table, make_meta(TEXTS, job.dataset, parameters, model))
+    write_table(path, table, make_meta(TEXTS, job.dataset, texts_parameters(job, classes.names), model))
     shutil.rmtree(paths.old_texts(path), ignore_errors=True)
     lines = truncated_lines(texts, table["truncated"].to_pylist(), encoder.context_length)
     return [*lines, f"{summary(job, table)}; {len(new)} texts embedded"]
