@@ -301,3 +301,19 @@ PREDICTIONS = Artifact(
     by_model=True,
     check=checks.check_predictions,
 )
+TOP5 = Artifact(
+    "top5",
+    pa.schema(
+        {
+            "image_id": pa.string(),
+            "label": pa.int32(),
+            "method": pa.string(),
+            "classes": pa.list_(pa.int32()),
+            "scores": pa.list_(pa.float32()),
+            "agreement": pa.float32(),
+        }
+    ),
+    PredictionsParameters,
+    by_model=True,
+    check=checks.check_top5,
+)

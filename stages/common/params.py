@@ -188,6 +188,7 @@ class Score(Section):
     text_scale: LogScale = 2.0
     normalize: bool = True
     descriptor_mean: Literal["normalized", "plain"] = "normalized"
+    csv_method: str = "bifta"
 
     @model_validator(mode="after")
     def _all_views_is_one_run(self) -> Score:

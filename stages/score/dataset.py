@@ -10,18 +10,20 @@ import torch
 from tqdm import tqdm
 
 from stages.common import methods, paths
-from stages.common.artifacts import PREDICTIONS, TEXTS, UNTRAINED, PredictionsParameters
+from stages.common.artifacts import PREDICTIONS, TEXTS, TOP5, UNTRAINED, PredictionsParameters
 from stages.common.cli import Job
 from stages.common.crops import open_boxes
 from stages.common.device import pick_device
+from stages.common.digests import ALL
 from stages.common.labels import read_classes, read_labels
 from stages.common.metrics import METRICS, metrics_digest, write_metrics
+from stages.common.names import told_apart
 from stages.common.overlap import in_order, read_ahead, write_behind
-from stages.common.ranking import Ranks
 from stages.common.tables import make_meta, read_table, writing
 from stages.common.views import find_shards
 from stages.score.methods import available, class_vectors, first_equals
-from stages.score.outcomes import Classes, Inputs, Ledger, prepare, score_batch
+from stages.score.outcomes import Classes, Inputs, Ledger, Scored, prepare, score_batch
+from stages.score.people import open_people
 from stages.score.stream import read_batches
 
 IMAGES_PER_BATCH = 64
@@ -36,6 +38,7 @@ def score_dataset(job: Job) -> list[str]:
         UserError: artifacts that do not belong together, or an IoU threshold that the boxes were not made with.
     """
     score, seed = job.params.score, job.params.seed
+    methods.require_method("score.csv_method", score.csv_method)
     boxes = open_boxes(job.dataset)
     boxes.meta.parameters.require(score.iou_threshold, boxes.path)
     device = pick_device(job.params.device)
@@ -59,32 +62,40 @@ def score_dataset(job: Job) -> list[str]:
         seed=seed, methods=[method.name for method in methods.METHODS], **score.model_dump()
     )
     meta = make_meta(PREDICTIONS, job.dataset, made_by, shards.model)
+    top5_meta = make_meta(TOP5, job.dataset, made_by, shards.model)
+    shown = methods.chosen(score.csv_method, [method.name for method in scored])
+    if shown != score.csv_method:
+        lines.append(f"predictions.csv is of {shown}, because {score.csv_method} (score.csv_method) was not scored")
 
     def prepared() -> Iterator[tuple[slice, Inputs]]:
         for batch in read_batches(shards, boxes.meta.parameters.max_views, IMAGES_PER_BATCH):
             span = slice(batch.first, batch.first + len(batch.similarity))
             yield span, prepare(batch, image_ids[span], labels[span], score, seed, device)
 
-    def scored_batch(batch: tuple[slice, Inputs]) -> tuple[slice, Ranks]:
+    def scored_batch(batch: tuple[slice, Inputs]) -> tuple[slice, Scored]:
         span, inputs = batch
         return span, score_batch(inputs, compared, score)
 
     threads = min(torch.get_num_threads(), MOST_AT_ONCE) if device.type == "cpu" else 1
+    names = told_apart(class_table.names)
     with writing(paths.predictions(job.dataset, job.model), PREDICTIONS.columns, meta) as writer:
-        ledger = Ledger(scored, score.runs, writer)
         with (
+            writing(paths.top5(job.dataset, job.model), TOP5.columns, top5_meta) as top5,
+            open_people(paths.predictions_csv(job.dataset, job.model), names, shown) as people,
             closing(read_ahead(prepared())) as batches,
             write_behind() as later,
             tqdm(total=len(image_ids), desc="score", unit="image", disable=None) as progress,
         ):
-            for span, ranks in in_order(scored_batch, batches, threads):
-                later(ledger.add, image_ids[span], labels[span], ranks)
+            ledger = Ledger(scored, score.runs, writer, top5, people)
+            for span, found in in_order(scored_batch, batches, threads):
+                later(ledger.add, image_ids[span], labels[span], found)
                 progress.update(span.stop - span.start)
             later(ledger.flush)
         metrics: dict[str, object] = ledger.metrics()
         if shards.model.pretrained == UNTRAINED:
             metrics["weights"] = UNTRAINED
         writer.digests[METRICS] = metrics_digest(metrics)
+        writer.digests[TOP5.name] = top5.digests[ALL]
     write_metrics(paths.metrics(job.dataset, job.model), metrics)
     return [*lines, f"score {job.dataset} {job.model}: {len(image_ids)} images, {len(scored)} methods"]
 
