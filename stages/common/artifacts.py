@@ -84,6 +84,8 @@ class ClassesParameters(IngestParameters):
     templates: str | list[str] = []
     aliases: dict[int, str] = {}
     fallbacks: dict[int, list[str]] = {}
+    taken_from: str | None = None
+    """The data set whose classes these are; `describe` takes its descriptions as well."""
 
 
 class BoxesParameters(Crop):

@@ -244,10 +244,17 @@ def _check_view_embeddings(table: pa.Table, starts: np.ndarray) -> str:
     return ""
 
 
+def _check_labels(table: pa.Table) -> str:
+    if not _has(table, "label") or table["label"].null_count == len(table):
+        return ""
+    problem = _nulls(table.select(["label"]))
+    return problem or ("" if pc.min(table["label"]).as_py() >= 0 else "it has rows whose 'label' is negative")
+
+
 def check_predictions(table: pa.Table, meta: Metadata[Any]) -> str:
-    """Labels, runs and margins are not negative; scores are finite."""
-    problem = _nulls(table)
-    for name in ("label", "run", "predicted", "margin"):
+    """Labels, runs and margins are not negative; scores are finite. Either all images have a label or none has."""
+    problem = _nulls(table, "label") or _check_labels(table)
+    for name in ("run", "predicted", "margin"):
         if not problem and _has(table, name) and not (_array(table, name) >= 0).all():
             problem = f"it has rows whose '{name}' is negative"
     for name in ("score", "margin"):
@@ -258,9 +265,7 @@ def check_predictions(table: pa.Table, meta: Metadata[Any]) -> str:
 
 def check_top5(table: pa.Table, meta: Metadata[Any]) -> str:
     """As many classes as scores in each row, best first, each once; the lower label first where scores are equal."""
-    problem = _nulls(table)
-    if not problem and _has(table, "label") and not (_array(table, "label") >= 0).all():
-        problem = "it has rows whose 'label' is negative"
+    problem = _nulls(table, "label") or _check_labels(table)
     if not problem and _has(table, "agreement"):
         agreement = _array(table, "agreement")
         if not ((agreement >= 0) & (agreement <= 1)).all():

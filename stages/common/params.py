@@ -82,6 +82,7 @@ class Dataset(Section):
     split: str | None = None
     manifest: str | None = None
     columns: Columns = Columns()
+    classes: str | list[str] | None = None
     names: ByClass | list[str] | None = None
     templates: Templates | None = None
     aliases: ByClass = Field(default_factory=dict)

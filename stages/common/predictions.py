@@ -18,7 +18,7 @@ from stages.common.artifacts import PREDICTIONS, TOP5, PredictionsParameters
 from stages.common.columns import list_rows
 from stages.common.digests import ALL
 from stages.common.errors import UserError
-from stages.common.labels import Labelled
+from stages.common.labels import Labelled, label_column
 from stages.common.params import PARAMS_FILE
 from stages.common.ranking import Best
 from stages.common.tables import REMEDY, Opened, open_table, require_same
@@ -116,7 +116,7 @@ def _require_order(
     runs_ = np.concatenate([np.arange(runs, dtype=np.int32) for _, runs in layout])
     wanted = {
         "image_id": pa.array(image_ids, pa.string()).take(image),
-        "label": pa.array(labels[image], pa.int32()),
+        "label": label_column(labels[image]),
         "method": pa.array(methods_, pa.string()).take(np.tile(np.arange(rows), len(image_ids))),
         "run": pa.array(np.tile(runs_, len(image_ids)), pa.int32()),
     }

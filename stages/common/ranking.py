@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from stages.common.artifacts import PREDICTIONS, TOP5
+from stages.common.labels import label_column
 
 TOP = 5
 
@@ -126,6 +127,29 @@ class Tally:
         }
 
 
+@dataclass
+class Certainty:
+    """How sure a method is of its predictions, where the true classes are not known."""
+
+    runs: int
+    images: int = 0
+    score: float = 0.0
+    margin: float = 0.0
+    agreement: float = 0.0
+
+    def add(self, found: Best) -> None:
+        """Count B images."""
+        self.images += len(found.labels)
+        self.score += float(found.scores[:, 0].sum(dtype=np.float64))
+        self.margin += float(found.margin.sum(dtype=np.float64))
+        self.agreement += float(found.agreement.sum(dtype=np.float64))
+
+    def metrics(self) -> dict[str, float | int]:
+        """Means over images of what `Best` has of each."""
+        means = {name: getattr(self, name) / self.images for name in ("score", "margin", "agreement")}
+        return {**{name: round(mean, 6) for name, mean in means.items()}, "images": self.images, "runs": self.runs}
+
+
 def predictions_table(
     image_ids: Sequence[str], labels: np.ndarray, methods: Sequence[str], outcomes: Sequence[Outcome]
 ) -> pa.Table:
@@ -140,7 +164,7 @@ def predictions_table(
 
     columns = [
         pa.array(image_ids, pa.string()).take(image),
-        labels.astype(np.int32)[image],
+        label_column(labels.astype(np.int32)[image]),
         pa.array(methods, pa.string()).take(method),
         np.tile(np.concatenate([np.arange(count, dtype=np.int32) for count in runs]), images),
         joined("predicted", np.int32),
@@ -164,7 +188,7 @@ def top5_table(
     agreement = np.stack([found.agreement for found in best_of], axis=1).reshape(-1)
     columns = [
         pa.array(image_ids, pa.string()).take(images),
-        labels.astype(np.int32)[images],
+        label_column(labels.astype(np.int32)[images]),
         pa.array(list(methods) * len(image_ids), pa.string()),
         lists("labels", np.int32),
         lists("scores", np.float32),

@@ -46,14 +46,14 @@ def score_dataset(job: Job) -> list[str]:
     texts, texts_meta = read_table(texts_path, TEXTS, dataset=job.dataset)
     class_table = read_classes(job.dataset)
     class_table.require(texts_path, texts_meta.parameters.classes)
-    images, classes = read_labels(job.dataset, class_table), len(class_table.names)
+    images, classes = read_labels(job.dataset, class_table, optional=True), len(class_table.names)
     image_ids, labels = images.image_ids, images.labels
     shards = find_shards(job.dataset, job.model, (texts_path, texts_meta), score.iou_threshold)
     restricted = job.params.datasets[job.dataset].sources is not None
     scored, lines = available(texts, job.dataset if restricted else None)
     vectors = class_vectors(texts_path, texts, scored, classes, score)
     first = {method.name: first_equals(rows) for method, rows in zip(scored, vectors, strict=True)}
-    lines += tie_lines(first, labels)
+    lines += tie_lines(first, labels if images.known else None)
     compared = [
         Classes(method, torch.from_numpy(rows).to(device), _on_device(first[method.name], device))
         for method, rows in zip(scored, vectors, strict=True)
@@ -86,7 +86,7 @@ def score_dataset(job: Job) -> list[str]:
             write_behind() as later,
             tqdm(total=len(image_ids), desc="score", unit="image", disable=None) as progress,
         ):
-            ledger = Ledger(scored, score.runs, writer, top5, people)
+            ledger = Ledger(scored, score.runs, writer, top5, people, labelled=images.known)
             for span, found in in_order(scored_batch, batches, threads):
                 later(ledger.add, image_ids[span], labels[span], found)
                 progress.update(span.stop - span.start)
@@ -105,14 +105,14 @@ def _on_device(first: np.ndarray, device: torch.device) -> torch.Tensor | None:
     return None if (first == np.arange(len(first))).all() else torch.from_numpy(first).to(device)
 
 
-def tie_lines(first: Mapping[str, np.ndarray], labels: np.ndarray) -> list[str]:
+def tie_lines(first: Mapping[str, np.ndarray], labels: np.ndarray | None) -> list[str]:
     """Lines about methods that cannot distinguish some classes because their texts are the same, with the top-1 that
     remains
     possible.
 
     Args:
         first: method -> the lowest label of the same texts, for each class: [C] int64.
-        labels: [N] of the images.
+        labels: [N] of the images; None if they are not known.
     """
     tied: dict[bytes, list[str]] = {}
     for method, lowest in first.items():
@@ -122,8 +122,9 @@ def tie_lines(first: Mapping[str, np.ndarray], labels: np.ndarray) -> list[str]:
         lowest = first[own[0]]
         hidden = int((lowest != np.arange(len(lowest))).sum())
         if hidden:
+            most = "" if labels is None else f"top-1 is at most {100 * (lowest[labels] == labels).mean():.2f} "
             lines.append(
                 f"{hidden} of {len(lowest)} classes have the same texts as a class of a lower label, which wins; "
-                f"top-1 is at most {100 * (lowest[labels] == labels).mean():.2f} with {', '.join(own)}"
+                f"{most}with {', '.join(own)}"
             )
     return lines

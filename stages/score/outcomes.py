@@ -13,7 +13,7 @@ import torch
 from stages.common.alignment import draw_places, image_vectors, pool_weights
 from stages.common.methods import WHOLE, Method
 from stages.common.params import Score
-from stages.common.ranking import Best, Outcome, Ranks, Tally, best, predictions_table, rank, top5_table
+from stages.common.ranking import Best, Certainty, Outcome, Ranks, Tally, best, predictions_table, rank, top5_table
 from stages.common.tables import Writer
 from stages.score.people import People
 from stages.score.stream import ViewBatch
@@ -24,17 +24,22 @@ ROWS_PER_GROUP = 1 << 17
 class Ledger:
     """Collects the scores of all batches: writes the rows of the tables and counts the metrics."""
 
-    def __init__(self, methods: Sequence[Method], runs: int, writer: Writer, top5: Writer, people: People) -> None:
+    def __init__(
+        self, methods: Sequence[Method], runs: int, writer: Writer, top5: Writer, people: People, *, labelled: bool
+    ) -> None:
         self._names = [method.name for method in methods]
         self._predictions, self._top5, self._people = Waiting(writer), Waiting(top5), people
         self._runs = [1 if method.views == WHOLE else runs for method in methods]
-        self._tallies = [Tally(count) for count in self._runs]
+        self._tallies = [Tally(count) for count in self._runs] if labelled else []
+        self._certainties = [] if labelled else [Certainty(count) for count in self._runs]
 
     def add(self, image_ids: Sequence[str], labels: np.ndarray, scored: Scored) -> None:
         outcomes = fetch(scored.ranks, self._runs)
         found = fetch_best(scored, outcomes)
-        for tally, outcome in zip(self._tallies, outcomes, strict=True):
+        for tally, outcome in zip(self._tallies, outcomes, strict=False):
             tally.add(outcome, labels)
+        for certainty, own in zip(self._certainties, found, strict=False):
+            certainty.add(own)
         self._predictions.add(predictions_table(image_ids, labels, self._names, outcomes))
         self._top5.add(top5_table(image_ids, labels, self._names, found))
         self._people.add(image_ids, labels, found[self._names.index(self._people.method)])
@@ -45,7 +50,9 @@ class Ledger:
         self._top5.flush()
 
     def metrics(self) -> dict[str, object]:
-        return {name: tally.metrics() for name, tally in zip(self._names, self._tallies, strict=True)}
+        """By method: accuracies, or where the true classes are not known, how sure it is."""
+        counted: Sequence[Tally | Certainty] = self._tallies or self._certainties
+        return {name: own.metrics() for name, own in zip(self._names, counted, strict=True)}
 
 
 class Waiting:
@@ -77,7 +84,7 @@ class Inputs:
     places: torch.Tensor | None
     """[B, R, V] float64: which views each run draws; None: every view of the pool once."""
     labels: torch.Tensor
-    """[B] int64, the true ones."""
+    """[B] int64, the true ones; 0 where they are not known, and whether they are among the first five says nothing."""
 
 
 def prepare(
@@ -92,7 +99,7 @@ def prepare(
         _to_device(batch.similarity, device),
         {name: _to_device(inside, device) for name, inside in batch.pools.items()},
         places,
-        _to_device(labels.astype(np.int64), device),
+        _to_device(labels.astype(np.int64).clip(min=0), device),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from stages.common.files import replacing
+from stages.common.labels import UNKNOWN
 from stages.common.ranking import Best
 
 COLUMNS = ("image", "true_class", "predicted", "score", "margin", "runner_up", "agreement", "method")
@@ -31,7 +32,7 @@ class People:
         Args:
             labels: [B], the true ones.
         """
-        true = [self._names[label] for label in labels.tolist()]
+        true = ["" if label == UNKNOWN else self._names[label] for label in labels.tolist()]
         for row in named_rows(image_ids, true, found, self._names, self.method):
             self._writer.writerow(row[name] for name in COLUMNS)
 
