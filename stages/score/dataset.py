@@ -10,20 +10,18 @@ import torch
 from tqdm import tqdm
 
 from stages.common import methods, paths
-from stages.common.artifacts import PREDICTIONS, TEXTS, TOP5, UNTRAINED, PredictionsParameters
+from stages.common.artifacts import TEXTS
 from stages.common.cli import Job
 from stages.common.crops import open_boxes
 from stages.common.device import pick_device
-from stages.common.digests import ALL
 from stages.common.labels import read_classes, read_labels
-from stages.common.metrics import METRICS, metrics_digest, write_metrics
 from stages.common.names import told_apart
 from stages.common.overlap import in_order, read_ahead, write_behind
-from stages.common.tables import make_meta, read_table, writing
+from stages.common.tables import read_table
 from stages.common.views import find_shards
 from stages.score.methods import available, class_vectors, first_equals
-from stages.score.outcomes import Classes, Inputs, Ledger, Scored, prepare, score_batch
-from stages.score.people import open_people
+from stages.score.outcomes import Inputs, Scored, on_device, prepare, score_batch
+from stages.score.outputs import open_ledger
 from stages.score.stream import read_batches
 
 IMAGES_PER_BATCH = 64
@@ -54,15 +52,7 @@ def score_dataset(job: Job) -> list[str]:
     vectors = class_vectors(texts_path, texts, scored, classes, score)
     first = {method.name: first_equals(rows) for method, rows in zip(scored, vectors, strict=True)}
     lines += tie_lines(first, labels if images.known else None)
-    compared = [
-        Classes(method, torch.from_numpy(rows).to(device), _on_device(first[method.name], device))
-        for method, rows in zip(scored, vectors, strict=True)
-    ]
-    made_by = PredictionsParameters(
-        seed=seed, methods=[method.name for method in methods.METHODS], **score.model_dump()
-    )
-    meta = make_meta(PREDICTIONS, job.dataset, made_by, shards.model)
-    top5_meta = make_meta(TOP5, job.dataset, made_by, shards.model)
+    compared = on_device(scored, vectors, device)
     shown = methods.chosen(score.csv_method, [method.name for method in scored])
     if shown != score.csv_method:
         lines.append(f"predictions.csv is of {shown}, because {score.csv_method} (score.csv_method) was not scored")
@@ -78,31 +68,17 @@ def score_dataset(job: Job) -> list[str]:
 
     threads = min(torch.get_num_threads(), MOST_AT_ONCE) if device.type == "cpu" else 1
     names = told_apart(class_table.names)
-    with writing(paths.predictions(job.dataset, job.model), PREDICTIONS.columns, meta) as writer:
-        with (
-            writing(paths.top5(job.dataset, job.model), TOP5.columns, top5_meta) as top5,
-            open_people(paths.predictions_csv(job.dataset, job.model), names, shown) as people,
-            closing(read_ahead(prepared())) as batches,
-            write_behind() as later,
-            tqdm(total=len(image_ids), desc="score", unit="image", disable=None) as progress,
-        ):
-            ledger = Ledger(scored, score.runs, writer, top5, people, labelled=images.known)
-            for span, found in in_order(scored_batch, batches, threads):
-                later(ledger.add, image_ids[span], labels[span], found)
-                progress.update(span.stop - span.start)
-            later(ledger.flush)
-        metrics: dict[str, object] = ledger.metrics()
-        if shards.model.pretrained == UNTRAINED:
-            metrics["weights"] = UNTRAINED
-        writer.digests[METRICS] = metrics_digest(metrics)
-        writer.digests[TOP5.name] = top5.digests[ALL]
-    write_metrics(paths.metrics(job.dataset, job.model), metrics)
+    with (
+        open_ledger(job, scored, shards.model, names, shown, labelled=images.known) as ledger,
+        closing(read_ahead(prepared())) as batches,
+        write_behind() as later,
+        tqdm(total=len(image_ids), desc="score", unit="image", disable=None) as progress,
+    ):
+        for span, found in in_order(scored_batch, batches, threads):
+            later(ledger.add, image_ids[span], labels[span], found)
+            progress.update(span.stop - span.start)
+        later(ledger.flush)
     return [*lines, f"score {job.dataset} {job.model}: {len(image_ids)} images, {len(scored)} methods"]
-
-
-def _on_device(first: np.ndarray, device: torch.device) -> torch.Tensor | None:
-    """None if every class has its own vector."""
-    return None if (first == np.arange(len(first))).all() else torch.from_numpy(first).to(device)
 
 
 def tie_lines(first: Mapping[str, np.ndarray], labels: np.ndarray | None) -> list[str]:

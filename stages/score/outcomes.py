@@ -15,6 +15,7 @@ from stages.common.methods import WHOLE, Method
 from stages.common.params import Score
 from stages.common.ranking import Best, Certainty, Outcome, Ranks, Tally, best, predictions_table, rank, top5_table
 from stages.common.tables import Writer
+from stages.score.methods import first_equals
 from stages.score.people import People
 from stages.score.stream import ViewBatch
 
@@ -121,6 +122,23 @@ class Classes(NamedTuple):
         """[B, R, D] image vectors -> [B, R, C]. Classes with the same vector get the same score, to the last bit."""
         scores = images @ self.vectors.T
         return scores if self.first is None else scores[..., self.first]
+
+
+def on_device(methods: Sequence[Method], vectors: Sequence[np.ndarray], device: torch.device) -> list[Classes]:
+    """What each method compares images with.
+
+    Args:
+        vectors: [C, D] float32 of each method.
+    """
+
+    def shared(rows: np.ndarray) -> torch.Tensor | None:
+        first = first_equals(rows)
+        return None if (first == np.arange(len(first))).all() else torch.from_numpy(first).to(device)
+
+    return [
+        Classes(method, torch.from_numpy(rows).to(device), shared(rows))
+        for method, rows in zip(methods, vectors, strict=True)
+    ]
 
 
 class Scored(NamedTuple):
