@@ -27,9 +27,12 @@ if TYPE_CHECKING:
         open_image,
         select_descriptions,
     )
+    from stages.classify import Classifier, Prediction, load_classifier
 
 __all__ = [
+    "Classifier",
     "Encoder",
+    "Prediction",
     "Selection",
     "Texts",
     "UserError",
@@ -39,18 +42,23 @@ __all__ = [
     "embed_descriptions",
     "embed_views",
     "filter_crops",
+    "load_classifier",
     "load_encoder",
     "open_image",
     "select_descriptions",
 ]
 
 
+CLASSIFY = ("Classifier", "Prediction", "load_classifier")
+"""Those of `stages.classify`; the others are in `stages.api`."""
+
+
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from stages import api
+    from stages import api, classify
 
-    return getattr(api, name)
+    return getattr(classify if name in CLASSIFY else api, name)
 
 
 def __dir__() -> list[str]:

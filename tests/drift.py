@@ -44,6 +44,9 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
 """Reason -> "stage file-or-parameter": what is read, and rightly not listed."""
 
 NOT_NEEDED: dict[str, tuple[str, ...]] = {
+    "read where the images have no labels": (
+        "report data/demo/tiny/top5.parquet", "report data/demo/demo-clip/top5.parquet",
+    ),
     "read where a description file is missing": (
         "describe data/demo/classes.parquet", "describe descriptions/prompts", "concepts datasets.demo.reader",
     ),

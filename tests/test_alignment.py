@@ -20,7 +20,7 @@ from stages.common.columns import embedding_column
 from stages.common.errors import UserError
 from stages.common.methods import ALL, METHODS, REFINED, WHOLE, Method
 from stages.common.params import Score
-from stages.common.ranking import Outcome, Tally, predictions_table, rank
+from stages.common.ranking import Outcome, Tally, best, predictions_table, rank
 from stages.score.dataset import tie_lines
 from stages.score.methods import available, class_vectors, first_equals
 from stages.score.outcomes import Classes, fetch, prepare, score_batch
@@ -165,8 +165,9 @@ def score_with(
     labels = np.zeros(len(pictures), dtype=np.int64)
     ids = [picture.image_id for picture in pictures]
     inputs = prepare(make_batch(pictures), ids, labels, score, SEED, torch.device("cpu"))
-    ranks = score_batch(inputs, compared, score)
-    outcomes = fetch(ranks, [1 if method.views == WHOLE else score.runs for method in methods])
+    outcomes = fetch(
+        score_batch(inputs, compared, score).ranks, [1 if method.views == WHOLE else score.runs for method in methods]
+    )
     return {method.name: outcome for method, outcome in zip(methods, outcomes, strict=True)}
 
 
@@ -374,6 +375,10 @@ def test_ranks_equal_a_stable_sort(values: list[list[int]], label: int) -> None:
         assert outcome.predicted[0, run] == order[0]
         assert outcome.margin[0, run] == scores[order[0]] - scores[order[1]]
         assert outcome.in_top[0, run] == (label in order[:5])
+    labels, highest = best(torch.tensor([values], dtype=torch.float32))
+    means = np.array(values, dtype=np.float32).mean(axis=0, keepdims=True)[0]
+    assert labels[0].tolist() == sorted(range(8), key=lambda c: (-means[c], c))[:5]
+    assert highest[0].tolist() == pytest.approx(means[labels[0].numpy()].tolist())
 
 
 def test_a_single_class_has_no_margin() -> None:

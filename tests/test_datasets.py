@@ -64,14 +64,14 @@ def read(reader: str, root: Path, split: str | None = None, **more: Any) -> List
     check_listing(listing)
     for image_id, label in listing.images:
         assert ((listing.root or root) / image_id).is_file(), image_id
-        assert 0 <= label < len(listing.names)
+        assert label is not None and 0 <= label < len(listing.names)
     assert listing.coarse is None or len(listing.coarse) == len(listing.names)
     return listing
 
 
 def named(listing: Listing) -> dict[str, str]:
     """File name -> class name."""
-    return {Path(image_id).name: listing.names[label] for image_id, label in listing.images}
+    return {Path(image_id).name: listing.names[int(label or 0)] for image_id, label in listing.images}
 
 
 # The layouts
@@ -811,7 +811,7 @@ def test_tar_cut_short(tmp_path: Path) -> None:
     root = make_webdataset(tmp_path / "root")
     shard = root / "test/0.tar"
     shard.write_bytes(shard.read_bytes()[:1700])
-    with pytest.raises(UserError, match=r"0\.tar' is no whole webdataset tar"):
+    with pytest.raises(UserError, match=r"0\.tar' is no whole tar"):
         read("webdataset", root, "test")
 
 
@@ -879,7 +879,7 @@ def test_keys_of_other_readers_are_refused(project: Project, call: Call, monkeyp
     project.edit(lambda params: params["datasets"]["toy"].update(manifest="x.csv"))
     monkeypatch.chdir(project.folder)
     assert call("ingest", "--dataset", "toy").err == (
-        "error: datasets.toy.manifest is for the reader manifest, not 'folder'\n"
+        "error: datasets.toy.manifest is for the reader manifest or images, not 'folder'\n"
     )
     project.edit(lambda params: params["datasets"]["toy"].update(columns={"imgae": "x"}))
     assert "datasets.toy.columns.imgae: unknown key (did you mean 'image'?)" in call("ingest", "--dataset", "toy").err

@@ -296,7 +296,7 @@ def test_names_that_matplotlib_s_font_lacks(
     names = {0: "鶴", 1: f"{foreign} x", 2: "an " + 20 * "exceedingly " + "long name"}
     votes_ = pl.DataFrame({"label": [0, 1, 2, 2], "predicted": [0, 0, 1, 2]})
     pairs, order, remark = votes.confusion(votes_, names)
-    result = Result("birds", "vit", [], None, untrained=False, demo=False, missing=[])
+    result = Result(dataset="birds", model="vit", encoder=None, untrained=False, rows=[], demo=False, missing=[])
     monkeypatch.setattr(legible, "_fonts", lambda: {"STIXGeneral": font_manager.findfont("STIXGeneral")})
     legible._warned.clear()
     for _ in range(2):

@@ -22,7 +22,11 @@ from conftest import TINY_CONFIG, Call, Project, make_image, make_project, make_
 
 from stages.common import artifacts
 from stages.common.alignment import draw_places
+from stages.common.checks import check_top5
 from stages.common.encoders import UNTRAINED
+from stages.common.errors import UserError
+from stages.common.labels import read_classes, read_labels
+from stages.common.predictions import open_predictions, read_best
 from stages.common.tables import read_meta
 
 Meta = dict[str, Any]
@@ -31,6 +35,8 @@ DATA = Path("data/toy")
 TINY = DATA / "tiny"
 TEXTS, VIEWS, BOXES, IMAGES = TINY / "texts.parquet", TINY / "views", DATA / "boxes.parquet", DATA / "images.parquet"
 PREDICTIONS, METRICS = TINY / "predictions.parquet", TINY / "metrics.json"
+TOP5, PEOPLE = TINY / "top5.parquet", TINY / "predictions.csv"
+OUTPUTS = (PREDICTIONS, TOP5, PEOPLE, METRICS)
 METHODS = ["clip", "clip-e", "clip-d", "waffle", "cupl", "wca", "bifta-views", "bifta-texts", "bifta"]
 KEYS = ["top1", "top5", "std", "images", "runs"]
 ON_TINY = ("--dataset", "toy", "--model", "tiny")
@@ -93,6 +99,77 @@ def test_metrics_are_those_of_the_predictions(project: Project) -> None:
     assert len({metrics()[name]["top1"] for name in METHODS}) > 1
 
 
+def test_people_read_the_best_classes_of_one_method_by_name(project: Project, call: Call) -> None:
+    project.edit(lambda params: params["score"].update(csv_method="wca"))
+    project.edit(lambda params: params["datasets"]["toy"].update(names=["crane, grey", "crane", "crane"]))
+    assert call("ingest", "--dataset", "toy").code == 0
+    for source in ("cupl", "clip-d"):
+        path = Path(f"descriptions/toy/{source}.json")
+        old = list(json.loads(path.read_text()).values())
+        path.write_text(json.dumps({"crane, grey": old[0], "crane": old[1]}))
+    for stage in ("refine", "score"):
+        done = call(stage, *ON_TINY)
+        assert done.code == 0, done.err
+    names = ["crane, grey", "crane (1)", "crane (2)"]
+    rows = pl.read_csv(PEOPLE).to_dicts()
+    best = pl.read_parquet(TOP5).filter(pl.col("method") == "wca").to_dicts()
+    assert [row["image"] for row in rows] == pl.read_parquet(IMAGES)["image_id"].to_list()
+    for row, own in zip(rows, best, strict=True):
+        first, second, _ = own["classes"]
+        assert (row["true_class"], row["predicted"]) == (names[own["label"]], names[first])
+        assert (row["runner_up"], row["method"]) == (names[second], "wca")
+        assert row["score"] == pytest.approx(own["scores"][0], abs=1e-6)
+        assert row["margin"] == pytest.approx(own["scores"][0] - own["scores"][1], abs=2e-6)
+        assert row["agreement"] == pytest.approx(own["agreement"], abs=1e-4)
+
+
+def test_a_method_for_people_that_is_missing_or_unknown(project: Project, call: Call) -> None:
+    project.edit(lambda params: params["score"].update(csv_method="clip-d"))
+    project.edit(lambda params: params["sources"].pop("clip-d"))
+    assert call("refine", *ON_TINY).code == 0
+    done = call("score", *ON_TINY)
+    assert "predictions.csv is of bifta, because clip-d (score.csv_method) was not scored" in done.out
+    assert set(pl.read_csv(PEOPLE)["method"]) == {"bifta"}
+    project.edit(lambda params: params["datasets"]["toy"].update(score={"csv_method": "bift"}))
+    Path("descriptions/prompts").mkdir()
+    Path("descriptions/prompts/cupl.yaml").write_text("paper: our own\n")
+    for stage in (("score", *ON_TINY), ("common.check",)):
+        done = call(*stage)
+        assert done.code == 1 and "csv_method 'bift' is no method (did you mean 'bifta'?)" in done.err
+
+
+def test_best_classes_of_another_run_are_refused(project: Project, call: Call) -> None:
+    other = TOP5.read_bytes()
+    project.edit(lambda params: params.update(seed=7))
+    for stage, *on in (("refine", *ON_TINY), ("crop", *ON_TINY[:2]), ("embed", *ON_TINY), ("score", *ON_TINY)):
+        assert call(stage, *on).code == 0
+    TOP5.write_bytes(other)
+    classes = read_classes("toy")
+    with pytest.raises(UserError, match=r"top5\.parquet was not written with .*predictions\.parquet"):
+        list(read_best(open_predictions("toy", "tiny"), read_labels("toy", classes), 3, "bifta"))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "problem"),
+    [
+        ("classes", [1, 0, 2], "not in order"),
+        ("classes", [0, 1, 1], "not in order"),
+        ("classes", [0, 1], "as many scores each"),
+        ("classes", [-1, 1, 2], "negative"),
+        ("scores", [0.5, 0.6, 0.4], "not in order"),
+        ("scores", [math.nan, 0.5, 0.5], "not finite"),
+        ("agreement", 1.5, "not between 0 and 1"),
+        ("agreement", None, "have no 'agreement'"),
+    ],
+)
+def test_the_structure_of_the_best_classes_is_checked(column: str, value: Any, problem: str) -> None:
+    good = {"image_id": "a", "label": 1, "method": "wca", "classes": [0, 1, 2], "scores": [0.5, 0.5, 0.4]}
+    rows = [{**good, "agreement": 0.5}, {**good, "agreement": 0.5, column: value}]
+    table = pa.Table.from_pylist(rows, schema=artifacts.TOP5.columns)
+    assert check_top5(table[:1], None) == ""  # type: ignore[arg-type]
+    assert problem in check_top5(table, None)  # type: ignore[arg-type]
+
+
 def test_predictions_say_what_made_them(project: Project) -> None:
     meta = read_meta(PREDICTIONS, artifacts.PREDICTIONS)
     assert meta.dataset == "toy"
@@ -102,11 +179,11 @@ def test_predictions_say_what_made_them(project: Project) -> None:
 
 
 def test_a_second_run_writes_the_same_bytes(project: Project, call: Call) -> None:
-    before = [PREDICTIONS.read_bytes(), METRICS.read_bytes()]
-    PREDICTIONS.unlink()
-    METRICS.unlink()
+    before = [path.read_bytes() for path in OUTPUTS]
+    for path in OUTPUTS:
+        path.unlink()
     assert call("score", *ON_TINY).code == 0
-    assert [PREDICTIONS.read_bytes(), METRICS.read_bytes()] == before
+    assert [path.read_bytes() for path in OUTPUTS] == before
 
 
 def test_batches_of_images_make_no_difference(project: Project, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +237,7 @@ def test_scores_follow_from_the_files_alone(
     assert {path: path.stat().st_mtime_ns for path in VIEWS.iterdir()} == shards, "no crop is embedded again"
     assert call("score", *ON_TINY).code == 0
     rows, boxes, texts = pl.read_parquet(PREDICTIONS), pl.read_parquet(BOXES), pl.read_parquet(TEXTS)
+    top5 = pl.read_parquet(TOP5)
     stored = pl.concat([pl.read_parquet(path) for path in sorted(VIEWS.iterdir())])
     assert stored.group_by("image_id").len()["len"].n_unique() > 1, "images have different numbers of views"
     stored = stored.join(boxes.select("image_id", "candidate", "kept"), on=["image_id", "candidate"], how="left")
@@ -173,6 +251,7 @@ def test_scores_follow_from_the_files_alone(
             images, similarity = own["embedding"].to_numpy().astype(float), own["similarity"].to_numpy().astype(float)
             found = rows.filter((pl.col("image_id") == image_id) & (pl.col("method") == method)).sort("run")
             assert found.height == runs
+            means = np.zeros(3)
             for run, row in enumerate(found.to_dicts()):
                 drawn = np.arange(own.height)
                 if views != "all":
@@ -187,6 +266,11 @@ def test_scores_follow_from_the_files_alone(
                 assert row["score"] == pytest.approx(max(scores), abs=1e-4)
                 assert row["margin"] == pytest.approx(max(scores) - sorted(scores)[-2], abs=1e-4)
                 assert row["predicted"] == int(np.argmax(scores))
+                means += np.array(scores) / runs
+            (best,) = top5.filter((pl.col("image_id") == image_id) & (pl.col("method") == method)).to_dicts()
+            assert best["classes"] == np.argsort(-means).tolist()
+            assert best["scores"] == pytest.approx(sorted(means, reverse=True), abs=1e-4)
+            assert best["agreement"] == pytest.approx((found["predicted"] == best["classes"][0]).mean())
 
 
 def test_a_threshold_changes_the_refined_views_alone(project: Project, call: Call) -> None:
@@ -363,7 +447,7 @@ def texts_of_other_weights(project: Project) -> list[str]:
 def test_what_does_not_belong_together_is_refused(
     project: Project, call: Call, monkeypatch: pytest.MonkeyPatch, mistake: Callable[[Project], list[str]]
 ) -> None:
-    before = [PREDICTIONS.read_bytes(), METRICS.read_bytes()]
+    before = [path.read_bytes() for path in OUTPUTS]
     monkeypatch.setattr(sys, "argv", [])
     expected = mistake(project)
     done = call("score", *ON_TINY)
@@ -372,7 +456,7 @@ def test_what_does_not_belong_together_is_refused(
     assert done.err.count("\n") == 1
     for part in expected:
         assert part in done.err
-    assert [PREDICTIONS.read_bytes(), METRICS.read_bytes()] == before, "what was computed stays"
+    assert [path.read_bytes() for path in OUTPUTS] == before, "what was computed stays"
     assert [path.name for path in TINY.glob(".*")] == []
 
 
@@ -380,7 +464,7 @@ def test_what_does_not_belong_together_is_refused(
 def test_a_full_disk_or_an_interruption_leaves_what_was_there(
     project: Project, call: Call, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    before = [PREDICTIONS.read_bytes(), METRICS.read_bytes()]
+    before = [path.read_bytes() for path in OUTPUTS]
 
     def fail(*_: object) -> None:
         raise error
@@ -392,7 +476,7 @@ def test_a_full_disk_or_an_interruption_leaves_what_was_there(
     done = call("score", *ON_TINY)
     assert done.code == (1 if isinstance(error, OSError) else 130)
     assert done.err.count("\n") == 1
-    assert [PREDICTIONS.read_bytes(), METRICS.read_bytes()] == before
+    assert [path.read_bytes() for path in OUTPUTS] == before
     assert [path.name for path in TINY.glob(".*")] == []
 
 

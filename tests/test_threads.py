@@ -33,9 +33,8 @@ def test_artifacts_are_the_same_bytes_with_any_number_of_threads(project: Projec
         shutil.rmtree(project.folder / "data/toy/tiny", ignore_errors=True)
         in_folder(project.folder, *STAGES, threads=threads)
         found[threads] = {path.name: path.read_bytes() for path in made(project.folder / "data/toy")}
-    assert {"boxes.parquet", "texts.parquet", "part-00000.parquet", "predictions.parquet", "metrics.json"} <= found[
-        1
-    ].keys()
+    scored = {"predictions.parquet", "top5.parquet", "predictions.csv", "metrics.json"}
+    assert {"boxes.parquet", "texts.parquet", "part-00000.parquet", *scored} <= found[1].keys()
     assert found[1] == found[2] == found[4]
 
 

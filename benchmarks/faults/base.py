@@ -21,6 +21,9 @@ from conftest import ROOT, Project, descriptions_for, make_image, make_tiny_mode
 from finer_project import answers_parameters, finer_params, write_attributes_file
 
 from stages.common import artifacts, errors
+from stages.common.labels import read_classes, read_labels
+from stages.common.methods import METHODS
+from stages.common.predictions import open_predictions, read_best
 from stages.common.tables import make_meta, read_table, write_json, write_table
 from stages.finer import artifacts as finer
 from stages.finer import paths as finer_paths
@@ -49,6 +52,7 @@ class Stage:
 
 
 TOY, TINY = "data/toy", "data/toy/tiny"
+SCORED = ("predictions.parquet", "top5.parquet", "predictions.csv", "metrics.json", "top1.json")
 STAGES = {
     "describe": Stage("describe --dataset toy", ("descriptions/toy",), keeps=True, prints=True),
     "refine": Stage("refine --dataset toy --model tiny", (f"{TINY}/texts.parquet",), keeps=True),
@@ -56,7 +60,7 @@ STAGES = {
     "embed": Stage("embed --dataset toy --model tiny", (f"{TINY}/views",), keeps=True),
     "score": Stage(
         "score --dataset toy --model tiny",
-        tuple(f"{TINY}/{name}" for name in ("predictions.parquet", "metrics.json", "top1.json")),
+        tuple(f"{TINY}/{name}" for name in SCORED),
     ),
     "report": Stage("report --dataset toy --model tiny", (f"{TINY}/report",)),
     "report (print)": Stage("report", (), prints=True),
@@ -130,6 +134,13 @@ KINDS = {
         artifacts.PREDICTIONS,
         "data/more/tiny/predictions.parquet",
         "data/toy/second/predictions.parquet",
+    ),
+    "top5": Kind(
+        _of("top5.parquet", TINY),
+        ("reader",),
+        artifacts.TOP5,
+        "data/more/tiny/top5.parquet",
+        "data/toy/second/top5.parquet",
     ),
     "metrics": Kind(
         _of("metrics.json", TINY),
@@ -223,6 +234,12 @@ def run_line(line: str) -> None:
 def read_everything() -> None:
     """Read what no stage reads, with the project's own reader; writes the values."""
     found: dict[str, Any] = {"mixture": read_mixture(Path(KINDS["mixture"].path))}
+    classes = read_classes("toy")
+    images = read_labels("toy", classes)
+    for method in METHODS:
+        parts = read_best(open_predictions("toy", "tiny"), images, len(classes.names), method.name)
+        best = [(best.labels, best.scores, best.agreement) for _, best in parts]
+        found[f"best of {method.name}"] = [[own.tolist() for own in part] for part in best]
     for name in ("scores", "mixture", "attrseek"):
         declared = KINDS[name].declared
         assert declared is not None

@@ -132,6 +132,11 @@ def renamed_values(table: pa.Table, rng: Rng, name: str) -> pa.Table:
     return replace(table, name, [f"{value}-x" for value in table[name].to_pylist()])
 
 
+def lists_reversed(table: pa.Table, rng: Rng) -> pa.Table:
+    """The best classes of each image, the last first."""
+    return replace(table, "classes", [row[::-1] for row in table["classes"].to_pylist()])
+
+
 def foreign_ids(table: pa.Table, rng: Rng) -> pa.Table:
     return replace(table, "image_id", [f"elsewhere/{value}" for value in table["image_id"].to_pylist()])
 

@@ -14,6 +14,7 @@ JSONS = tuple(name for name, kind in KINDS.items() if not kind.declared)
 METRICS = ("metrics", "attrseek's metrics")
 TOGETHER = ("score", "report", "finer.align")
 """The stages that read texts, views, images and classes together."""
+PREDICTED = {"predictions": ALL, "top5": ALL}
 NAN, INF = float("nan"), float("inf")
 
 
@@ -53,22 +54,23 @@ def _rows() -> list[Corruption]:
         "rows: shuffled": c.rows_shuffled,
     }
     shown: dict[str, dict[str, tuple[str, ...]]] = {
-        "rows: none": dict.fromkeys(("images", "classes", "boxes", "views", "texts", "predictions"), ALL),
-        "rows: one missing": {"boxes": ALL, "views": ALL, "predictions": ALL, "images": asked, "classes": TOGETHER},
-        "rows: half": {"boxes": ALL, "views": ALL, "predictions": ALL, "images": asked, "classes": TOGETHER},
+        "rows: none": dict.fromkeys(("images", "classes", "boxes", "views", "texts", *PREDICTED), ALL),
+        "rows: one missing": {**PREDICTED, "boxes": ALL, "views": ALL, "images": asked, "classes": TOGETHER},
+        "rows: half": {**PREDICTED, "boxes": ALL, "views": ALL, "images": asked, "classes": TOGETHER},
         "rows: doubled": {
-            **dict.fromkeys(("images", "classes", "boxes", "views", "predictions", "answers"), ALL),
+            **dict.fromkeys(("images", "classes", "boxes", "views", "answers", *PREDICTED), ALL),
             "texts": TOGETHER,
         },
-        "rows: shuffled": {"boxes": ALL, "views": ALL, "images": asked, "classes": ALL},
+        "rows: shuffled": {"boxes": ALL, "views": ALL, "top5": ALL, "images": asked, "classes": ALL},
     }
     found = [
         table(name, kind, change, shown[name].get(kind, ())) for name, change in changes.items() for kind in TABLES
     ]
-    for kind in ("boxes", "views", "predictions"):
+    for kind in ("boxes", "views", *PREDICTED):
         found.append(table("rows: an image missing", kind, partial(c.without_group, name="image_id"), ALL))
     found.append(table("rows: a class missing", "texts", partial(c.without_group, name="label"), TOGETHER))
     found.append(table("rows: a method missing", "predictions", partial(c.without_group, name="method"), ("report",)))
+    found.append(table("rows: a method missing", "top5", partial(c.without_group, name="method"), ALL))
     found.append(table("rows: a run missing", "predictions", partial(c.without_last, name="run"), ALL))
     found.append(table("rows: a class fewer", "classes", partial(c.without_last, name="label"), TOGETHER))
     return found
@@ -96,7 +98,7 @@ def _labels() -> list[Corruption]:
         one = partial(c.with_value, name="label", value=value)
         found.append(table(f"label: {value}", "images", one, ("score", "report", *(("finer.unify",) if value else ()))))
         found.append(table(f"label: {value}", "texts", one, TOGETHER))
-        for kind in ("classes", "predictions"):
+        for kind in ("classes", *PREDICTED):
             found.append(table(f"label: {value}", kind, one, ALL))
         found.append(table(f"label: {value}", "answers", one, ("finer.score", "finer.align")))
     found.append(table("label: shuffled", "images", partial(c.shuffled, names=["label"]), ("report",)))
@@ -120,7 +122,7 @@ def _content() -> list[Corruption]:
         table("sizes: shuffled", "images", partial(c.shuffled, names=["width", "height"])),
         table("sizes: 0", "images", partial(c.filled, name="width", value=0), ("crop",)),
         table("image_id: foreign", "images", c.foreign_ids, ("embed", *TOGETHER)),
-        table("image_id: foreign", ("boxes", "views", "predictions"), c.foreign_ids, ALL),
+        table("image_id: foreign", ("boxes", "views", *PREDICTED), c.foreign_ids, ALL),
         table("image_id: foreign", ("answers",), c.foreign_ids, ("finer.align",)),
         table("name: another order", "classes", partial(c.shuffled, names=["name"]), TOGETHER),
         table("name: null", "classes", partial(c.with_value, name="name", value=None), ALL),
@@ -146,7 +148,13 @@ def _content() -> list[Corruption]:
         table("kept: shuffled", "texts", partial(c.shuffled, names=["kept"])),
         table("source: renamed", "texts", partial(c.renamed_values, name="source"), TOGETHER),
         table("source: null", "texts", partial(c.with_value, name="source", value=None), TOGETHER),
-        table("method: renamed", "predictions", partial(c.renamed_values, name="method"), ALL),
+        table("classes: shuffled", "top5", partial(c.shuffled, names=["classes"]), ALL),
+        table("classes: reversed", "top5", c.lists_reversed, ALL),
+        table("classes: unknown", "top5", partial(c.with_value, name="classes", value=[9, 8, 7, 6, 5]), ALL),
+        table("scores: NaN", "top5", partial(c.with_value, name="scores", value=[NAN] * 5), ALL),
+        table("scores: fewer", "top5", partial(c.with_value, name="scores", value=[0.5]), ALL),
+        table("agreement: 2", "top5", partial(c.with_value, name="agreement", value=2.0), ALL),
+        table("method: renamed", tuple(PREDICTED), partial(c.renamed_values, name="method"), ALL),
         *(
             table(f"values of another {run}", "predictions", partial(c.values_of_other_run, run=run), ("report",))
             for run in ("seed", "threshold")

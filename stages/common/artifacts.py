@@ -100,6 +100,8 @@ class ClassesParameters(IngestParameters):
     templates: str | list[str] = []
     aliases: dict[int, str] = {}
     fallbacks: dict[int, list[str]] = {}
+    taken_from: str | None = None
+    """The data set whose classes these are; `describe` takes its descriptions as well."""
 
 
 class BoxesParameters(Crop):
@@ -316,4 +318,20 @@ PREDICTIONS = Artifact(
     PredictionsParameters,
     by_model=True,
     check=checks.check_predictions,
+)
+TOP5 = Artifact(
+    "top5",
+    pa.schema(
+        {
+            "image_id": pa.string(),
+            "label": pa.int32(),
+            "method": pa.string(),
+            "classes": pa.list_(pa.int32()),
+            "scores": pa.list_(pa.float32()),
+            "agreement": pa.float32(),
+        }
+    ),
+    PredictionsParameters,
+    by_model=True,
+    check=checks.check_top5,
 )

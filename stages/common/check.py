@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stages.common.errors import UserError, run, warn
 from stages.common.experiments import untracked_descriptions
-from stages.common.params import Params, load_params
+from stages.common.params import Params, Score, load_params
 from stages.common.paths import DATA, prompt_source
 
 
@@ -55,6 +55,23 @@ def check_prompts(params: Params) -> None:
             )
 
 
+def check_methods(params: Params) -> None:
+    """Refuse an unknown method before the stages run.
+
+    Raises:
+        UserError: as `require_method`.
+    """
+    for key, entry in {"score": params.score.csv_method, **_own_csv_methods(params)}.items():
+        if entry != Score().csv_method:
+            from stages.common.methods import require_method  # which takes seconds to load
+
+            require_method(f"{key}.csv_method", entry)
+
+
+def _own_csv_methods(params: Params) -> dict[str, str]:
+    return {f"datasets.{key}.score": params.for_dataset(key).score.csv_method for key in params.datasets}
+
+
 def warn_of_untracked() -> None:
     """Warn about description files that git does not track, because experiments in copies of the project lack them."""
     names = untracked_descriptions()
@@ -71,6 +88,7 @@ def main() -> None:
     check_roots(params)
     check_prompts(params)
     check_models(params)
+    check_methods(params)
     warn_of_untracked()
 
 

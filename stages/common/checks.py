@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.common.columns import EDGES, WHOLE, box_rows, embedding_rows, kept_under
+from stages.common.columns import EDGES, WHOLE, box_rows, embedding_rows, kept_under, list_rows
 from stages.common.params import LABEL, TEMPLATE, WAFFLE
 
 if TYPE_CHECKING:
@@ -254,13 +254,49 @@ def _check_view_embeddings(table: pa.Table, starts: np.ndarray) -> str:
     return ""
 
 
+def _check_labels(table: pa.Table) -> str:
+    if not _has(table, "label") or table["label"].null_count == len(table):
+        return ""
+    problem = _nulls(table.select(["label"]))
+    return problem or ("" if pc.min(table["label"]).as_py() >= 0 else "it has rows whose 'label' is negative")
+
+
 def check_predictions(table: pa.Table, meta: Metadata[Any]) -> str:
-    """Labels, runs and margins are not negative; scores are finite."""
-    problem = _nulls(table)
-    for name in ("label", "run", "predicted", "margin"):
+    """Labels, runs and margins are not negative; scores are finite. Either all images have a label or none has."""
+    problem = _nulls(table, "label") or _check_labels(table)
+    for name in ("run", "predicted", "margin"):
         if not problem and _has(table, name) and not (_array(table, name) >= 0).all():
             problem = f"it has rows whose '{name}' is negative"
     for name in ("score", "margin"):
         if not problem and _has(table, name) and not np.isfinite(_array(table, name)).all():
             problem = f"it has rows whose '{name}' is not finite"
     return problem
+
+
+def check_top5(table: pa.Table, meta: Metadata[Any]) -> str:
+    """As many classes as scores in each row, best first, each once; the lower label first where scores are equal."""
+    problem = _nulls(table, "label") or _check_labels(table)
+    if not problem and _has(table, "agreement"):
+        agreement = _array(table, "agreement")
+        if not ((agreement >= 0) & (agreement <= 1)).all():
+            problem = "it has rows whose 'agreement' is not between 0 and 1"
+    return problem or (_check_order(table) if _has(table, "classes", "scores") else "")
+
+
+def _check_order(table: pa.Table) -> str:
+    lists = [table[name].combine_chunks() for name in ("classes", "scores")]
+    counts = {count for own in lists for count in pc.unique(pc.list_value_length(own)).to_pylist()}
+    if not len(table):
+        return ""
+    if counts - {1, 2, 3, 4, 5} or len(counts) != 1 or any(own.flatten().null_count for own in lists):
+        return "its rows do not have one to five classes with as many scores each"
+    classes, scores = list_rows(table["classes"]), list_rows(table["scores"])
+    if classes.min() < 0 or not np.isfinite(scores).all():
+        return "it has rows with a class that is negative, or a score that is not finite"
+    first, second = slice(None, -1), slice(1, None)
+    falls = scores[:, first] > scores[:, second]
+    ties = (scores[:, first] == scores[:, second]) & (classes[:, first] < classes[:, second])
+    wrong = ~(falls | ties).all(axis=1)
+    again = (np.diff(np.sort(classes, axis=1), axis=1) == 0).any(axis=1)
+    wrong |= again
+    return f"the classes of {_shown(table, 'image_id', wrong)} are not in order" if wrong.any() else ""

@@ -52,3 +52,9 @@ def kept_under(kept: pa.ChunkedArray, thresholds: Sequence[float]) -> np.ndarray
     if (offered[column] != values).any() or found.sum() != len(values):
         return None
     return found
+
+
+def list_rows(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of lists of equal length K -> [N, K]; no lists: [0, 0]."""
+    rows: np.ndarray = column.combine_chunks().flatten().to_numpy()
+    return rows.reshape(len(column), -1)

@@ -16,6 +16,9 @@ from stages.common.digests import digest
 from stages.common.errors import UserError
 from stages.common.tables import read_table, require_same
 
+UNKNOWN = -1
+"""Stands for the label of an image that has none; null in tables."""
+
 
 @dataclass(frozen=True)
 class ClassTable:
@@ -64,29 +67,48 @@ class Labelled:
 
     image_ids: list[str]
     labels: np.ndarray
-    """[N] int32."""
+    """[N] int32; UNKNOWN for all of a data set without labels."""
     contents: list[str]
     """Digests of the files' bytes."""
     meta: Metadata[ImagesParameters]
 
+    @property
+    def known(self) -> bool:
+        """Whether the images have labels."""
+        return bool((self.labels != UNKNOWN).all())
 
-def read_labels(dataset: str, classes: ClassTable, path: Path | None = None) -> Labelled:
+
+def label_column(labels: np.ndarray) -> pa.Array:
+    """[N] labels as a column, in which UNKNOWN is null."""
+    return pa.array(labels, pa.int32(), mask=labels == UNKNOWN)
+
+
+def read_labels(dataset: str, classes: ClassTable, path: Path | None = None, *, optional: bool = False) -> Labelled:
     """The images with their labels.
 
     Args:
         path: of a table outside of the project; None: the project's.
+        optional: accept a data set in which no image has a label. Only FINER needs labels.
 
     Raises:
-        UserError: labels of other classes, or an image without a label, so that no accuracy can be given.
+        UserError: labels of other classes, or an image without a label.
     """
     path = path or paths.images(dataset)
     table, meta = read_table(path, IMAGES, ["image_id", "label", "content"], dataset)
     classes.require(path, meta.parameters.classes)
     image_ids = table["image_id"].to_pylist()
-    unknown = pc.index(pc.is_null(table["label"]), True).as_py()
-    if unknown >= 0:
+    if table["label"].null_count == len(table):
+        if not optional:
+            raise UserError(
+                f"{path}: the images have no labels, which FINER needs; take '{dataset}' out of finer.datasets in "
+                "params.yaml"
+            )
+        unknown = np.full(len(table), UNKNOWN, np.int32)
+        return Labelled(image_ids, unknown, table["content"].to_pylist(), meta)
+    without = pc.index(pc.is_null(table["label"]), True).as_py()
+    if without >= 0:
         raise UserError(
-            f"{path}: the image '{image_ids[unknown]}' has no label; give every image of the data set a class"
+            f"{path}: the image '{image_ids[without]}' has no label; give every image of the data set a class"
         )
     labels: np.ndarray = table["label"].to_numpy()
     beyond = labels >= len(classes.names)

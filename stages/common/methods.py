@@ -5,6 +5,7 @@ This is the one declaration of a method. Scoring, tables, plots and curves go th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.common.alignment import class_vectors, normalized, text_weights
-from stages.common.errors import UserError
+from stages.common.errors import UserError, nearest
 from stages.common.params import Score
 
 WHOLE, ALL, REFINED = "whole image", "all crops", "refined crops"
@@ -63,6 +64,25 @@ PLAIN, UNREFINED, FULL = "clip", "wca", "bifta"
 def find(name: str) -> Method:
     """The method of this name."""
     return next(method for method in METHODS if method.name == name)
+
+
+def chosen(wanted: str, scored: Sequence[str]) -> str:
+    """The method that is shown where one is: the one wanted, or the last of those that were scored."""
+    return wanted if wanted in scored else scored[-1]
+
+
+def require_method(key: str, name: str) -> None:
+    """Refuse a name that is no method.
+
+    Args:
+        key: of params.yaml, for the message.
+
+    Raises:
+        UserError: names the methods that there are.
+    """
+    known = [method.name for method in METHODS]
+    if name not in known:
+        raise UserError(f"{key} '{name}' is no method{nearest(name, known)}; there are: {', '.join(known)}")
 
 
 def rows_of(texts: pa.Table, method: Method) -> np.ndarray:

@@ -37,10 +37,12 @@ def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
     """Write `metrics.json`, and beside it `top1.json` for DVC's tables: one number for each method.
 
     Args:
-        metrics: method -> `Tally.metrics`; other entries, such as a warning about the weights, are not numbers of a
-            method and go into `top1.json` as they are.
+        metrics: method -> `Tally.metrics`, or `Certainty.metrics`, which has no accuracy for `top1.json`. Other
+            entries, such as a warning about the weights, go into `top1.json` as they are.
     """
     of_methods = {name: own for name, own in metrics.items() if isinstance(own, dict)}
     notes = {name: own for name, own in metrics.items() if name not in of_methods}
     write_json(path, metrics)
-    write_json(path.with_name("top1.json"), {name: own["top1"] for name, own in of_methods.items()} | notes)
+    write_json(
+        path.with_name("top1.json"), {name: own["top1"] for name, own in of_methods.items() if "top1" in own} | notes
+    )

@@ -95,6 +95,7 @@ class Dataset(Section):
     split: str | None = None
     manifest: Annotated[str, AfterValidator(_not_absolute)] | None = None
     columns: Columns = Columns()
+    classes: str | list[str] | None = None
     names: ByClass | list[str] | None = None
     templates: Templates | None = None
     aliases: ByClass = Field(default_factory=dict)
@@ -201,6 +202,7 @@ class Score(Section):
     text_scale: LogScale = 2.0
     normalize: bool = True
     descriptor_mean: Literal["normalized", "plain"] = "normalized"
+    csv_method: str = "bifta"
 
     @model_validator(mode="after")
     def _all_views_is_one_run(self) -> Score:

@@ -82,6 +82,16 @@ def predictions(dataset: str, model: str) -> Path:
     return DATA / dataset / model / "predictions.parquet"
 
 
+def top5(dataset: str, model: str) -> Path:
+    """The five best classes of each image, by method."""
+    return DATA / dataset / model / "top5.parquet"
+
+
+def predictions_csv(dataset: str, model: str) -> Path:
+    """One method's predictions by name, for people."""
+    return DATA / dataset / model / "predictions.csv"
+
+
 def metrics(dataset: str, model: str) -> Path:
     return DATA / dataset / model / "metrics.json"
 

@@ -1,4 +1,7 @@
-"""The predictions of a data set and model, `predictions.parquet`: the one reader, checked against the images."""
+"""The predictions of a data set and model, `predictions.parquet` and `top5.parquet`: the one reader of each.
+
+Both are checked against the images.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from stages.common import methods, paths
-from stages.common.artifacts import PREDICTIONS, PredictionsParameters
+from stages.common.artifacts import PREDICTIONS, TOP5, PredictionsParameters
+from stages.common.columns import list_rows
+from stages.common.digests import ALL
 from stages.common.errors import UserError
-from stages.common.labels import Labelled
+from stages.common.labels import Labelled, label_column
 from stages.common.params import PARAMS_FILE
+from stages.common.ranking import Best
 from stages.common.tables import Opened, open_table, remake, require_same
 
 ROWS_AT_ONCE = 1 << 18
@@ -110,7 +116,7 @@ def _require_order(
     runs_ = np.concatenate([np.arange(runs, dtype=np.int32) for _, runs in layout])
     wanted = {
         "image_id": pa.array(image_ids, pa.string()).take(image),
-        "label": pa.array(labels[image], pa.int32()),
+        "label": label_column(labels[image]),
         "method": pa.array(methods_, pa.string()).take(np.tile(np.arange(rows), len(image_ids))),
         "run": pa.array(np.tile(runs_, len(image_ids)), pa.int32()),
     }
@@ -120,3 +126,41 @@ def _require_order(
                 f"{predictions.path} does not have the images of {_images(predictions)} in order, each with every "
                 f"method and run: its column '{name}' differs; {remake(predictions.path)}"
             )
+
+
+def read_best(
+    predictions: Opened[PredictionsParameters], images: Labelled, classes: int, method: str
+) -> Iterator[tuple[slice, Best]]:
+    """The best classes of all images by one method, some images at a time, from `top5.parquet`.
+
+    Only after the last are all of them verified.
+
+    Raises:
+        UserError: damaged, not written with the predictions, without the method, or not every image and method once,
+            in order.
+    """
+    path = paths.top5(predictions.meta.dataset, predictions.path.parent.name)
+    top5 = open_table(path, TOP5, predictions.meta.dataset)
+    if predictions.digests.get(TOP5.name) != top5.digests[ALL]:
+        raise UserError(f"{path} was not written with {predictions.path}; run `dvc repro -f score`")
+    rows, over = divmod(top5.rows, len(images.image_ids))
+    wrong = f"{path} does not have each method once for each image of {_images(predictions)}; {remake(path)}"
+    if over or not rows:
+        raise UserError(wrong)
+    size = max(1, ROWS_AT_ONCE // rows)
+    layout: list[str] = []
+    for number, table in enumerate(top5.batches(size * rows)):
+        layout = layout or table["method"][:rows].to_pylist()
+        count = len(table) // rows
+        span = slice(number * size, number * size + count)
+        image_ids = pa.array(images.image_ids[span], pa.string()).take(np.repeat(np.arange(count), rows))
+        same = table["image_id"].combine_chunks().equals(image_ids)
+        if not same or table["method"].to_pylist() != layout * count or len(set(layout)) != rows:
+            raise UserError(wrong)
+        if method not in layout:
+            raise UserError(f"{path} has no rows of the method '{method}'; {remake(path)}")
+        own = table.take(np.arange(layout.index(method), len(table), rows)).combine_chunks()
+        labels, scores = (list_rows(own[name]) for name in ("classes", "scores"))
+        if labels.max() >= classes:
+            raise UserError(f"{path} predicts the label {labels.max()} of {classes} classes; {remake(path)}")
+        yield span, Best(labels, scores, own["agreement"].to_numpy())

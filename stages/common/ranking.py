@@ -1,6 +1,7 @@
 """From scores to predictions and metrics: one rule for every method.
 
-Which class an image is given, by what margin, and whether the true one is among the first five.
+Which class an image is given, by what margin, whether the true one is among the first five, and which five are best by
+the mean over runs.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from stages.common.artifacts import PREDICTIONS
+from stages.common.artifacts import PREDICTIONS, TOP5
+from stages.common.labels import label_column
 
 TOP = 5
 
@@ -34,6 +36,43 @@ def rank(scores: torch.Tensor, labels: torch.Tensor) -> Ranks:
     not_lower = torch.arange(classes, device=scores.device) >= labels[:, None, None]
     not_ahead = (scores < true) | ((scores == true) & not_lower)
     return predicted, score, margin, not_ahead.sum(dim=-1) > classes - TOP
+
+
+def best(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first TOP classes by the mean over runs, or all where there are fewer; the lower label wins a tie.
+
+    Args:
+        scores: [B, R, C] of one method in R runs.
+
+    Returns:
+        [B, K] int64 labels and their [B, K] mean scores, best first.
+    """
+    left = scores.mean(dim=1)
+    found = []
+    # One after the other, because the indices of `topk` are in no particular order where scores are equal.
+    for _ in range(min(TOP, scores.shape[-1])):
+        score, label = left.max(dim=-1)
+        found.append((label, score))
+        left = left.scatter(-1, label[:, None], -torch.inf)
+    labels, highest = (torch.stack(parts, dim=1) for parts in zip(*found, strict=True))
+    return labels, highest
+
+
+@dataclass(frozen=True)
+class Best:
+    """The K best classes of B images by the mean over a method's runs."""
+
+    labels: np.ndarray
+    """[B, K] int64, best first."""
+    scores: np.ndarray
+    """[B, K] float32, the mean over runs."""
+    agreement: np.ndarray
+    """[B] float32: the share of the runs that predict the first class."""
+
+    @property
+    def margin(self) -> np.ndarray:
+        """[B] float32: from the first class to the second; 0 where there is no other."""
+        return self.scores[:, 0] - self.scores[:, 1] if self.scores.shape[1] > 1 else np.zeros_like(self.scores[:, 0])
 
 
 @dataclass(frozen=True)
@@ -88,6 +127,29 @@ class Tally:
         }
 
 
+@dataclass
+class Certainty:
+    """How sure a method is of its predictions, where the true classes are not known."""
+
+    runs: int
+    images: int = 0
+    score: float = 0.0
+    margin: float = 0.0
+    agreement: float = 0.0
+
+    def add(self, found: Best) -> None:
+        """Count B images."""
+        self.images += len(found.labels)
+        self.score += float(found.scores[:, 0].sum(dtype=np.float64))
+        self.margin += float(found.margin.sum(dtype=np.float64))
+        self.agreement += float(found.agreement.sum(dtype=np.float64))
+
+    def metrics(self) -> dict[str, float | int]:
+        """Means over images of what `Best` has of each."""
+        means = {name: getattr(self, name) / self.images for name in ("score", "margin", "agreement")}
+        return {**{name: round(mean, 6) for name, mean in means.items()}, "images": self.images, "runs": self.runs}
+
+
 def predictions_table(
     image_ids: Sequence[str], labels: np.ndarray, methods: Sequence[str], outcomes: Sequence[Outcome]
 ) -> pa.Table:
@@ -102,7 +164,7 @@ def predictions_table(
 
     columns = [
         pa.array(image_ids, pa.string()).take(image),
-        labels.astype(np.int32)[image],
+        label_column(labels.astype(np.int32)[image]),
         pa.array(methods, pa.string()).take(method),
         np.tile(np.concatenate([np.arange(count, dtype=np.int32) for count in runs]), images),
         joined("predicted", np.int32),
@@ -110,3 +172,26 @@ def predictions_table(
         joined("margin", np.float32),
     ]
     return pa.table(columns, schema=PREDICTIONS.columns)
+
+
+def top5_table(
+    image_ids: Sequence[str], labels: np.ndarray, methods: Sequence[str], best_of: Sequence[Best]
+) -> pa.Table:
+    """Rows of some images: image after image, method after method."""
+    images = np.repeat(np.arange(len(image_ids)), len(methods))
+
+    def lists(name: str, dtype: type) -> pa.ListArray:
+        rows = np.stack([getattr(found, name) for found in best_of], axis=1)  # [B, M, K]
+        ends = np.arange(len(images) + 1, dtype=np.int32) * rows.shape[2]
+        return pa.ListArray.from_arrays(pa.array(ends), pa.array(rows.reshape(-1).astype(dtype)))
+
+    agreement = np.stack([found.agreement for found in best_of], axis=1).reshape(-1)
+    columns = [
+        pa.array(image_ids, pa.string()).take(images),
+        label_column(labels.astype(np.int32)[images]),
+        pa.array(list(methods) * len(image_ids), pa.string()),
+        lists("labels", np.int32),
+        lists("scores", np.float32),
+        agreement.astype(np.float32),
+    ]
+    return pa.table(columns, schema=TOP5.columns)

@@ -41,6 +41,10 @@ def describe(dataset: str, source: str, settings: Describe) -> None:
         key="describe.ask_in_experiments",
     )
     ensure_log(plan.log)
+    if plan.taken is not None:
+        with files.replacing(plan.target) as temporary:
+            temporary.write_bytes(plan.taken.read_bytes())
+        print(f"{plan.target}: copied from {plan.taken}, because the classes are the same")
     if plan.found is not None:
         count = sum(map(len, plan.found.values()))
         print(f"{plan.target}: used as it is, {count} descriptions of {len(plan.found)} classes")

@@ -27,6 +27,8 @@ class Plan:
     found: Descriptions | None = None
     prompts: PromptSource | None = None
     requests: tuple[Request, ...] = ()
+    taken: Path | None = None
+    """The file of another data set with the same classes, from which `found` are."""
 
     def missing(self) -> list[Request]:
         """Requests without an answer in the log."""
@@ -56,9 +58,20 @@ def make_plan(
         own = sha256(target.read_bytes()) in records.wrote
         if not own or not prompts.exists():
             return Plan(target, log, prompts, records, found)
+    else:
+        taken = _file_of_the_same_classes(dataset, source)
+        if taken is not None:
+            return Plan(target, log, prompts, records, read_descriptions(taken), taken=taken)
     prompt_source = _load_source(target, prompts)
     requests = build_requests(prompt_source, names_of(dataset), settings.model, dataset)
     return Plan(target, log, prompts, records, None, prompt_source, tuple(requests))
+
+
+def _file_of_the_same_classes(dataset: str, source: str) -> Path | None:
+    """The description file of the data set that the classes were taken from, if there is one."""
+    other = read_classes(dataset).parameters.taken_from
+    path = paths.descriptions(other, source) if other else None
+    return path if path is not None and path.exists() else None
 
 
 def _load_source(target: Path, prompts: Path) -> PromptSource:

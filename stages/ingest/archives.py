@@ -32,8 +32,8 @@ class Sample(NamedTuple):
 
     image_id: str
     data: bytes
-    label: str
-    """Its class: a name, or a number as text."""
+    label: str | None
+    """Its class: a name, or a number as text; None if no image of the data set has one."""
 
 
 def unpack(
@@ -43,6 +43,8 @@ def unpack(
     names: list[str] | None,
     others: Callable[[set[str]], Iterable[str]],
     notes: list[str] | None = None,
+    *,
+    labelled: bool = True,
 ) -> Listing:
     """Write the images of archives into `request.unpacked`, unless those of the same archives are there.
 
@@ -52,6 +54,7 @@ def unpack(
         others: gives the labels of the data set's other splits, from those of this one; called where there are no
             `names`.
         notes: what `samples` leaves out; complete after the last sample.
+        labelled: whether the samples have labels.
 
     Raises:
         UserError: two images of one name, or a label beyond the names.
@@ -64,13 +67,14 @@ def unpack(
         raise UserError(f"the name of the file '{shown(odd)}' in '{request.root}' is not UTF-8; rename it")
     facts = [[name, path.stat().st_size, path.stat().st_mtime_ns] for name, path in zip(relative, sources, strict=True)]
     place = shown(str(request.root.absolute()))
-    stamp = digest([VERSION, facts, place, names, request.split, request.columns.model_dump()])
+    unlabelled = () if labelled else ("without labels",)
+    stamp = digest([VERSION, facts, place, names, request.split, request.columns.model_dump(), *unlabelled])
     kept = _earlier(folder, stamp)
     if kept is not None:
         return kept
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    label_of_image: dict[str, str] = {}
+    label_of_image: dict[str, str | None] = {}
     try:
         temporary.mkdir(parents=True)
         for sample in samples:
@@ -91,8 +95,13 @@ def unpack(
                 reason = (error.strerror or str(error)).lower()
                 raise UserError(f"the image '{sample.image_id:.100}' cannot be unpacked: {reason}; rename it") from None
         if not label_of_image:
-            raise UserError("; ".join([f"the archives in '{request.root}' have no image with a label", *(notes or ())]))
-        listing = _labelled(label_of_image, names, others, folder)
+            what = "image with a label" if labelled else "image"
+            raise UserError("; ".join([f"the archives in '{request.root}' have no {what}", *(notes or ())]))
+        labels = {image_id: label for image_id, label in label_of_image.items() if label is not None}
+        if labelled:
+            listing = _labelled(labels, names, others, folder)
+        else:
+            listing = Listing([(image_id, None) for image_id in label_of_image], [], root=folder)
         listing = replace(listing, notes=(*listing.notes, *(notes or ())))
         write_json(
             temporary / LISTING,

@@ -30,10 +30,16 @@ def find_reader(key: str, entry: Dataset) -> Reader:
             f"datasets.{key}.reader '{entry.reader}' is unknown{nearest(entry.reader, known)}; "
             f"there are: {', '.join(known)}"
         )
-    users = {"manifest": ["manifest"], "columns": ["manifest", "webdataset", "huggingface"]}
+    users = {
+        "manifest": ["manifest", "images"],
+        "columns": ["manifest", "webdataset", "huggingface", "images"],
+        "classes": ["images"],
+    }
     for option, readers in users.items():
         if option in entry.model_fields_set and entry.reader not in readers:
             raise UserError(f"datasets.{key}.{option} is for the reader {' or '.join(readers)}, not '{entry.reader}'")
+    if entry.reader == "images" and entry.names is not None:
+        raise UserError(f"datasets.{key}.names is not for the reader 'images'; write the names under classes")
     return READERS[entry.reader]
 
 
@@ -50,9 +56,16 @@ def read_listing(key: str, entry: Dataset, reader: Reader, download: bool) -> Li
             raise UserError(f"datasets.{key}: '{entry.reader}' cannot be downloaded; put into '{root}': {source}")
         warn(f"downloading {entry.reader} into '{root}'")
         reader.download(root)
+    if root.is_file():
+        raise UserError(f"datasets.{key}.root '{root}' is a file; set root to the folder that holds it")
     if not root.is_dir():
         fetch = "; or set ingest.download: true" if reader.download else ""
         raise UserError(f"datasets.{key}.root '{root}' does not exist; expected there: {source}{fetch}")
+    if entry.reader == "images" and entry.classes is None:
+        raise UserError(
+            f"datasets.{key}.classes is missing; images without labels need it: a list of names, a text file in the "
+            "root, or the key of another data set"
+        )
     request = Request(root, entry.split, paths.unpacked(key), entry.manifest, entry.columns)
     try:
         listing = reader.read(request)

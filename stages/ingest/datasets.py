@@ -35,6 +35,7 @@ from stages.ingest.torchvision_readers import (
     read_flowers,
     read_sun397,
 )
+from stages.ingest.unlabelled import read_images
 from stages.ingest.webdataset import read_webdataset
 
 __all__ = ["READERS", "Listing", "Reader", "Request", "read_demo", "read_folder", "read_oxford_pets"]
@@ -51,6 +52,7 @@ READERS: dict[str, Reader] = {
     "folder": Reader(
         lambda request: read_folder(request.root, request.split), "one sub-folder a class with its images"
     ),
+    "images": Reader(read_images, "images at any depth, or *.tar or *.parquet that hold images"),
     "manifest": Reader(read_manifest, "images, and a CSV or Parquet table that lists them"),
     "webdataset": Reader(read_webdataset, "*.tar, and classnames.txt if labels are numbers"),
     "huggingface": Reader(read_huggingface, "the *.parquet of a Hugging Face data set, with image bytes"),

@@ -45,7 +45,7 @@ def read_folder(root: Path, split: str | None) -> Listing:
     Raises:
         UserError: no sub-folders, some without images, or only those of splits where no split is given.
     """
-    top = _split_folder(root, split)
+    top = split_folder(root, split)
     if not split:
         _refuse_splits(root)
     return _read_folders(root, top)
@@ -66,7 +66,7 @@ def _holds_folders(folder: Path) -> bool:
     return bool(folders_in(folder)) and not any(map(is_image, os.listdir(folder)))
 
 
-def _split_folder(root: Path, split: str | None) -> Path:
+def split_folder(root: Path, split: str | None) -> Path:
     """`root/<split>`, or the root.
 
     Raises:

@@ -53,10 +53,12 @@ def read_huggingface(request: Request) -> Listing:
     others = [file for file in files if split_of[file] != chosen and home_of[file] == folders[0]]
     notes = check_shards(shards)
     try:
-        columns = [_features(pq.read_schema(shard), request, shard) for shard in shards]
+        columns = [features_of(pq.read_schema(shard), request, shard) for shard in shards]
+        for shard, (_, label, _) in zip(shards, columns, strict=True):
+            require_column(label, pq.read_schema(shard), shard)
         image, label, classes = _same(columns, shards)
         beside = [file for file in others if label in pq.read_schema(file).names] if classes is None else []
-        samples = _parquet_samples(request, shards, image, label)
+        samples = parquet_samples(request, shards, image, label)
         return unpack(request, [*shards, *beside], samples, classes, lambda _: _labels(beside, label), notes)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
@@ -79,8 +81,12 @@ def _configuration(file: PurePosixPath) -> PurePosixPath:
     return file.parent.parent if file.parent.name == _split_of(file) else file.parent
 
 
-def _features(schema: pa.Schema, request: Request, path: Path) -> tuple[str, str, list[str] | None]:
-    """The columns of images and labels, and the names of the classes if the metadata has them."""
+def features_of(schema: pa.Schema, request: Request, path: Path) -> tuple[str, str, list[str] | None]:
+    """The columns of images and labels, and the names of the classes if the metadata has them.
+
+    Raises:
+        UserError: no column of images.
+    """
     try:
         features: dict[str, Any] = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError):
@@ -92,13 +98,21 @@ def _features(schema: pa.Schema, request: Request, path: Path) -> tuple[str, str
     labels = [name for name, what in kind.items() if what == "ClassLabel"]
     image = request.columns.image or (images[0] if len(images) == 1 else "image")
     label = request.columns.label or (labels[0] if len(labels) == 1 else "label")
-    for name in (image, label):
-        if name not in schema.names:
-            raise UserError(
-                f"'{path}' has no column '{name}'; say which under `columns` (image, label); it has: "
-                f"{', '.join(schema.names)}"
-            )
+    require_column(image, schema, path)
     return image, label, features.get(label, {}).get("names") if kind.get(label) == "ClassLabel" else None
+
+
+def require_column(name: str, schema: pa.Schema, path: Path) -> None:
+    """Refuse a file without a column.
+
+    Raises:
+        UserError: names the columns that there are.
+    """
+    if name not in schema.names:
+        raise UserError(
+            f"'{path}' has no column '{name}'; say which under `columns` (image, label); it has: "
+            f"{', '.join(schema.names)}"
+        )
 
 
 def _same(
@@ -119,12 +133,18 @@ def _same(
     return columns[first]
 
 
-def _parquet_samples(request: Request, shards: Sequence[Path], image: str, label: str) -> Iterator[Sample]:
+def parquet_samples(request: Request, shards: Sequence[Path], image: str, label: str | None) -> Iterator[Sample]:
+    """The images of Parquet files, with their labels if `label` names a column.
+
+    Raises:
+        UserError: a row without image bytes or label, or an image that is too large.
+    """
     for shard in shards:
         place = shard.relative_to(request.root).with_suffix("").as_posix()
         row = unpacked = 0
-        for batch in batches(shard, {image: IMAGE_BYTES, label: TEXT_BYTES}, 64):
-            for value, key in zip(batch[image].to_pylist(), batch[label].to_pylist(), strict=True):
+        for batch in batches(shard, {image: IMAGE_BYTES, **({label: TEXT_BYTES} if label else {})}, 64):
+            keys = batch[label].to_pylist() if label else [None] * len(batch)
+            for value, key in zip(batch[image].to_pylist(), keys, strict=True):
                 data = value.get("bytes") if isinstance(value, dict) else value
                 if not isinstance(data, bytes):
                     raise UserError(
@@ -138,13 +158,13 @@ def _parquet_samples(request: Request, shards: Sequence[Path], image: str, label
                         f"{unpacked:,}; an image has at most {IMAGE_BYTES:,}, and all together little more than the "
                         "file; make it again"
                     )
-                if key is None:
+                if label and key is None:
                     raise UserError(
                         f"'{shard}', row {row} has no label in the column '{label}'; name another column under "
                         "`columns.label`, or remove such rows"
                     )
                 try:
-                    text = label_text(key)
+                    text = label_text(key) if label else None
                 except ValueError as error:
                     raise UserError(
                         f"'{shard}', column '{label}', row {row}: {error}; name another column under `columns.label`"

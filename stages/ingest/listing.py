@@ -19,8 +19,8 @@ T = TypeVar("T")
 class Listing:
     """What a reader finds: images with their labels, and the classes' names as a person would write them."""
 
-    images: list[tuple[str, int]]
-    """(image_id, label); an image_id is a POSIX path relative to the root."""
+    images: Sequence[tuple[str, int | None]]
+    """(image_id, label or None); an image_id is a POSIX path relative to the root."""
     names: list[str]
     superordinate: str | list[str] | None = None
     """Of all classes, or of each."""

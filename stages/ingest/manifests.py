@@ -42,10 +42,7 @@ def read_manifest(request: Request) -> Listing:
     image, label = columns.image or "image", columns.label or "label"
     split = columns.split or "split"
     table = _read(path, image, [image, label, split, columns.coarse or "coarse", "superordinate"])
-    for name in [image, label, *([split] if request.split else [])]:
-        if name not in table.columns:
-            known = table.columns
-            raise UserError(f"'{path}' has no column '{name}'{nearest(name, known)}; it has: {', '.join(known)}")
+    _require_columns(table, [image, label, *([split] if request.split else [])], path)
     _refuse_twice([image, label, split, columns.coarse or "coarse", "superordinate"], table.columns, path)
     table = _plain(table, [image, label, *([split] if request.split else [])], path)
     holes = table.with_row_index("row").filter(pl.any_horizontal(pl.col(image, label).is_null()))
@@ -58,15 +55,56 @@ def read_manifest(request: Request) -> Listing:
     label_of = {name: place for place, name in enumerate(names)}
     coarse = _coarse(table, label, names, columns.coarse, path)
     superordinate = _superordinate(table, label, names, path)
-    if request.split:
-        splits = sorted(set(table[split].drop_nulls()))
-        table = table.filter(pl.col(split) == request.split)
-        if not len(table):
-            raise UserError(f"'{path}' has no rows of the split '{request.split}'; there are: {', '.join(splits)}")
-    outside = Path(os.path.abspath(request.root)) not in Path(os.path.abspath(path)).parents
-    notes = (f"'{path}' is outside of the root, so DVC does not notice when it changes",) if outside else ()
+    table = _of_split(table, split, request, path)
     images = [(safe_id(name, path), label_of[key]) for name, key in zip(table[image], table[label], strict=True)]
-    return Listing(images, names, superordinate, coarse, by_name=True, notes=notes)
+    return Listing(images, names, superordinate, coarse, by_name=True, notes=_notes(request, path))
+
+
+def read_image_list(request: Request) -> Listing:
+    """The images that `manifest` lists, without labels; with a split, the rows of that split.
+
+    Raises:
+        UserError: no such file or column, a row without image, or no rows of the split.
+    """
+    path = request.root / str(request.manifest)
+    refuse_links(request.root, [str(request.manifest)])
+    image, split = request.columns.image or "image", request.columns.split or "split"
+    wanted = [image, *([split] if request.split else [])]
+    table = _read(path, image, wanted)
+    _require_columns(table, wanted, path)
+    table = _plain(table, wanted, path)
+    holes = table.with_row_index("row").filter(pl.col(image).is_null())
+    if len(holes):
+        raise UserError(
+            f"'{path}' has {len(holes)} rows without image, the first is row {holes['row'][0] + 1}; complete or remove "
+            "them"
+        )
+    table = _of_split(table, split, request, path)
+    return Listing([(safe_id(name, path), None) for name in table[image]], [], notes=_notes(request, path))
+
+
+def _require_columns(table: pl.DataFrame, wanted: Sequence[str], path: Path) -> None:
+    for name in wanted:
+        if name not in table.columns:
+            known = table.columns
+            raise UserError(f"'{path}' has no column '{name}'{nearest(name, known)}; it has: {', '.join(known)}")
+    _refuse_twice(wanted, table.columns, path)
+
+
+def _of_split(table: pl.DataFrame, split: str, request: Request, path: Path) -> pl.DataFrame:
+    """The rows of the split that is asked for, or all."""
+    if not request.split:
+        return table
+    splits = sorted(set(table[split].drop_nulls()))
+    table = table.filter(pl.col(split) == request.split)
+    if not len(table):
+        raise UserError(f"'{path}' has no rows of the split '{request.split}'; there are: {', '.join(splits)}")
+    return table
+
+
+def _notes(request: Request, path: Path) -> tuple[str, ...]:
+    outside = Path(os.path.abspath(request.root)) not in Path(os.path.abspath(path)).parents
+    return (f"'{path}' is outside of the root, so DVC does not notice when it changes",) if outside else ()
 
 
 def _read(path: Path, image: str, wanted: Sequence[str]) -> pl.DataFrame:

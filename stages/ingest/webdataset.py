@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import lzma
 import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -17,6 +15,7 @@ from stages.ingest.archives import TAR, Sample, check_shards, stem, unpack
 from stages.ingest.labels import label_text
 from stages.ingest.listing import Listing, Request, read_lines, safe_id
 from stages.ingest.places import SPLITS, bases, is_split, said_split
+from stages.ingest.tars import DAMAGED, Member, end_notes, file_bytes, members_of, not_whole, refuse_large
 from stages.ingest.walk import EXTENSIONS, foreign, shown, some
 
 
@@ -141,46 +140,18 @@ def _tar_samples(shards: Sequence[Path], endings: Endings, notes: list[str]) -> 
     unread: Counter[str] = Counter()
     for shard in shards:
         try:
-            with tarfile.open(shard, tarinfo=_Member) as archive:
+            with tarfile.open(shard, tarinfo=Member) as archive:
                 for member in archive:
                     _refuse_large(member, endings, shard)
-                notes += _end(archive, shard)
+                notes += end_notes(archive, shard)
                 yield from _samples(archive, shard, endings, unread)
         except DAMAGED as error:
-            raise _not_whole(shard, error) from None
+            raise not_whole(shard, error) from None
     if unread:
         counts = ", ".join(f"{count} {shown(ending)}" for ending, count in unread.most_common(10))
         notes.append(f"files of other endings in the tars are not read: {counts}")
 
 
-DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
-"""Errors from reading a tar that is not whole."""
-
-
-def _not_whole(shard: Path, error: Exception) -> UserError:
-    reason = str(error).splitlines()[0].removesuffix(":").replace("(", "").strip()
-    return UserError(f"'{shard}' is no whole webdataset tar ({reason}); fetch it again")
-
-
-class _Member(tarfile.TarInfo):
-    """A file of a tar, whose own description is not read if it is too long; Python reads it at once."""
-
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.size > LONGEST_HEADER and self.type in DESCRIPTIONS:
-            raise tarfile.ReadError(f"a name or note of {self.size:,} bytes")
-        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
-        return member
-
-
-DESCRIPTIONS = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
-"""Types of blocks that describe the file behind them."""
-LONGEST_HEADER = 1 << 20
 LABEL_BYTES = 1 << 20
 
 
@@ -191,39 +162,12 @@ def _refuse_large(member: tarfile.TarInfo, endings: Endings, shard: Path) -> Non
         UserError: as above.
     """
     ending = endings.split(member.name)[1]
-    most = LABEL_BYTES if ending == endings.label else IMAGE_MIB << 20
-    if ending and member.size > most:
-        raise UserError(
-            f"'{shard}': '{shown(member.name)}' has {member.size:,} bytes; at most {most:,} are read; remove the file "
-            "from the tar"
-        )
-
-
-def _end(archive: tarfile.TarFile, shard: Path) -> list[str]:
-    """A note if a tar has no end mark. A tar that was cut between two files has none either.
-
-    Raises:
-        TarError: something else is there, at which Python's reader stops silently.
-    """
-    archive.getmembers()
-    file = archive.fileobj
-    if file is None:
-        return []
-    file.seek(archive.offset)
-    block = file.read(tarfile.BLOCKSIZE)
-    if block and block != tarfile.NUL * tarfile.BLOCKSIZE:
-        raise tarfile.ReadError(f"damaged at byte {archive.offset}")
-    return [] if block else [f"'{shown(str(shard))}' has no mark at its end; files may be missing there"]
-
-
-def _members(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
-    """The files of a tar and the links to them, without those of other programs."""
-    members = [member for member in archive.getmembers() if member.isfile() or member.islnk() or member.issym()]
-    return [one for one in members if not any(map(foreign, set(PurePosixPath(one.name).parts) - {"..", "."}))]
+    if ending:
+        refuse_large(member, LABEL_BYTES if ending == endings.label else IMAGE_MIB << 20, shard)
 
 
 def _samples(archive: tarfile.TarFile, shard: Path, endings: Endings, unread: Counter[str]) -> Iterator[Sample]:
-    members = _members(archive)
+    members = members_of(archive)
     key_of, rest = _plan([member.name for member in members], endings, shard)
     unread += rest
     images: dict[str, tuple[str, bytes]] = {}
@@ -232,7 +176,7 @@ def _samples(archive: tarfile.TarFile, shard: Path, endings: Endings, unread: Co
         key = key_of.get(member.name)
         if key is None:
             continue
-        data = _bytes(archive, member, shard)
+        data = file_bytes(archive, member, shard)
         ending = endings.split(member.name)[1]
         if ending == endings.label:
             labels[key] = _label(data, shard, member.name)
@@ -245,24 +189,6 @@ def _samples(archive: tarfile.TarFile, shard: Path, endings: Endings, unread: Co
     for key in [*images, *labels]:
         lacks = f"label ({shown(key)}.{endings.label})" if key in images else "image"
         raise UserError(f"'{shard}': the sample '{shown(key)}' has no {lacks}; `columns` may name other endings")
-
-
-def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> bytes:
-    """The content of a file, or of the file in the same tar that it links to.
-
-    Raises:
-        UserError: a link to something else.
-    """
-    try:
-        file = archive.extractfile(member)
-    except (KeyError, RecursionError):  # no such file; a link that leads in circles
-        file = None
-    if file is None:
-        raise UserError(
-            f"'{shard}': '{shown(member.name)}' is a link to '{shown(member.linkname)}', which is no file of this tar; "
-            "make the tar again with `tar --dereference`"
-        )
-    return file.read()
 
 
 def _label(data: bytes, shard: Path, name: str) -> str:
@@ -301,11 +227,11 @@ def _labels(shards: Mapping[str, Sequence[Path]], endings: Endings, ours: set[st
 
 def _labels_in(shard: Path, endings: Endings) -> Iterator[str]:
     try:
-        with tarfile.open(shard, tarinfo=_Member) as archive:
+        with tarfile.open(shard, tarinfo=Member) as archive:
             for member in archive:
                 _refuse_large(member, endings, shard)
-            for member in _members(archive):
+            for member in members_of(archive):
                 if endings.split(member.name)[1] == endings.label:
-                    yield _label(_bytes(archive, member, shard), shard, member.name)
+                    yield _label(file_bytes(archive, member, shard), shard, member.name)
     except DAMAGED as error:
-        raise _not_whole(shard, error) from None
+        raise not_whole(shard, error) from None

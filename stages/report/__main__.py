@@ -8,8 +8,10 @@ from stages.common import paths
 from stages.common.artifacts import PredictionsParameters
 from stages.common.cli import parse_job
 from stages.common.errors import run
+from stages.common.labels import read_classes, read_labels
 from stages.common.params import load_params
 from stages.common.settings import write_settings
+from stages.report import certainty
 from stages.report.summary import say_where, summary
 from stages.report.table import plain
 
@@ -20,13 +22,17 @@ def main() -> None:
         return
     job = parse_job("report", __doc__, "dataset", "model")
     # Drawing needs libraries that take seconds to load; the summary does without.
+    from stages.report.unlabelled import write_unlabelled
     from stages.report.write import write_report
 
     write_settings(job.params, job.dataset, "score")
     asked = PredictionsParameters(seed=job.params.seed, **job.params.score.model_dump())
     root = job.params.datasets[job.dataset].root
-    result = write_report(job.dataset, job.model, job.params.report.pictures, root, asked)
-    print(plain(result))
+    arguments = (job.dataset, job.model, job.params.report.pictures, root, asked)
+    if read_labels(job.dataset, read_classes(job.dataset), optional=True).known:
+        print(plain(write_report(*arguments)))
+    else:
+        print(certainty.plain(write_unlabelled(*arguments)))
     say_where(paths.report(job.dataset, job.model))
 
 

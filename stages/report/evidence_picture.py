@@ -62,12 +62,15 @@ def draw(photo: Image.Image, evidence: Evidence, caption: Caption, names: dict[i
     page.set_axis_off()
     below = _write_table(page, evidence, names)
     for number, (side, lines) in enumerate(zip(evidence.sides, blocks, strict=True)):
-        below = _write_matches(page, below, side, lines, _role(evidence, number), names)
+        role = _role(evidence, number, known=caption.actual is not None)
+        below = _write_matches(page, below, side, lines, role, names)
     write_caption(figure, caption, tallest)
     return figure
 
 
-def _role(evidence: Evidence, number: int) -> str:
+def _role(evidence: Evidence, number: int, *, known: bool) -> str:
+    if number == 0 and not known:
+        return "predicted"
     if number == 0:
         return "true" if not evidence.right else "true and predicted"
     return "next best" if evidence.right else "predicted"

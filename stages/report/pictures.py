@@ -57,7 +57,8 @@ class Caption:
     """What is written over a picture. `answers` are method, predicted class, and whether that is right."""
 
     image_id: str
-    actual: str
+    actual: str | None
+    """None where the true class is not known."""
     answers: list[tuple[str, str, bool]]
     threshold: float
     untrained: bool
@@ -175,13 +176,15 @@ def stand_out(axes: Axes, boxes: list[tuple[np.ndarray, Colour]], style: str = "
 def write_caption(figure: Figure, caption: Caption, height: float) -> None:
     """Image and class on the first line, what the methods say on the second."""
     options: dict[str, Any] = {"ha": "left", "va": "top", "parse_math": False}
-    first = f"{shortened(caption.image_id, 48)}  ·  {shortened(caption.actual, 40)}"
+    known = caption.actual is not None
+    first = "  ·  ".join([shortened(caption.image_id, 48), *([shortened(caption.actual or "", 40)] if known else [])])
     figure.text(0, 1 + 0.84 / height, first, fontsize=11.5, fontweight="bold", color=INK, **options)
     if caption.untrained:
         figure.text(
             1, 1 + 0.84 / height, UNTRAINED, fontsize=11.5, fontweight="bold", color=WARNING, ha="right", va="top"
         )
-    said = [f"{method}: {shortened(name, 28)} {'✓' if right else '✗'}" for method, name, right in caption.answers]
+    marks = {True: " ✓", False: " ✗"} if known else {True: "", False: ""}
+    said = [f"{method}: {shortened(name, 28)}{marks[right]}" for method, name, right in caption.answers]
     figure.text(0, 1 + 0.58 / height, "     ".join(said), fontsize=9.5, color=MUTED, **options)
 
 

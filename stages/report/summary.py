@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from stages.common import paths
-from stages.common.artifacts import PREDICTIONS
+from stages.common.artifacts import PREDICTIONS, PredictionsParameters
 from stages.common.errors import UserError
 from stages.common.labels import read_classes
 from stages.common.params import Params
-from stages.common.tables import open_table
+from stages.common.tables import Opened, open_table
+from stages.report import certainty
 from stages.report.table import Result, plain, read_result
 
 
@@ -26,7 +27,10 @@ def summary(params: Params) -> None:
             if not metrics.exists():
                 continue
             found += 1
-            print(plain(_read(dataset, model, metrics, demo=entry.reader == "demo")))
+            if certainty.is_unlabelled(metrics):
+                print(certainty.plain(certainty.read_unlabelled(dataset, model, metrics, _predictions(dataset, model))))
+            else:
+                print(plain(_read(dataset, model, metrics, demo=entry.reader == "demo")))
             say_where(paths.report(dataset, model))
             print()
     if not found:
@@ -34,10 +38,14 @@ def summary(params: Params) -> None:
     print("dvc plots show     plots and pictures in the browser\ndvc metrics show   every figure")
 
 
+def _predictions(dataset: str, model: str) -> Opened[PredictionsParameters] | None:
+    path = paths.predictions(dataset, model)
+    return open_table(path, PREDICTIONS, dataset) if path.exists() else None
+
+
 def _read(dataset: str, model: str, metrics: Path, *, demo: bool) -> Result:
     """Metrics travel with git, predictions and classes with a DVC remote: these may be absent."""
-    path, attrseek = paths.predictions(dataset, model), paths.attrseek(dataset, model)
-    predictions = open_table(path, PREDICTIONS, dataset) if path.exists() else None
+    predictions, attrseek = _predictions(dataset, model), paths.attrseek(dataset, model)
     beside = None
     if (attrseek / "metrics.json").exists() and (attrseek / "predictions.parquet").exists():
         beside = attrseek / "metrics.json", open_table(attrseek / "predictions.parquet", PREDICTIONS, dataset)

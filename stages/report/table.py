@@ -32,7 +32,7 @@ TOP = 5
 NOTHING = "-"
 
 
-def _shown(method: str) -> tuple[str, str]:
+def shown_as(method: str) -> tuple[str, str]:
     """What the table says of a method's views and texts; empty for one of another version."""
     if method.split(" ")[0] == ATTRSEEK:
         return "LVLM's attributes", methods.find(methods.FULL).texts_shown
@@ -53,11 +53,11 @@ class Row:
 
     @property
     def views(self) -> str:
-        return _shown(self.method)[0]
+        return shown_as(self.method)[0]
 
     @property
     def texts(self) -> str:
-        return _shown(self.method)[1]
+        return shown_as(self.method)[1]
 
     @property
     def spread(self) -> float:
@@ -65,25 +65,15 @@ class Row:
         return self.std if self.runs > 1 else 0.0
 
 
-@dataclass(frozen=True)
-class Result:
-    """All methods of one data set and model, and the notes that a reader needs."""
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """What a table is of."""
 
     dataset: str
     model: str
-    rows: list[Row]
     encoder: EncoderMeta | None
     """What made the views; None if the predictions are missing."""
     untrained: bool
-    demo: bool
-    missing: list[str]
-    """Methods that were asked for and not scored."""
-    classes: int | None = None
-    """How many there are, where known."""
-
-    @property
-    def best(self) -> float:
-        return max(row.top1 for row in self.rows)
 
     @property
     def title(self) -> str:
@@ -94,6 +84,22 @@ class Result:
         shown += [pretrained] if pretrained and pretrained != UNTRAINED else []
         detail = f" ({', '.join(shown)})" if shown else ""
         return f"{self.dataset} with {self.model}{detail}" + (f" — {UNTRAINED}" if self.untrained else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Named):
+    """All methods of one data set and model, and the notes that a reader needs."""
+
+    rows: list[Row]
+    demo: bool
+    missing: list[str]
+    """Methods that were asked for and not scored."""
+    classes: int | None = None
+    """How many there are, where known."""
+
+    @property
+    def best(self) -> float:
+        return max(row.top1 for row in self.rows)
 
     @property
     def notes(self) -> list[str]:
@@ -189,7 +195,7 @@ def require_counted(result: Result, tallies: Mapping[str, Tally], predictions: P
 
 def markdown(result: Result, notes: Sequence[str] = ()) -> str:
     """The table as Markdown, the best top-1 in bold; `notes` are lines to stand under it."""
-    lines = [f"# {result.title}", "", _identity(result)]
+    lines = [f"# {result.title}", "", identity(result)]
     for note in result.notes:
         lines += ["", f"**{note}**" if note == UNTRAINED_NOTE else note]
     bold = [f"**{_top1(row)}**" if row.top1 == result.best else _top1(row) for row in result.rows]
@@ -232,7 +238,7 @@ def method_rows(result: Result) -> list[dict[str, str | float]]:
     ]
 
 
-def _identity(result: Result) -> str:
+def identity(result: Named) -> str:
     """Data set, model, pretrained tag and hash of the weights, in one line."""
     encoder = result.encoder
     parts = [f"Data set `{result.dataset}`", f"model `{encoder.name if encoder else result.model}`"]

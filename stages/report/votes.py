@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from stages.common.labels import Labelled
-from stages.common.methods import FULL
+from stages.common.methods import FULL, chosen
+from stages.common.names import told_apart
 from stages.common.predictions import Answers
 from stages.common.ranking import Tally
 
@@ -79,16 +80,12 @@ def majority(predicted: np.ndarray) -> np.ndarray:
 
 def confusion_method(methods: Sequence[str]) -> str:
     """The method whose confusions are shown: `bifta`, or the last method of the table if it is missing."""
-    return FULL if FULL in methods else methods[-1]
+    return chosen(FULL, methods)
 
 
 def class_names(classes: pl.DataFrame) -> dict[int, str]:
     """Label -> name; classes that share a name get their label added."""
-    shared = set(classes.filter(pl.col("name").is_duplicated())["name"])
-    return {
-        label: f"{name} ({label})" if name in shared else name
-        for label, name in classes.sort("label").select("label", "name").iter_rows()
-    }
+    return dict(enumerate(told_apart(classes.sort("label")["name"].to_list())))
 
 
 def most_confused(votes: pl.DataFrame, count: int) -> list[int]:

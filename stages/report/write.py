@@ -19,7 +19,7 @@ from stages.common.unpacked import ensure_unpacked, image_root
 from stages.report import changes, evidence, evidence_picture, pictures, plots, table, votes
 from stages.report.pictures import Candidates
 from stages.report.skipped import skipped_notes
-from stages.report.table import Result
+from stages.report.table import Named, Result
 
 PICTURED = (PLAIN, UNREFINED, FULL)
 """The methods whose predictions are written over a picture of boxes."""
@@ -56,9 +56,9 @@ def write_report(
     plots.save(plots.method_bars(result, len(names)), folder / "methods.png")
     _write_changes(folder, result, found, images, answers.filter(pl.col("method") == method), names)
     listed = pl.DataFrame({"image_id": images.image_ids, "label": images.labels})
-    chosen = _choose(listed, answers, picture_count)
+    chosen = choose(listed, answers, picture_count)
     place = Path(image_root(dataset, root, images.meta.parameters.unpacked))
-    _write_pictures(folder, result, predictions.meta, place, chosen, classes)
+    write_pictures(folder, result, predictions.meta, place, chosen, classes)
     note = f"`confusion.csv` and `confusion.png` show {method}" + (f", {remark}." if remark else ".")
     tables.write_page(folder / "table.md", table.markdown(result, [note, *skipped_notes(dataset)]))
     return result
@@ -91,7 +91,7 @@ def _write_changes(
     tables.write_plot(folder / "pairs.json", changes.confused_pairs(answers, names, untrained=untrained))
 
 
-def _choose(images: pl.DataFrame, answers: pl.DataFrame, count: int) -> pl.DataFrame:
+def choose(images: pl.DataFrame, answers: pl.DataFrame, count: int) -> pl.DataFrame:
     """The images that get a picture: `image_id`, `label` and, for each method of `PICTURED`, a column with its
     prediction."""
     wide = images.sort("image_id")
@@ -110,17 +110,20 @@ def _empty(folder: Path) -> None:
         old.unlink()
 
 
-def _write_pictures(
+def write_pictures(
     folder: Path,
-    result: Result,
+    result: Named,
     predictions: Metadata[PredictionsParameters],
     root: Path,
     chosen: pl.DataFrame,
     classes: ClassTable,
+    *,
+    labelled: bool = True,
 ) -> None:
     """Write `boxes/<nn>.png` and `evidence/<nn>.png` for each image chosen.
 
-    Warns and writes none if the images are missing, and no evidence if texts or views are missing.
+    `label` of images without labels is what was predicted. Warns and writes none if the images are missing, and no
+    evidence if texts or views are missing.
     """
     image_ids = chosen["image_id"].to_list()
     try:
@@ -139,7 +142,7 @@ def _write_pictures(
     for number, (row, photo) in enumerate(zip(chosen.iter_rows(named=True), photos, strict=True), start=1):
         caption = pictures.Caption(
             image_id=row["image_id"],
-            actual=names[row["label"]],
+            actual=names[row["label"]] if labelled else None,
             answers=[(m, names[row[m]], row[m] == row["label"]) for m in PICTURED if row[m] is not None],
             threshold=threshold,
             untrained=result.untrained,
@@ -153,7 +156,7 @@ def _write_pictures(
 
 
 def _read_evidence(
-    result: Result,
+    result: Named,
     predictions: Metadata[PredictionsParameters],
     chosen: pl.DataFrame,
     candidates: Mapping[str, Candidates],

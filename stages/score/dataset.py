@@ -10,18 +10,18 @@ import torch
 from tqdm import tqdm
 
 from stages.common import methods, paths
-from stages.common.artifacts import PREDICTIONS, TEXTS, UNTRAINED, PredictionsParameters
+from stages.common.artifacts import TEXTS
 from stages.common.cli import Job
 from stages.common.crops import open_boxes
 from stages.common.device import pick_device
 from stages.common.labels import read_classes, read_labels
-from stages.common.metrics import METRICS, metrics_digest, write_metrics
+from stages.common.names import told_apart
 from stages.common.overlap import in_order, read_ahead, write_behind
-from stages.common.ranking import Ranks
-from stages.common.tables import make_meta, read_table, writing
+from stages.common.tables import read_table
 from stages.common.views import find_shards
 from stages.score.methods import available, class_vectors, first_equals
-from stages.score.outcomes import Classes, Inputs, Ledger, prepare, score_batch
+from stages.score.outcomes import Inputs, Scored, on_device, prepare, score_batch
+from stages.score.outputs import open_ledger
 from stages.score.stream import read_batches
 
 IMAGES_PER_BATCH = 64
@@ -36,6 +36,7 @@ def score_dataset(job: Job) -> list[str]:
         UserError: artifacts that do not belong together, or an IoU threshold that the boxes were not made with.
     """
     score, seed = job.params.score, job.params.seed
+    methods.require_method("score.csv_method", score.csv_method)
     boxes = open_boxes(job.dataset)
     boxes.meta.parameters.require(score.iou_threshold, boxes.path)
     device = pick_device(job.params.device)
@@ -43,65 +44,51 @@ def score_dataset(job: Job) -> list[str]:
     texts, texts_meta = read_table(texts_path, TEXTS, dataset=job.dataset)
     class_table = read_classes(job.dataset)
     class_table.require(texts_path, texts_meta.parameters.classes)
-    images, classes = read_labels(job.dataset, class_table), len(class_table.names)
+    images, classes = read_labels(job.dataset, class_table, optional=True), len(class_table.names)
     image_ids, labels = images.image_ids, images.labels
     shards = find_shards(job.dataset, job.model, (texts_path, texts_meta), score.iou_threshold)
     restricted = job.params.datasets[job.dataset].sources is not None
     scored, lines = available(texts, job.dataset if restricted else None)
     vectors = class_vectors(texts_path, texts, scored, classes, score)
     first = {method.name: first_equals(rows) for method, rows in zip(scored, vectors, strict=True)}
-    lines += tie_lines(first, labels)
-    compared = [
-        Classes(method, torch.from_numpy(rows).to(device), _on_device(first[method.name], device))
-        for method, rows in zip(scored, vectors, strict=True)
-    ]
-    made_by = PredictionsParameters(
-        seed=seed, methods=[method.name for method in methods.METHODS], **score.model_dump()
-    )
-    meta = make_meta(PREDICTIONS, job.dataset, made_by, shards.model)
+    lines += tie_lines(first, labels if images.known else None)
+    compared = on_device(scored, vectors, device)
+    shown = methods.chosen(score.csv_method, [method.name for method in scored])
+    if shown != score.csv_method:
+        lines.append(f"predictions.csv is of {shown}, because {score.csv_method} (score.csv_method) was not scored")
 
     def prepared() -> Iterator[tuple[slice, Inputs]]:
         for batch in read_batches(shards, boxes.meta.parameters.max_views, IMAGES_PER_BATCH):
             span = slice(batch.first, batch.first + len(batch.similarity))
             yield span, prepare(batch, image_ids[span], labels[span], score, seed, device)
 
-    def scored_batch(batch: tuple[slice, Inputs]) -> tuple[slice, Ranks]:
+    def scored_batch(batch: tuple[slice, Inputs]) -> tuple[slice, Scored]:
         span, inputs = batch
         return span, score_batch(inputs, compared, score)
 
     threads = min(torch.get_num_threads(), MOST_AT_ONCE) if device.type == "cpu" else 1
-    with writing(paths.predictions(job.dataset, job.model), PREDICTIONS.columns, meta) as writer:
-        ledger = Ledger(scored, score.runs, writer)
-        with (
-            closing(read_ahead(prepared())) as batches,
-            write_behind() as later,
-            tqdm(total=len(image_ids), desc="score", unit="image", disable=None) as progress,
-        ):
-            for span, ranks in in_order(scored_batch, batches, threads):
-                later(ledger.add, image_ids[span], labels[span], ranks)
-                progress.update(span.stop - span.start)
-            later(ledger.flush)
-        metrics: dict[str, object] = ledger.metrics()
-        if shards.model.pretrained == UNTRAINED:
-            metrics["weights"] = UNTRAINED
-        writer.digests[METRICS] = metrics_digest(metrics)
-    write_metrics(paths.metrics(job.dataset, job.model), metrics)
+    names = told_apart(class_table.names)
+    with (
+        open_ledger(job, scored, shards.model, names, shown, labelled=images.known) as ledger,
+        closing(read_ahead(prepared())) as batches,
+        write_behind() as later,
+        tqdm(total=len(image_ids), desc="score", unit="image", disable=None) as progress,
+    ):
+        for span, found in in_order(scored_batch, batches, threads):
+            later(ledger.add, image_ids[span], labels[span], found)
+            progress.update(span.stop - span.start)
+        later(ledger.flush)
     return [*lines, f"score {job.dataset} {job.model}: {len(image_ids)} images, {len(scored)} methods"]
 
 
-def _on_device(first: np.ndarray, device: torch.device) -> torch.Tensor | None:
-    """None if every class has its own vector."""
-    return None if (first == np.arange(len(first))).all() else torch.from_numpy(first).to(device)
-
-
-def tie_lines(first: Mapping[str, np.ndarray], labels: np.ndarray) -> list[str]:
+def tie_lines(first: Mapping[str, np.ndarray], labels: np.ndarray | None) -> list[str]:
     """Lines about methods that cannot distinguish some classes because their texts are the same, with the top-1 that
     remains
     possible.
 
     Args:
         first: method -> the lowest label of the same texts, for each class: [C] int64.
-        labels: [N] of the images.
+        labels: [N] of the images; None if they are not known.
     """
     tied: dict[bytes, list[str]] = {}
     for method, lowest in first.items():
@@ -111,8 +98,9 @@ def tie_lines(first: Mapping[str, np.ndarray], labels: np.ndarray) -> list[str]:
         lowest = first[own[0]]
         hidden = int((lowest != np.arange(len(lowest))).sum())
         if hidden:
+            most = "" if labels is None else f"top-1 is at most {100 * (lowest[labels] == labels).mean():.2f} "
             lines.append(
                 f"{hidden} of {len(lowest)} classes have the same texts as a class of a lower label, which wins; "
-                f"top-1 is at most {100 * (lowest[labels] == labels).mean():.2f} with {', '.join(own)}"
+                f"{most}with {', '.join(own)}"
             )
     return lines

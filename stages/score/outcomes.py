@@ -13,38 +13,65 @@ import torch
 from stages.common.alignment import draw_places, image_vectors, pool_weights
 from stages.common.methods import WHOLE, Method
 from stages.common.params import Score
-from stages.common.ranking import Outcome, Ranks, Tally, predictions_table, rank
+from stages.common.ranking import Best, Certainty, Outcome, Ranks, Tally, best, predictions_table, rank, top5_table
 from stages.common.tables import Writer
+from stages.score.methods import first_equals
+from stages.score.people import People
 from stages.score.stream import ViewBatch
 
 ROWS_PER_GROUP = 1 << 17
 
 
 class Ledger:
-    """Collects the ranks of all batches: writes rows of predictions and counts the metrics."""
+    """Collects the scores of all batches: writes the rows of the tables and counts the metrics."""
 
-    def __init__(self, methods: Sequence[Method], runs: int, writer: Writer) -> None:
-        self._methods, self._writer = methods, writer
+    def __init__(
+        self, methods: Sequence[Method], runs: int, writer: Writer, top5: Writer, people: People, *, labelled: bool
+    ) -> None:
+        self._names = [method.name for method in methods]
+        self._predictions, self._top5, self._people = Waiting(writer), Waiting(top5), people
         self._runs = [1 if method.views == WHOLE else runs for method in methods]
-        self._tallies = [Tally(count) for count in self._runs]
-        self._waiting: list[pa.Table] = []
+        self._tallies = [Tally(count) for count in self._runs] if labelled else []
+        self._certainties = [] if labelled else [Certainty(count) for count in self._runs]
 
-    def add(self, image_ids: Sequence[str], labels: np.ndarray, ranks: Ranks) -> None:
-        outcomes = fetch(ranks, self._runs)
-        for tally, outcome in zip(self._tallies, outcomes, strict=True):
+    def add(self, image_ids: Sequence[str], labels: np.ndarray, scored: Scored) -> None:
+        outcomes = fetch(scored.ranks, self._runs)
+        found = fetch_best(scored, outcomes)
+        for tally, outcome in zip(self._tallies, outcomes, strict=False):
             tally.add(outcome, labels)
-        self._waiting.append(predictions_table(image_ids, labels, [method.name for method in self._methods], outcomes))
-        if sum(map(len, self._waiting)) >= ROWS_PER_GROUP:
-            self.flush()
+        for certainty, own in zip(self._certainties, found, strict=False):
+            certainty.add(own)
+        self._predictions.add(predictions_table(image_ids, labels, self._names, outcomes))
+        self._top5.add(top5_table(image_ids, labels, self._names, found))
+        self._people.add(image_ids, labels, found[self._names.index(self._people.method)])
 
     def flush(self) -> None:
         """Write the rows that are waiting for a full row group."""
-        if self._waiting:
-            self._writer.write_table(pa.concat_tables(self._waiting))
-            self._waiting.clear()
+        self._predictions.flush()
+        self._top5.flush()
 
     def metrics(self) -> dict[str, object]:
-        return {method.name: tally.metrics() for method, tally in zip(self._methods, self._tallies, strict=True)}
+        """By method: accuracies, or where the true classes are not known, how sure it is."""
+        counted: Sequence[Tally | Certainty] = self._tallies or self._certainties
+        return {name: own.metrics() for name, own in zip(self._names, counted, strict=True)}
+
+
+class Waiting:
+    """Rows that wait for a full row group."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._tables: list[pa.Table] = []
+
+    def add(self, table: pa.Table) -> None:
+        self._tables.append(table)
+        if sum(map(len, self._tables)) >= ROWS_PER_GROUP:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._tables:
+            self._writer.write_table(pa.concat_tables(self._tables))
+            self._tables.clear()
 
 
 @dataclass(frozen=True)
@@ -58,7 +85,7 @@ class Inputs:
     places: torch.Tensor | None
     """[B, R, V] float64: which views each run draws; None: every view of the pool once."""
     labels: torch.Tensor
-    """[B] int64, the true ones."""
+    """[B] int64, the true ones; 0 where they are not known, and whether they are among the first five says nothing."""
 
 
 def prepare(
@@ -73,7 +100,7 @@ def prepare(
         _to_device(batch.similarity, device),
         {name: _to_device(inside, device) for name, inside in batch.pools.items()},
         places,
-        _to_device(labels.astype(np.int64), device),
+        _to_device(labels.astype(np.int64).clip(min=0), device),
     )
 
 
@@ -97,7 +124,34 @@ class Classes(NamedTuple):
         return scores if self.first is None else scores[..., self.first]
 
 
-def score_batch(inputs: Inputs, methods: Sequence[Classes], score: Score) -> Ranks:
+def on_device(methods: Sequence[Method], vectors: Sequence[np.ndarray], device: torch.device) -> list[Classes]:
+    """What each method compares images with.
+
+    Args:
+        vectors: [C, D] float32 of each method.
+    """
+
+    def shared(rows: np.ndarray) -> torch.Tensor | None:
+        first = first_equals(rows)
+        return None if (first == np.arange(len(first))).all() else torch.from_numpy(first).to(device)
+
+    return [
+        Classes(method, torch.from_numpy(rows).to(device), shared(rows))
+        for method, rows in zip(methods, vectors, strict=True)
+    ]
+
+
+class Scored(NamedTuple):
+    """What M methods, S runs in all, say of B images; on the device."""
+
+    ranks: Ranks
+    labels: torch.Tensor
+    """[B, M, K] int64: the K best classes by the mean over a method's runs."""
+    scores: torch.Tensor
+    """[B, M, K] float32: theirs."""
+
+
+def score_batch(inputs: Inputs, methods: Sequence[Classes], score: Score) -> Scored:
     """All methods and runs on one batch: method after method, run after run. On a GPU it returns before the work is
     done.
 
@@ -109,7 +163,10 @@ def score_batch(inputs: Inputs, methods: Sequence[Classes], score: Score) -> Ran
     for pool in {classes.method.views for classes in methods} - {WHOLE}:
         weights = pool_weights(inputs.pools[pool], inputs.similarity, score.image_scale, inputs.places)
         vectors[pool] = image_vectors(weights, views, score.normalize)
-    return rank(torch.cat([c.scores(vectors[c.method.views]) for c in methods], dim=1), inputs.labels)
+    scores = [classes.scores(vectors[classes.method.views]) for classes in methods]
+    labels, highest = zip(*map(best, scores), strict=True)
+    ranks = rank(torch.cat(scores, dim=1), inputs.labels)
+    return Scored(ranks, torch.stack(labels, dim=1), torch.stack(highest, dim=1))
 
 
 def fetch(ranks: Ranks, runs: Sequence[int]) -> list[Outcome]:
@@ -117,3 +174,16 @@ def fetch(ranks: Ranks, runs: Sequence[int]) -> list[Outcome]:
     arrays = [tensor.cpu().numpy() for tensor in ranks]
     ends = np.cumsum(runs)
     return [Outcome(*(array[:, end - count : end] for array in arrays)) for count, end in zip(runs, ends, strict=True)]
+
+
+def fetch_best(scored: Scored, outcomes: Sequence[Outcome]) -> list[Best]:
+    """The best classes of each method.
+
+    Args:
+        outcomes: of the same batch, by method.
+    """
+    labels, scores = scored.labels.cpu().numpy(), scored.scores.cpu().numpy()
+    return [
+        Best(labels[:, m], scores[:, m], (outcome.predicted == labels[:, m, :1]).mean(axis=1, dtype=np.float32))
+        for m, outcome in enumerate(outcomes)
+    ]

@@ -115,9 +115,8 @@ def gather(dataset: str, places: Places) -> Gathered:
             the others.
     """
     classes = read_classes(dataset, places.classes)
-    found = Gathered(
-        dataset, classes, read_labels(dataset, classes, places.images), read_images(dataset, places.images)
-    )
+    labelled = read_labels(dataset, classes, places.images, optional=True)
+    found = Gathered(dataset, classes, labelled, read_images(dataset, places.images))
     _add(found, "classes", places.classes)
     _add(found, "images", places.images)
     if places.skipped.exists():
