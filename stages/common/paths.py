@@ -106,6 +106,16 @@ def report(dataset: str, model: str) -> Path:
     return DATA / dataset / model / "report"
 
 
+def summary() -> Path:
+    """Folder of the one table over all data sets and models, and of the rows that it is made of."""
+    return DATA / "summary"
+
+
+def summary_row(dataset: str, model: str) -> Path:
+    """What the report of a data set and a model says in figures, for the summary."""
+    return summary() / "rows" / f"{dataset}-{model}.json"
+
+
 def made_by(path: Path) -> str:
     """The command that makes an artifact."""
     return "make finer" if path.is_relative_to(FINER) or path.parent.name == ATTRSEEK else "dvc repro"
