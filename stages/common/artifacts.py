@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
@@ -33,15 +33,20 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+def is_machine_path(text: str) -> bool:
+    """Whether a text is a path that means something on one machine alone: one outside the project's folder."""
+    paths = PurePosixPath(text), PureWindowsPath(text)
+    return text.startswith("~") or any(path.is_absolute() or ".." in path.parts for path in paths)
+
+
 def noted(place: str) -> str:
     """A model's name, tag or path as the metadata notes it: of a path outside the project only the last part.
 
     Files are shared, and the folders of one machine mean nothing on another.
     """
     schema = "local-dir:" if place.startswith("local-dir:") else ""
-    path = Path(place.removeprefix(schema))
-    outside = path.is_absolute() or ".." in path.parts or path.parts[:1] == ("~",)
-    return f"{schema}{path.name}" if outside else place
+    path = place.removeprefix(schema)
+    return f"{schema}{PureWindowsPath(path).name}" if is_machine_path(path) else place
 
 
 class EncoderMeta(Record):

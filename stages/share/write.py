@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from stages.common.artifacts import PREDICTIONS, TEXTS, VIEWS, Artifact, EncoderMeta
+from stages.common.artifacts import PREDICTIONS, TEXTS, VIEWS, Artifact, is_machine_path
 from stages.common.digests import ALL, COLUMNS
 from stages.common.errors import UserError
 from stages.common.files import link_or_copy, replacing_folder
@@ -14,7 +14,6 @@ from stages.share.card import LICENSE, card
 from stages.share.gather import Gathered, Places, gather, hold_stages
 
 OF_A_MODEL: dict[str, Artifact[Any]] = {"texts": TEXTS, "views": VIEWS, "predictions": PREDICTIONS}
-SCHEMA = "local-dir:"
 
 
 def share(dataset: str, model: str, out: Path) -> str:
@@ -30,7 +29,7 @@ def share(dataset: str, model: str, out: Path) -> str:
     if isinstance(templates, str) and is_machine_path(templates):
         raise UserError(
             f"{found.classes.path} names the file {templates} of this machine; move it to descriptions/{dataset}, "
-            f"write `templates: {file_name(templates)}` in params.yaml and run `dvc repro`"
+            f"write `templates: {PureWindowsPath(templates).name}` in params.yaml and run `dvc repro`"
         )
     with replacing_folder(target) as folder:
         for table in found.tables:
@@ -38,7 +37,7 @@ def share(dataset: str, model: str, out: Path) -> str:
                 (folder / place).parent.mkdir(exist_ok=True)
                 _put(source, folder / place, OF_A_MODEL.get(table.name))
         write_text(folder / "LICENSE", LICENSE)
-        write_text(folder / "README.md", card(found, without_paths(found.encoder)))
+        write_text(folder / "README.md", card(found, found.encoder.shareable()))
     return f"share {dataset} {model}: {_counts(found)} in {out}; choose a licence in its README.md"
 
 
@@ -58,37 +57,12 @@ def _put(source: Path, target: Path, artifact: Artifact[Any] | None) -> None:
     """The file as it is. Only if its notes name a path of this machine is it written again, without that path."""
     if artifact:
         opened = open_table(source, artifact)
-        meta = opened.meta.model_copy(update={"model": without_paths(opened.meta.encoder())})
+        meta = opened.meta.model_copy(update={"model": opened.meta.encoder().shareable()})
         if meta != opened.meta:
             others = {name: value for name, value in opened.digests.items() if name not in (COLUMNS, ALL)}
             write_table(target, opened.read(), meta, **others)
             return
     link_or_copy(source, target)
-
-
-def without_paths(model: EncoderMeta) -> EncoderMeta:
-    """The same encoder. Where its notes name a path of this machine, only the file's name is left."""
-    name, pretrained = model.name, model.pretrained
-    if name.startswith(SCHEMA) and is_machine_path(name.removeprefix(SCHEMA)):
-        name = SCHEMA + file_name(name.removeprefix(SCHEMA))
-    if pretrained and is_machine_path(pretrained):
-        pretrained = file_name(pretrained)
-    return model.model_copy(update={"name": name, "pretrained": pretrained})
-
-
-def is_machine_path(text: str) -> bool:
-    """Whether a text is a path that means something on one machine alone: not one below the project's folder."""
-    return (
-        text.startswith("~")
-        or ".." in PurePosixPath(text).parts
-        or PurePosixPath(text).is_absolute()
-        or PureWindowsPath(text).is_absolute()
-    )
-
-
-def file_name(path: str) -> str:
-    """The last part of a path of any system."""
-    return PureWindowsPath(path).name
 
 
 def _counts(found: Gathered) -> str:
