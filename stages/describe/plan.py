@@ -10,7 +10,7 @@ from stages.common import paths
 from stages.common.descriptions import Descriptions, read_descriptions
 from stages.common.errors import UserError
 from stages.common.labels import read_classes
-from stages.common.params import Describe
+from stages.common.params import Describe, load_params
 from stages.common.requests import Request
 from stages.common.responses import Records, read_log, sha256
 from stages.describe.prompts import ClassName, PromptSource, build_requests, class_names, load_source
@@ -69,7 +69,12 @@ def make_plan(
 
 def _file_of_the_same_classes(dataset: str, source: str) -> Path | None:
     """The description file of the data set that the classes were taken from, if there is one."""
-    other = read_classes(dataset).parameters.taken_from
+    if paths.classes(dataset).exists():
+        other = read_classes(dataset).parameters.taken_from
+    else:  # an estimate before `ingest` has run
+        params = load_params()
+        named = params.datasets[dataset].classes
+        other = named if isinstance(named, str) and named in params.datasets else None
     path = paths.descriptions(other, source) if other else None
     return path if path is not None and path.exists() else None
 
