@@ -43,7 +43,7 @@ def write_report(
     count = len(classes.names)
     demo = images.meta.parameters.reader == "demo"
     result = table.read_result(dataset, model, paths.metrics(dataset, model), predictions, demo=demo, classes=count)
-    found = votes.count_votes(read_answers(predictions, images, count), images.labels)
+    found = votes.count_votes(read_answers(predictions, images, count), images.labels, count)
     table.require_counted(result, found.tallies, predictions.path)
     folder = paths.report(dataset, model)
     names = votes.class_names(pl.DataFrame(classes.table.select(["label", "name"])))

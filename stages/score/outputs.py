@@ -35,7 +35,7 @@ def open_ledger(
             writing(paths.top5(job.dataset, job.model), TOP5.columns, metas[1]) as top5,
             open_people(paths.predictions_csv(job.dataset, job.model), names, shown) as people,
         ):
-            ledger = Ledger(scored, score.runs, writer, top5, people, labelled=labelled)
+            ledger = Ledger(scored, score.runs, len(names), writer, top5, people, labelled=labelled)
             yield ledger
         metrics = ledger.metrics()
         if model.pretrained == UNTRAINED:

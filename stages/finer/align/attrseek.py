@@ -226,6 +226,6 @@ def outcome(method: str, seen: Seen, scores: np.ndarray) -> tuple[pa.Table, dict
     """
     ranks = rank(torch.from_numpy(scores)[:, None], torch.from_numpy(seen.labels.astype(np.int64)))
     found = Outcome(*(tensor.numpy() for tensor in ranks))
-    tally = Tally(runs=1)
+    tally = Tally(runs=1, classes=scores.shape[1])
     tally.add(found, seen.labels)
     return predictions_table(seen.image_ids, seen.labels, [method], [found]), tally.metrics()
