@@ -40,8 +40,9 @@ from stages.common.errors import run as run_main
 from stages.common.labels import names_digest
 from stages.common.metrics import METRICS as METRICS_KEY
 from stages.common.metrics import metrics_digest
+from stages.common.ranking import Tally
 from stages.common.tables import make_meta, open_table, write_json, write_table
-from stages.report import legible, plots, votes
+from stages.report import changes, legible, plots, votes
 from stages.report.__main__ import main
 from stages.report.pictures import Crops, closest, read_candidates
 from stages.report.table import DEMO_NOTE, UNTRAINED, Result, markdown, plain, read_result
@@ -401,6 +402,28 @@ def test_without_one_of_the_methods_there_are_no_changes() -> None:
     write_report("birds", "vit", 0, "photos")
     assert read_rows("classes.json") == []
     assert read_rows("pairs.json")  # of the last method that there is
+
+
+def test_every_class_has_its_recall_by_each_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "NAMES", ["</script>, x", "$4 finch", "$4 finch"])
+    answers = make_inputs()
+    write_report("birds", "vit", 0, "photos")
+    text = (paths.report("birds", "vit") / "recalls.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [row["class"] for row in rows] == ["‹/script>, x", "$4 finch (1)", "$4 finch (2)"]
+    for label, row in enumerate(rows):
+        assert list(row) == ["class", "images", "clip", "wca", "bifta"] and row["images"] == "6"
+        for method in ("clip", "wca", "bifta"):
+            own = answers.filter((pl.col("label") == label) & (pl.col("method") == method)).to_dicts()
+            right = [each["predicted"] == label for each in own]
+            assert float(row[method]) == pytest.approx(100 * sum(right) / len(right), abs=1e-4)
+
+
+def test_a_class_without_images_has_no_recall() -> None:
+    tally = Tally(runs=1, classes=2)
+    tally.count(np.array([[True], [False]]), np.array([1, 1]))
+    rows = changes.recalls({"clip": tally}, {0: "kite", 1: "crane"}).to_dicts()
+    assert rows == [{"class": "kite", "images": 0, "clip": None}, {"class": "crane", "images": 2, "clip": 50.0}]
 
 
 def test_confused_pairs_are_counted_one_way_most_first() -> None:

@@ -70,6 +70,7 @@ def _write_nothing(folder: Path, result: Unlabelled) -> None:
     for name in ("methods", "classes", "pairs"):
         tables.write_plot(folder / f"{name}.json", [])
     tables.write_page(folder / "confusion.csv", "actual,predicted\n")
+    tables.write_page(folder / "recalls.csv", "class,images\n")
 
 
 def _write_sheet(

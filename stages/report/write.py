@@ -54,6 +54,7 @@ def write_report(
     tables.write_plot(folder / "methods.json", table.method_rows(result))
     plots.save(plots.method_table(table.plain(result), untrained=result.untrained), folder / "table.png")
     plots.save(plots.method_bars(result, len(names)), folder / "methods.png")
+    _write_csv(folder / "recalls.csv", changes.recalls(found.tallies, names))
     _write_changes(folder, result, found, images, answers.filter(pl.col("method") == method), names)
     listed = pl.DataFrame({"image_id": images.image_ids, "label": images.labels})
     chosen = choose(listed, answers, picture_count)
@@ -68,12 +69,15 @@ def _write_confusion(folder: Path, result: Result, answers: pl.DataFrame, names:
     """Write `confusion.csv` and `confusion.png`; return the remark on classes left out."""
     pairs, order, remark = votes.confusion(answers, names)
     note = "; ".join(filter(None, [UNTRAINED if result.untrained else "", remark]))
-    rows = pairs.with_columns(note=pl.lit(note)) if note else pairs
-    text = io.StringIO()
-    rows.write_csv(text)
-    tables.write_page(folder / "confusion.csv", text.getvalue())
+    _write_csv(folder / "confusion.csv", pairs.with_columns(note=pl.lit(note)) if note else pairs)
     plots.save(plots.confusion_matrix(result, pairs, order, method, remark), folder / "confusion.png")
     return remark
+
+
+def _write_csv(path: Path, rows: pl.DataFrame) -> None:
+    text = io.StringIO()
+    rows.write_csv(text)
+    tables.write_page(path, text.getvalue())
 
 
 def _write_changes(
