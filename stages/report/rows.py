@@ -21,6 +21,11 @@ class Difference(Record):
     low: float
     high: float
 
+    @property
+    def is_noise(self) -> bool:
+        """Whether there may be no difference at all: 0 is in the interval."""
+        return self.low <= 0 <= self.high
+
 
 class Figures(Record):
     """A method's figures, in percent. Those of accuracy are the mean over runs."""

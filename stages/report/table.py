@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from stages.common.errors import UserError
 from stages.common.metrics import require_metrics
 from stages.common.ranking import Tally
 from stages.common.tables import Opened
+from stages.report.rows import Difference
 
 UNTRAINED_NOTE = "UNTRAINED: this model has random weights; the figures say nothing about the methods."
 DEMO_NOTE = (
@@ -30,6 +31,8 @@ TEXTUAL = {"method", "views", "texts"}
 """Columns that are aligned at their left."""
 TOP = 5
 NOTHING = "-"
+BEYOND_NOISE = "†"
+"""Marks a difference whose interval leaves out 0."""
 
 
 def shown_as(method: str) -> tuple[str, str]:
@@ -98,6 +101,10 @@ class Result(Named):
     """Methods that were asked for and not scored."""
     classes: int | None = None
     """How many there are, where known."""
+    reference: str | None = None
+    """The method that differences are to; None where none are asked for."""
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+    """Of the other methods; empty if the reference was not scored."""
 
     @property
     def best(self) -> float:
@@ -119,6 +126,8 @@ class Result(Named):
             lines.append(DEMO_NOTE)
         if self.missing:
             lines.append(f"Not scored: {', '.join(self.missing)}; `dvc repro` says what each wants.")
+        if self.reference and self.reference not in {row.method for row in self.rows}:
+            lines.append(f"No differences: {self.reference} (report.reference) was not scored.")
         return lines
 
 
@@ -217,13 +226,18 @@ def markdown(result: Result, notes: Sequence[str] = ()) -> str:
     for note in result.notes:
         lines += ["", f"**{note}**" if note == UNTRAINED_NOTE else note]
     bold = [f"**{_top1(row)}**" if row.top1 == result.best else _top1(row) for row in result.rows]
-    rows = [_cells(result, row, top1) for row, top1 in zip(result.rows, bold, strict=True)]
+    rows = [_cells(result, row, top1, _difference(result, row)) for row, top1 in zip(result.rows, bold, strict=True)]
     lines += ["", _github(rows)]
     lines += [
         "",
         "In percent. ± is the standard deviation of top-1 over runs. Per class is the mean over classes of the",
     ]
     lines[-1] += " share of a class's images that are right; classes without images do not count."
+    if result.differences:
+        lines[-1] += (
+            f" The difference to {result.reference} is in points of top-1, with its 95 % interval, paired over images. "
+            f"{BEYOND_NOISE} marks one that is more than noise: 0 is not in the interval."
+        )
     for note in notes:
         lines += ["", note]
     return "\n".join(lines) + "\n"
@@ -239,7 +253,15 @@ def _github(rows: Sequence[Mapping[str, str]]) -> str:
 def plain(result: Result) -> str:
     """The table as aligned text, at most 100 columns with the usual names; `*` marks the best top-1."""
     digits = max(len(f"{row.top1:.2f}") for row in result.rows)
-    rows = [_cells(result, row, _top1(row, digits) + ("*" if row.top1 == result.best else "")) for row in result.rows]
+    rows = [
+        _cells(
+            result,
+            row,
+            _top1(row, digits) + ("*" if row.top1 == result.best else ""),
+            _difference(result, row, digits=1, unmarked=" "),
+        )
+        for row in result.rows
+    ]
     for row in rows:
         del row["runs"]
         if len({row.images for row in result.rows}) == 1:
@@ -250,6 +272,10 @@ def plain(result: Result) -> str:
     cells = [[*rows[0]], *([*row.values()] for row in rows)]
     text = tabulate(cells, (), "plain", disable_numparse=True, colalign=sides, preserve_whitespace=True)
     under = [result.counts] if result.counts else []
+    if result.differences:
+        under.append(
+            f"[95 % interval of the difference to {result.reference}, over images; {BEYOND_NOISE} more than noise]"
+        )
     return "\n".join([result.title, *result.notes, *(line.rstrip() for line in text.splitlines()), *under])
 
 
@@ -290,11 +316,21 @@ def _top1(row: Row, digits: int = 0) -> str:
     return f"{row.top1:{digits}.2f}" + (f" ± {row.std:.2f}" if row.runs > 1 else "")
 
 
-def _cells(result: Result, row: Row, top1: str) -> dict[str, str]:
+def _difference(result: Result, row: Row, digits: int = 2, unmarked: str = "") -> str:
+    """`+1.50 [-0.20, +3.20]`, and the mark or what stands in its place."""
+    own = result.differences.get(row.method)
+    if own is None:
+        return NOTHING + unmarked
+    points, low, high = (f"{value:+.{digits}f}" for value in (own.points, own.low, own.high))
+    return f"{points} [{low}, {high}]{unmarked if own.is_noise else BEYOND_NOISE}"
+
+
+def _cells(result: Result, row: Row, top1: str, difference: str) -> dict[str, str]:
     """Heading -> cell; top-5 is a dash where there are fewer than five classes, so that every answer is in it."""
     return {
         "method": row.method,
         "top-1": top1,
+        **({f"to {result.reference}": difference} if result.differences else {}),
         "per class": NOTHING if row.mean_per_class is None else f"{row.mean_per_class:.2f}",
         "top-5": NOTHING if result.classes is not None and result.classes < TOP else f"{row.top5:.2f}",
         "views": row.views,

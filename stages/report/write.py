@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +18,7 @@ from stages.common.methods import FULL, PLAIN, UNREFINED
 from stages.common.predictions import open_predictions, read_answers
 from stages.common.unpacked import ensure_unpacked, image_root
 from stages.report import changes, evidence, evidence_picture, pictures, plots, table, votes
+from stages.report.differences import differences
 from stages.report.pictures import Candidates
 from stages.report.skipped import skipped_notes
 from stages.report.table import Named, Result
@@ -26,13 +28,19 @@ PICTURED = (PLAIN, UNREFINED, FULL)
 
 
 def write_report(
-    dataset: str, model: str, picture_count: int, root: str, asked: PredictionsParameters | None = None
+    dataset: str,
+    model: str,
+    picture_count: int,
+    root: str,
+    asked: PredictionsParameters | None = None,
+    reference: str = UNREFINED,
 ) -> Result:
     """Write `table.md`, the data of the plots, the plots and the pictures of boxes.
 
     Args:
         root: folder of the images, as the data set's entry in params.yaml has it.
         asked: what the predictions must have been made with; None: anything.
+        reference: the method that differences are to.
 
     Raises:
         UserError: an artifact is missing, not whole, or does not belong with the others.
@@ -45,6 +53,7 @@ def write_report(
     result = table.read_result(dataset, model, paths.metrics(dataset, model), predictions, demo=demo, classes=count)
     found = votes.count_votes(read_answers(predictions, images, count), images.labels, count)
     table.require_counted(result, found.tallies, predictions.path)
+    result = replace(result, reference=reference, differences=differences(found.right, reference))
     folder = paths.report(dataset, model)
     names = votes.class_names(pl.DataFrame(classes.table.select(["label", "name"])))
 
