@@ -16,6 +16,7 @@ from stages.common.errors import UserError
 from stages.common.metrics import require_metrics
 from stages.common.ranking import Tally
 from stages.common.tables import Opened
+from stages.report import made_of
 from stages.report.rows import Difference
 
 UNTRAINED_NOTE = "UNTRAINED: this model has random weights; the figures say nothing about the methods."
@@ -79,6 +80,8 @@ class Named:
     encoder: EncoderMeta | None
     """What made the views; None if the predictions are missing."""
     untrained: bool
+    made_with: PredictionsParameters | None = None
+    """Parameters of the predictions; None if they are missing."""
 
     @property
     def title(self) -> str:
@@ -111,6 +114,11 @@ class Result(Named):
         return max(row.top1 for row in self.rows)
 
     @property
+    def compared(self) -> bool:
+        """Whether the reference was scored."""
+        return self.reference in {row.method for row in self.rows}
+
+    @property
     def counts(self) -> str:
         """`500 images, ± over 20 runs`, as far as the rows agree."""
         images, runs = {row.images for row in self.rows}, {row.runs for row in self.rows if row.runs > 1}
@@ -126,7 +134,7 @@ class Result(Named):
             lines.append(DEMO_NOTE)
         if self.missing:
             lines.append(f"Not scored: {', '.join(self.missing)}; `dvc repro` says what each wants.")
-        if self.reference and self.reference not in {row.method for row in self.rows}:
+        if self.reference and not self.compared:
             lines.append(f"No differences: {self.reference} (report.reference) was not scored.")
         return lines
 
@@ -168,6 +176,7 @@ def read_result(
         demo=demo,
         missing=[method for method in asked if method not in raw],
         classes=classes,
+        made_with=predictions.meta.parameters if predictions else None,
     )
 
 
@@ -240,6 +249,8 @@ def markdown(result: Result, notes: Sequence[str] = ()) -> str:
         )
     for note in notes:
         lines += ["", note]
+    if result.made_with:
+        lines += made_of.markdown(result.dataset, result.made_with)
     return "\n".join(lines) + "\n"
 
 
@@ -276,7 +287,8 @@ def plain(result: Result) -> str:
         under.append(
             f"[95 % interval of the difference to {result.reference}, over images; {BEYOND_NOISE} more than noise]"
         )
-    return "\n".join([result.title, *result.notes, *(line.rstrip() for line in text.splitlines()), *under])
+    lines = [result.title, *result.notes, *(line.rstrip() for line in text.splitlines())]
+    return "\n".join([*lines, *under, *made_of.plain(result.made_with)])
 
 
 def method_rows(result: Result) -> list[dict[str, str | float | None]]:

@@ -19,6 +19,7 @@ from stages.common.predictions import open_predictions, read_answers
 from stages.common.unpacked import ensure_unpacked, image_root
 from stages.report import changes, evidence, evidence_picture, pictures, plots, table, votes
 from stages.report.differences import differences
+from stages.report.figures import write_figures
 from stages.report.pictures import Candidates
 from stages.report.skipped import skipped_notes
 from stages.report.table import Named, Result
@@ -71,6 +72,7 @@ def write_report(
     write_pictures(folder, result, predictions.meta, place, chosen, classes)
     note = f"`confusion.csv` and `confusion.png` show {method}" + (f", {remark}." if remark else ".")
     tables.write_page(folder / "table.md", table.markdown(result, [note, *skipped_notes(dataset)]))
+    write_figures(result, predictions.meta, images, count)
     return result
 
 

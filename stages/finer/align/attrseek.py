@@ -101,7 +101,8 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
         )
     folder = common_paths.attrseek(job.dataset, model)
     table = pa.concat_tables(rows) if rows else PREDICTIONS.columns.empty_table()
-    made = tables.make_meta(PREDICTIONS, job.dataset, PredictionsParameters(**score), encoder.meta)
+    made_with = PredictionsParameters(scoring=methods.SCORING, files=meta.parameters.files, **score)
+    made = tables.make_meta(PREDICTIONS, job.dataset, made_with, encoder.meta)
     tables.write_table(folder / "predictions.parquet", table, made, **{METRICS: metrics_digest(metrics)})
     write_metrics(folder / "metrics.json", metrics)
     return lines
