@@ -79,7 +79,7 @@ def test_both_tables_have_the_differences_and_mark_those_beyond_noise() -> None:
     result.differences.update(own)  # type: ignore[attr-defined]
     rows = table_rows(markdown(result))
     assert [rows[name][1] for name in ("method", "clip", "wca", "bifta")] == [
-        "to wca", "-3.25 [-5.50, -1.00]†", "-", "+1.50 [-0.50, +3.50]",
+        "difference to wca", "-3.25 [-5.50, -1.00]†", "-", "+1.50 [-0.50, +3.50]",
     ]  # fmt: skip
     text = plain(result)
     assert "-3.2 [-5.5, -1.0]†" in text and "+1.5 [-0.5, +3.5] " in text
@@ -91,7 +91,7 @@ def test_without_the_reference_one_remark_says_so(monkeypatch: pytest.MonkeyPatc
     result = write_report("birds", "vit", 0, "photos", reference="cupl")
     for text in (plain(result), (paths.report("birds", "vit") / "table.md").read_text(encoding="utf-8")):
         assert text.count("No differences: cupl (report.reference) was not scored.") == 1
-        assert "to cupl" not in text and "[" not in text
+        assert "difference to cupl" not in text and "[" not in text
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["report"]["reference"] = "wcaa"
     Path("params.yaml").write_text(yaml.safe_dump(params))

@@ -362,6 +362,17 @@ def test_figures_that_the_predictions_do_not_give_are_refused(figure: str) -> No
         write_report("birds", "vit", 0, "photos")
 
 
+@pytest.mark.parametrize("per_class", [50.01, 44.0, None])
+def test_bars_have_the_mean_per_class_where_it_is_another_figure(per_class: float | None) -> None:
+    rows = [replace(row, top1=50.0, mean_per_class=50.0) for row in result_of(METRICS).rows]
+    result = replace(result_of(METRICS), rows=[replace(rows[0], mean_per_class=per_class), *rows[1:]])
+    (axes,) = plots.method_bars(result, 3).axes
+    written = [text.get_text() for text in axes.texts]
+    assert ("50.0  (◇ 44.0)" in written) == (per_class == 44.0)
+    assert ("50.0" in written) == (per_class != 44.0)
+    assert any("mean per class" in text for text in written) == (per_class == 44.0)
+
+
 def test_random_weights_are_in_the_data_of_both_plots() -> None:
     make_inputs(untrained=True)
     write_report("birds", "vit", 1, "photos")

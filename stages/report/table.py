@@ -342,7 +342,7 @@ def _cells(result: Result, row: Row, top1: str, difference: str) -> dict[str, st
     return {
         "method": row.method,
         "top-1": top1,
-        **({f"to {result.reference}": difference} if result.differences else {}),
+        **({f"difference to {result.reference}": difference} if result.differences else {}),
         "per class": NOTHING if row.mean_per_class is None else f"{row.mean_per_class:.2f}",
         "top-5": NOTHING if result.classes is not None and result.classes < TOP else f"{row.top5:.2f}",
         "views": row.views,
