@@ -16,6 +16,7 @@ from stages.common.predictions import open_predictions
 from stages.common.unpacked import ensure_unpacked, image_root
 from stages.report import certainty, contact, plots
 from stages.report.certainty import Predicted, Unlabelled
+from stages.report.figures import write_figures
 from stages.report.skipped import skipped_notes
 from stages.report.write import PICTURED, choose, write_pictures
 
@@ -62,6 +63,7 @@ def write_unlabelled(
     write_pictures(folder, result, predictions.meta, place, chosen, classes, labelled=False)
     _write_sheet(folder / SHEET, result, predicted, names, place, images)
     tables.write_page(folder / "table.md", certainty.markdown(result, predicted, names, skipped_notes(dataset)))
+    write_figures(result, predictions.meta, images, len(names))
     return result
 
 
@@ -70,6 +72,7 @@ def _write_nothing(folder: Path, result: Unlabelled) -> None:
     for name in ("methods", "classes", "pairs"):
         tables.write_plot(folder / f"{name}.json", [])
     tables.write_page(folder / "confusion.csv", "actual,predicted\n")
+    tables.write_page(folder / "recalls.csv", "class,images\n")
 
 
 def _write_sheet(
