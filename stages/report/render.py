@@ -136,15 +136,21 @@ def _name(text: str) -> str:
 def picture(
     path: Path, *, label: str, alt: str, caption: str, names: Sequence[tuple[str, str]] = (), photo: bool = True
 ) -> Picture:
-    """A picture of the report, as WebP.
+    """A picture of the report.
 
     Args:
         photo: whether it shows photos. Others are kept to the pixel, and are smaller so.
     """
+    data, size = webp(path, photo)
+    width, height = (max(1, round(side / SCALE)) for side in size)
+    return Picture(label, alt, caption, data, width, height, names)
+
+
+def webp(path: Path, photo: bool) -> tuple[bytes, tuple[int, int]]:
+    """A picture as WebP, and its size in pixels."""
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     image.thumbnail(LARGEST, Image.Resampling.LANCZOS)
     data = io.BytesIO()
     image.save(data, "WEBP", quality=QUALITY, lossless=not photo)
-    width, height = (max(1, round(side / SCALE)) for side in image.size)
-    return Picture(label, alt, caption, data.getvalue(), width, height, names)
+    return data.getvalue(), image.size
