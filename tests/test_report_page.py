@@ -24,8 +24,8 @@ from stages.common import paths
 from stages.common.artifacts import UNTRAINED
 from stages.report import page as page_module
 from stages.report import render
+from stages.report.about import MEANINGS
 from stages.report.changes import SIDE
-from stages.report.made import MEANINGS
 from stages.report.table import DEMO_NOTE, UNTRAINED_NOTE
 from stages.report.write import write_report
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from stages.common import methods, paths, tables
 from stages.report import certainty, table
+from stages.report.about import About
 from stages.report.certainty import MOST_CLASSES, Predicted, Unlabelled
 from stages.report.changes import SIDE, Rows
-from stages.report.made import Made
 from stages.report.pictures import Caption
 from stages.report.render import Bar, Heading, Page, Picture, Section, Table, Text, Warned, picture, render
 from stages.report.table import Named, Result
@@ -41,7 +41,7 @@ def write_page(folder: Path, page: Page) -> None:
 def labelled(
     folder: Path,
     result: Result,
-    made: Made,
+    about: About,
     changes: Rows,
     pairs: Rows,
     confusions: str,
@@ -61,17 +61,17 @@ def labelled(
     lead = "" if result.untrained else f"Most often right: {' and '.join(best)}, for {result.best:.2f} % of the images."
     sections = [
         Section("Methods", _methods(folder, result, notes)),
-        Section("Classes", [*_changes(changes, made.class_count), *_confusions(folder, pairs, confusions)]),
+        Section("Classes", [*_changes(changes, about.class_count), *_confusions(folder, pairs, confusions)]),
         *_pictures(folder, captions),
-        _settings(made),
+        _settings(about),
     ]
-    return _page(result, result.title, lead, made, result.notes, sections)
+    return _page(result, result.title, lead, about, result.notes, sections)
 
 
 def unlabelled(
     folder: Path,
     result: Unlabelled,
-    made: Made,
+    about: About,
     predicted: Predicted,
     names: Sequence[str],
     sheet: Path,
@@ -94,14 +94,16 @@ def unlabelled(
         Section("Predicted classes", _predicted(predicted, names)),
         Section("Certainty", _certainty(predicted, names, sheet)),
         *_pictures(folder, captions),
-        _settings(made),
+        _settings(about),
     ]
-    return _page(result, result.heading, "", made, result.notes, sections)
+    return _page(result, result.heading, "", about, result.notes, sections)
 
 
-def _page(result: Named, title: str, lead: str, made: Made, notes: Sequence[str], sections: Sequence[Section]) -> Page:
+def _page(
+    result: Named, title: str, lead: str, about: About, notes: Sequence[str], sections: Sequence[Section]
+) -> Page:
     warnings = [Warned(note, untrained=note == table.UNTRAINED_NOTE) for note in notes]
-    return Page(title=title, lead=lead, warnings=warnings, facts=made.facts, sections=sections)
+    return Page(title=title, lead=lead, warnings=warnings, facts=about.facts, sections=sections)
 
 
 def _methods(folder: Path, result: Result, notes: Sequence[str]) -> list[Text | Heading | Table | Picture]:
@@ -124,7 +126,15 @@ def _methods(folder: Path, result: Result, notes: Sequence[str]) -> list[Text | 
         photo=False,
     )
     papers = _papers([row.method for row in result.rows])
-    return [Text(ABOUT_METHODS), Text(ABOUT_FIGURES), accuracies, Text(table.LEGEND), *papers, *map(Text, notes), bars]
+    return [
+        Text(ABOUT_METHODS),
+        Text(ABOUT_FIGURES),
+        accuracies,
+        Text(table.legend(result)),
+        *papers,
+        *map(Text, notes),
+        bars,
+    ]
 
 
 def _papers(scored: Sequence[str]) -> list[Text]:
@@ -250,6 +260,6 @@ def _pictures_of(folder: Path, number: int, caption: Caption) -> list[Picture]:
     return found
 
 
-def _settings(made: Made) -> Section:
+def _settings(about: About) -> Section:
     caption = "Settings that decided these figures, by their keys in the pipeline's `params.yaml`."
-    return Section("Settings", [Table("Settings", caption, ("setting", "value", "meaning"), made.settings)])
+    return Section("Settings", [Table("Settings", caption, ("setting", "value", "meaning"), about.settings)])

@@ -193,9 +193,6 @@ def require_counted(result: Result, tallies: Mapping[str, Tally], predictions: P
                 )
 
 
-LEGEND = "Top-1 and top-5 in percent; ± is the standard deviation of top-1 over runs."
-
-
 def markdown(result: Result, notes: Sequence[str] = ()) -> str:
     """The table as Markdown, the best top-1 in bold; `notes` are lines to stand under it."""
     lines = [f"# {result.title}", "", identity(result)]
@@ -205,7 +202,7 @@ def markdown(result: Result, notes: Sequence[str] = ()) -> str:
     rows = [_cells(result, row, top1) for row, top1 in zip(result.rows, bold, strict=True)]
     sides = ["right" if heading in NUMERIC else "left" for heading in HEADINGS]
     lines += ["", tabulate(rows, HEADINGS, "github", disable_numparse=True, colalign=sides)]
-    lines += ["", LEGEND]
+    lines += ["", legend(result)]
     for note in notes:
         lines += ["", note]
     return "\n".join(lines) + "\n"
@@ -244,6 +241,11 @@ def method_rows(result: Result) -> list[dict[str, str | float]]:
 def cells(result: Result) -> list[dict[str, str]]:
     """The rows of the table, heading -> cell, for a page that marks the best itself."""
     return [dict(zip(HEADINGS, _cells(result, row, _top1(row)), strict=True)) for row in result.rows]
+
+
+def legend(result: Result) -> str:
+    """What the columns are."""
+    return "Top-1 and top-5 in percent; ± is the standard deviation of top-1 over runs."
 
 
 def is_numeric(heading: str) -> bool:

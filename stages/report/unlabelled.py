@@ -15,8 +15,8 @@ from stages.common.names import told_apart
 from stages.common.predictions import open_predictions
 from stages.common.unpacked import ensure_unpacked, image_root
 from stages.report import certainty, contact, page, plots
+from stages.report.about import read_about
 from stages.report.certainty import Predicted, Unlabelled
-from stages.report.made import read_made
 from stages.report.skipped import skipped_notes
 from stages.report.write import PICTURED, choose, write_pictures
 
@@ -62,9 +62,9 @@ def write_unlabelled(
     chosen = choose(listed, answers, picture_count)
     captions = write_pictures(folder, result, predictions.meta, place, chosen, classes, labelled=False)
     _write_sheet(folder / SHEET, result, predicted, names, place, images)
-    notes, made = skipped_notes(dataset), read_made(dataset, model, predictions, images, classes)
+    notes, about = skipped_notes(dataset), read_about(dataset, model, predictions, images, classes)
     sheet = folder / SHEET
-    page.write_page(folder, page.unlabelled(folder, result, made, predicted, names, sheet, captions, notes))
+    page.write_page(folder, page.unlabelled(folder, result, about, predicted, names, sheet, captions, notes))
     tables.write_page(folder / "table.md", certainty.markdown(result, predicted, names, notes))
     return result
 

@@ -17,7 +17,7 @@ from stages.common.methods import FULL, PLAIN, UNREFINED
 from stages.common.predictions import open_predictions, read_answers
 from stages.common.unpacked import ensure_unpacked, image_root
 from stages.report import changes, evidence, evidence_picture, page, pictures, plots, table, votes
-from stages.report.made import read_made
+from stages.report.about import read_about
 from stages.report.pictures import Candidates
 from stages.report.skipped import skipped_notes
 from stages.report.table import Named, Result
@@ -60,9 +60,9 @@ def write_report(
     chosen = choose(listed, answers, picture_count)
     place = Path(image_root(dataset, root, images.meta.parameters.unpacked))
     captions = write_pictures(folder, result, predictions.meta, place, chosen, classes)
-    skipped, made = skipped_notes(dataset), read_made(dataset, model, predictions, images, classes)
+    skipped, about = skipped_notes(dataset), read_about(dataset, model, predictions, images, classes)
     shown = f"{method}{f', {remark}' if remark else ''}"
-    page.write_page(folder, page.labelled(folder, result, made, changed, pairs, shown, captions, skipped))
+    page.write_page(folder, page.labelled(folder, result, about, changed, pairs, shown, captions, skipped))
     note = f"`confusion.csv` and `confusion.png` show {method}" + (f", {remark}." if remark else ".")
     tables.write_page(folder / "table.md", table.markdown(result, [note, *skipped]))
     return result

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+
+from pydantic import BaseModel
 
 from stages.common import paths
 from stages.common.artifacts import (
@@ -17,6 +18,8 @@ from stages.common.artifacts import (
     TextsParameters,
 )
 from stages.common.labels import ClassTable, Labelled
+from stages.common.params import Crop, Refine, Score
+from stages.common.section import Section
 from stages.common.tables import Opened, read_meta, require_same_model
 
 MEANINGS = {
@@ -45,7 +48,7 @@ MEANINGS = {
 
 
 @dataclass(frozen=True)
-class Made:
+class About:
     """What made a report."""
 
     dataset: str
@@ -70,14 +73,13 @@ class Made:
     @property
     def settings(self) -> list[tuple[str, str, str]]:
         """Every setting: its key in params.yaml, its value and what it means."""
-        own = {"seed", "methods"}
         values: dict[str, object] = {} if self.score.seed is None else {"seed": self.score.seed}
         if self.boxes:
-            values |= _keyed("crop", self.boxes.model_dump(exclude={"seed"}))
+            values |= _keyed("crop", self.boxes, Crop)
         if self.texts:
-            values["refine.sources"] = self.texts.refined
-            values |= _keyed("refine", self.texts.model_dump(exclude={"seed", "classes", "sources", "refined"}))
-        values |= _keyed("score", self.score.model_dump(exclude=own))
+            # Texts keep all sources that were read under the name that the section has for those refined.
+            values |= _keyed("refine", self.texts, Refine) | {"refine.sources": self.texts.refined}
+        values |= _keyed("score", self.score, Score)
         return [(key, _said(value), MEANINGS.get(key, "")) for key, value in values.items()]
 
     @property
@@ -122,9 +124,9 @@ class Made:
         return f"{self.score.runs}, each with {self.score.views_per_run} crops drawn with replacement"
 
 
-def read_made(
+def read_about(
     dataset: str, model: str, predictions: Opened[PredictionsParameters], images: Labelled, classes: ClassTable
-) -> Made:
+) -> About:
     """What made the predictions of a data set and model.
 
     Raises:
@@ -135,7 +137,7 @@ def read_made(
     of_texts = read_meta(texts, TEXTS, dataset) if texts.exists() else None
     if of_texts:
         require_same_model((texts, of_texts.encoder()), (predictions.path, encoder), "run `dvc repro`")
-    return Made(
+    return About(
         dataset=dataset,
         encoder=encoder,
         images=images.meta.parameters,
@@ -147,8 +149,10 @@ def read_made(
     )
 
 
-def _keyed(section: str, values: Mapping[str, object]) -> dict[str, object]:
-    return {f"{section}.{key}": value for key, value in values.items()}
+def _keyed(name: str, parameters: BaseModel, section: type[Section]) -> dict[str, object]:
+    """The values of a section of params.yaml that an artifact keeps, by their keys there."""
+    values = parameters.model_dump(include=set(section.model_fields))
+    return {f"{name}.{key}": value for key, value in values.items()}
 
 
 def _said(value: object) -> str:
