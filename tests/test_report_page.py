@@ -155,7 +155,7 @@ def test_of_many_classes_the_page_says_which_it_shows() -> None:
     write_report("birds", "vit", 0, "photos")
     assert f"The {SIDE} most improved and the {SIDE} most worsened of 45." in read()
     assert "the 30 most confused of 45 classes" in read()
-    assert '<h2 id="s3">Settings' in read(), "no section of pictures without pictures"
+    assert '<h2 id="s3">What made it' in read(), "no section of pictures without pictures"
 
 
 def test_without_images_and_without_bifta_the_page_has_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

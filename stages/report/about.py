@@ -72,7 +72,7 @@ class About:
 
     @property
     def settings(self) -> list[tuple[str, str, str]]:
-        """Every setting: its key in params.yaml, its value and what it means."""
+        """Each setting: its key in params.yaml, its value and what it means."""
         values: dict[str, object] = {} if self.score.seed is None else {"seed": self.score.seed}
         if self.boxes:
             values |= _keyed("crop", self.boxes, Crop)

@@ -262,4 +262,4 @@ def _pictures_of(folder: Path, number: int, caption: Caption) -> list[Picture]:
 
 def _settings(about: About) -> Section:
     caption = "Settings that decided these figures, by their keys in the pipeline's `params.yaml`."
-    return Section("Settings", [Table("Settings", caption, ("setting", "value", "meaning"), about.settings)])
+    return Section("What made it", [Table("Settings", caption, ("setting", "value", "meaning"), about.settings)])
