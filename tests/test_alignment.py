@@ -406,7 +406,7 @@ def test_softmax_sums_to_one_in_each_group_at_any_scale(values: list[tuple[int, 
 
 
 def test_a_tally_is_percent_over_images_mean_and_deviation_over_runs() -> None:
-    tally = Tally(runs=2)
+    tally = Tally(runs=2, classes=3)
     outcome = Outcome(
         predicted=np.array([[0, 0], [1, 2], [2, 2]]),
         score=np.zeros((3, 2)),
@@ -420,12 +420,30 @@ def test_a_tally_is_percent_over_images_mean_and_deviation_over_runs() -> None:
     assert found["top5"] == pytest.approx(50.0)
     assert found["std"] == pytest.approx(np.std([200 / 3, 100 / 3], ddof=1), abs=1e-3)
     assert (found["images"], found["runs"]) == (6, 2)
-    once = Tally(runs=1)
+    once = Tally(runs=1, classes=3)
     once.add(
         Outcome(*(array[:, :1] for array in (outcome.predicted, outcome.score, outcome.margin, outcome.in_top))),
         np.array([0, 1, 0]),
     )
     assert once.metrics()["std"] == 0.0
+
+
+def test_mean_per_class_is_that_of_a_loop_over_classes_and_runs() -> None:
+    rng = np.random.default_rng(5)
+    labels = rng.choice([0, 1, 3, 4], 90, p=[0.7, 0.15, 0.1, 0.05])  # class 2 has no image
+    predicted = np.where(rng.random((90, 4)) < 0.4, labels[:, None], rng.integers(0, 5, (90, 4)))
+    tally = Tally(runs=4, classes=5)
+    for part in np.array_split(np.arange(90), 7):
+        tally.count(predicted[part] == labels[part, None], labels[part])
+    by_run = []
+    for run in range(4):
+        shares = [
+            np.mean([predicted[i, run] == label for i in np.flatnonzero(labels == label)]) for label in set(labels)
+        ]
+        by_run.append(100 * float(np.mean(shares)))
+    assert tally.metrics()["mean_per_class"] == pytest.approx(np.mean(by_run), abs=1e-4)
+    assert tally.metrics()["mean_per_class"] != pytest.approx(tally.metrics()["top1"], abs=1)
+    assert np.isnan(tally.recalls()).tolist() == [False, False, True, False, False]
 
 
 def test_prediction_rows_go_image_by_image_method_by_method_run_by_run() -> None:

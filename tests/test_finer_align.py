@@ -136,9 +136,11 @@ def test_attrseek_is_a_row_beside_bifta(toy: Project, call: Call) -> None:
     own = pl.read_parquet("data/toy/tiny/predictions.parquet")
     assert found.schema == own.schema and set(found["image_id"]) == {row["image_id"] for row in asked[2:]}
     right = 100 * np.mean(found["predicted"].to_numpy() == found["label"].to_numpy())
+    of_class = found.group_by("label").agg(share=100 * (pl.col("predicted") == pl.col("label")).mean())["share"].mean()
     assert metrics["attrseek (vlm)"] | {"top5": 0} == {
         "top1": pytest.approx(right, abs=1e-3),
         "top5": 0,
+        "mean_per_class": pytest.approx(of_class, abs=1e-3),
         "std": 0.0,
         "images": 7,
         "runs": 1,

@@ -40,8 +40,9 @@ from stages.common.errors import run as run_main
 from stages.common.labels import names_digest
 from stages.common.metrics import METRICS as METRICS_KEY
 from stages.common.metrics import metrics_digest
+from stages.common.ranking import Tally
 from stages.common.tables import make_meta, open_table, write_json, write_table
-from stages.report import legible, plots, votes
+from stages.report import changes, legible, plots, votes
 from stages.report.__main__ import main
 from stages.report.pictures import Crops, closest, read_candidates
 from stages.report.table import DEMO_NOTE, UNTRAINED, Result, markdown, plain, read_result
@@ -49,9 +50,9 @@ from stages.report.write import write_report
 
 ROOT = Path(__file__).parents[1]
 METRICS: dict[str, Any] = {
-    "clip": {"top1": 41.25, "top5": 80.1, "std": 0.0, "images": 18, "runs": 1},
-    "wca": {"top1": 50.0, "top5": 90.0, "std": 1.234, "images": 18, "runs": 5},
-    "bifta": {"top1": 61.5, "top5": 95.55, "std": 0.456, "images": 18, "runs": 5},
+    "clip": {"top1": 41.25, "top5": 80.1, "mean_per_class": 40.5, "std": 0.0, "images": 18, "runs": 1},
+    "wca": {"top1": 50.0, "top5": 90.0, "mean_per_class": 51.25, "std": 1.234, "images": 18, "runs": 5},
+    "bifta": {"top1": 61.5, "top5": 95.55, "mean_per_class": 60.0, "std": 0.456, "images": 18, "runs": 5},
 }
 NAMES = ["red kite", "$4 finch", "snow goose"]
 
@@ -131,7 +132,13 @@ def top1_of(answers: pl.DataFrame, method: str) -> dict[str, float]:
     right = answers.filter(pl.col("method") == method)
     runs = right.group_by("run").agg(top1=100 * (pl.col("label") == pl.col("predicted")).mean())["top1"].to_numpy()
     deviation = round(float(runs.std(ddof=1)), 4) if len(runs) > 1 else 0.0
-    return {"top1": round(float(runs.mean()), 4), "std": deviation, "images": right["image_id"].n_unique()}
+    of_class = right.group_by("label").agg(share=100 * (pl.col("label") == pl.col("predicted")).mean())["share"]
+    return {
+        "top1": round(float(runs.mean()), 4),
+        "mean_per_class": round(float(of_class.mean()), 4),  # type: ignore[arg-type]
+        "std": deviation,
+        "images": right["image_id"].n_unique(),
+    }
 
 
 def counted_metrics() -> dict[str, Any]:
@@ -174,17 +181,17 @@ def table_rows(text: str) -> dict[str, list[str]]:
 def test_the_table_has_the_numbers_and_the_best_in_bold() -> None:
     rows = table_rows(markdown(result_of(METRICS)))
     assert list(rows) == ["method", "clip", "wca", "bifta"]
-    assert rows["clip"] == ["41.25", "80.10", "whole image", "label prompt", "18", "1"]
-    assert rows["wca"] == ["50.00 ± 1.23", "90.00", "all crops", "CuPL sentences", "18", "5"]
-    assert rows["bifta"] == ["**61.50 ± 0.46**", "95.55", "refined crops", "refined union", "18", "5"]
+    assert rows["clip"] == ["41.25", "40.50", "80.10", "whole image", "label prompt", "18", "1"]
+    assert rows["wca"] == ["50.00 ± 1.23", "51.25", "90.00", "all crops", "CuPL sentences", "18", "5"]
+    assert rows["bifta"] == ["**61.50 ± 0.46**", "60.00", "95.55", "refined crops", "refined union", "18", "5"]
 
 
 @pytest.mark.parametrize(("classes", "top5"), [(3, "-"), (4, "-"), (5, "80.10"), (None, "80.10")])
 def test_of_fewer_than_five_classes_every_answer_is_among_the_top_five(classes: int | None, top5: str) -> None:
     result = replace(result_of(METRICS), classes=classes)
-    assert table_rows(markdown(result))["clip"][1] == top5
+    assert table_rows(markdown(result))["clip"][2] == top5
     (line,) = [line for line in plain(result).splitlines() if line.startswith("clip")]
-    assert line.split()[2] == top5
+    assert line.split()[3] == top5
 
 
 def test_a_single_run_has_no_deviation() -> None:
@@ -220,8 +227,10 @@ def test_a_missing_method_is_left_out_and_named() -> None:
 
 def test_plain_text_is_aligned_and_fits_a_terminal() -> None:
     metrics = {name: METRICS["bifta"] | {"images": 50000, "runs": 20} for name in ("clip-d", "waffle", "bifta-texts")}
-    metrics["bifta"] = METRICS["bifta"] | {"top1": 100.0}
-    lines = plain(result_of(metrics)).splitlines()[-5:]
+    metrics["bifta"] = metrics["clip-d"] | {"top1": 100.0}
+    text = plain(result_of(metrics)).splitlines()
+    (first,) = [number for number, line in enumerate(text) if line.startswith("method")]
+    lines = text[first : first + 5]
     assert max(map(len, lines)) <= 100
     assert len({line.index("±") for line in lines[1:]}) == 1
     assert [line.split()[0] for line in lines if "*" in line] == ["bifta"]
@@ -331,9 +340,37 @@ def test_bars_have_low_and_high() -> None:
     rows = json.loads((paths.report("birds", "vit") / "methods.json").read_text(encoding="utf-8"))
     assert [row["method"] for row in rows] == ["clip", "wca", "bifta"]
     clip, wca = counted_metrics()["clip"]["top1"], counted_metrics()["wca"]
-    assert rows[0] == {"method": "clip", "top1": clip, "low": clip, "high": clip, "top5": 80.1}
+    of_classes = counted_metrics()["clip"]["mean_per_class"]
+    bar = {"method": "clip", "top1": clip, "low": clip, "high": clip, "mean_per_class": of_classes, "top5": 80.1}
+    assert rows[0] == bar
     assert rows[1]["low"] == pytest.approx(wca["top1"] - wca["std"], abs=1e-3)
     assert rows[1]["high"] == pytest.approx(wca["top1"] + wca["std"], abs=1e-3)
+
+
+@pytest.mark.parametrize("figure", ["top1", "mean_per_class", "std", "images"])
+def test_figures_that_the_predictions_do_not_give_are_refused(figure: str) -> None:
+    """Even if the predictions promise these very metrics."""
+    make_inputs()
+    counted = counted_metrics()
+    counted["wca"][figure] += 1
+    path = paths.predictions("birds", "vit")
+    write_table(
+        path, open_table(path, PREDICTIONS).read(), predictions_meta(), **{METRICS_KEY: metrics_digest(counted)}
+    )
+    write_json(paths.metrics("birds", "vit"), counted)
+    with pytest.raises(UserError, match=f"gives wca a {figure} of .*, its metrics say .*dvc repro -f score"):
+        write_report("birds", "vit", 0, "photos")
+
+
+@pytest.mark.parametrize("per_class", [50.01, 44.0, None])
+def test_bars_have_the_mean_per_class_where_it_is_another_figure(per_class: float | None) -> None:
+    rows = [replace(row, top1=50.0, mean_per_class=50.0) for row in result_of(METRICS).rows]
+    result = replace(result_of(METRICS), rows=[replace(rows[0], mean_per_class=per_class), *rows[1:]])
+    (axes,) = plots.method_bars(result, 3).axes
+    written = [text.get_text() for text in axes.texts]
+    assert ("50.0  (◇ 44.0)" in written) == (per_class == 44.0)
+    assert ("50.0" in written) == (per_class != 44.0)
+    assert any("mean per class" in text for text in written) == (per_class == 44.0)
 
 
 def test_random_weights_are_in_the_data_of_both_plots() -> None:
@@ -378,6 +415,28 @@ def test_without_one_of_the_methods_there_are_no_changes() -> None:
     write_report("birds", "vit", 0, "photos")
     assert read_rows("classes.json") == []
     assert read_rows("pairs.json")  # of the last method that there is
+
+
+def test_every_class_has_its_recall_by_each_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "NAMES", ["</script>, x", "$4 finch", "$4 finch"])
+    answers = make_inputs()
+    write_report("birds", "vit", 0, "photos")
+    text = (paths.report("birds", "vit") / "recalls.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [row["class"] for row in rows] == ["‹/script>, x", "$4 finch (1)", "$4 finch (2)"]
+    for label, row in enumerate(rows):
+        assert list(row) == ["class", "images", "clip", "wca", "bifta"] and row["images"] == "6"
+        for method in ("clip", "wca", "bifta"):
+            own = answers.filter((pl.col("label") == label) & (pl.col("method") == method)).to_dicts()
+            right = [each["predicted"] == label for each in own]
+            assert float(row[method]) == pytest.approx(100 * sum(right) / len(right), abs=1e-4)
+
+
+def test_a_class_without_images_has_no_recall() -> None:
+    tally = Tally(runs=1, classes=2)
+    tally.count(np.array([[True], [False]]), np.array([1, 1]))
+    rows = changes.recalls({"clip": tally}, {0: "kite", 1: "crane"}).to_dicts()
+    assert rows == [{"class": "kite", "images": 0, "clip": None}, {"class": "crane", "images": 2, "clip": 50.0}]
 
 
 def test_confused_pairs_are_counted_one_way_most_first() -> None:

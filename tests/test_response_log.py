@@ -17,7 +17,7 @@ from describe_project import (
 from openai_server import Endpoint
 
 from stages.common.errors import UserError
-from stages.common.responses import read_log
+from stages.common.responses import read_log, sha256
 
 
 @pytest.fixture
@@ -96,3 +96,16 @@ def test_log_held_by_another_run_or_gone_is_refused(project: Path, endpoint: End
     assert not endpoint.asked
     LOG.unlink()
     run_here()
+
+
+def test_the_log_says_which_model_wrote_a_file(project: Path, endpoint: Endpoint) -> None:
+    run_here()
+    content = sha256(JSON.read_bytes())
+    assert read_log(LOG).written_by == {content: "a-model"}
+    # As earlier versions wrote it: the model of all answers before, if they are of one.
+    lines = LOG.read_bytes().replace(b', "model": "a-model", "time"', b', "time"')
+    assert lines.count(b'"a-model"') == LOG.read_bytes().count(b'"a-model"') - 1
+    LOG.write_bytes(lines)
+    assert read_log(LOG).written_by == {content: "a-model"}
+    LOG.write_bytes(lines.replace(b'"a-model"', b'"b-model"', 1))
+    assert read_log(LOG).written_by == {} and read_log(LOG).wrote == {content}

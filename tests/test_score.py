@@ -38,7 +38,7 @@ PREDICTIONS, METRICS = TINY / "predictions.parquet", TINY / "metrics.json"
 TOP5, PEOPLE = TINY / "top5.parquet", TINY / "predictions.csv"
 OUTPUTS = (PREDICTIONS, TOP5, PEOPLE, METRICS)
 METHODS = ["clip", "clip-e", "clip-d", "waffle", "cupl", "wca", "bifta-views", "bifta-texts", "bifta"]
-KEYS = ["top1", "top5", "std", "images", "runs"]
+KEYS = ["top1", "top5", "mean_per_class", "std", "images", "runs"]
 ON_TINY = ("--dataset", "toy", "--model", "tiny")
 
 
@@ -95,6 +95,8 @@ def test_metrics_are_those_of_the_predictions(project: Project) -> None:
     for name in METHODS:
         assert metrics()[name]["top1"] == pytest.approx(found[name]["top1"], abs=1e-3)
         assert metrics()[name]["std"] == pytest.approx(found[name]["std"] or 0.0, abs=1e-3)
+        of_class = right.filter(pl.col("method") == name).group_by("label").agg(pl.mean("right"))["right"]
+        assert metrics()[name]["mean_per_class"] == pytest.approx(of_class.mean(), abs=1e-3)
         assert metrics()[name]["top5"] == 100.0, "three classes are among the first five"
     assert len({metrics()[name]["top1"] for name in METHODS}) > 1
 

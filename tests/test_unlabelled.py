@@ -20,6 +20,7 @@ from conftest import CLASSES, ROOT, Call, Project, make_image, make_project, run
 from PIL import Image
 
 from stages.common.artifacts import CLASSES as CLASS_TABLE
+from stages.common.responses import LogWriter
 from stages.common.tables import read_meta
 from stages.ingest.folders import imagenet_names
 
@@ -40,10 +41,17 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(sys, "argv", [])
         for dataset in ("toy", "photos"):
             run_stages(*(f"{stage} --dataset {dataset}" for stage in ("ingest", "describe", "crop")))
+            note_who_wrote(Path("descriptions/toy/cupl.json"))
             run_stages(
                 *(f"{stage} --dataset {dataset} --model tiny" for stage in ("refine", "embed", "score", "report"))
             )
     return made.folder
+
+
+def note_who_wrote(path: Path) -> None:
+    """As if `describe` had made it with a model that its server calls by a path."""
+    with LogWriter(Path("data/toy/responses/cupl.jsonl")) as writer:
+        writer.add_wrote(path, path.read_bytes(), "/home/somebody/models/writer-7b")
 
 
 def with_photos(params: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ STAGES = {
         "score --dataset toy --model tiny",
         tuple(f"{TINY}/{name}" for name in SCORED),
     ),
-    "report": Stage("report --dataset toy --model tiny", (f"{TINY}/report",)),
+    "report": Stage("report --dataset toy --model tiny", (f"{TINY}/report", "data/summary/rows/toy-tiny.json")),
     "report (print)": Stage("report", (), prints=True),
     "finer.concepts": Stage(
         "finer.concepts --dataset toy", ("data/finer/attributes/toy.json", "descriptions/toy/finer.json")

@@ -192,7 +192,7 @@ def _files() -> list[Corruption]:
         readers = KINDS["predictions"].readers[: 2 if run == "seed" else None]
         spoil = partial(c.of_other_run, run=run)
         found.append(Corruption(f"file: of another {run}", ("predictions",), spoil=spoil, shown=readers))
-    for figure in ("top1", "top5", "std", "images", "runs"):
+    for figure in ("top1", "top5", "mean_per_class", "std", "images", "runs"):
         kinds = METRICS if figure != "std" else ("metrics",)
         found.append(file(f"figures: {figure} changed", kinds, c.figure_changed, figure=figure))
     for name, content in (("null", b"null"), ("a list", b"[]"), ("an empty object", b"{}"), ("NaN", b'{"clip": NaN}')):

@@ -120,6 +120,18 @@ class BoxesParameters(Crop):
             )
 
 
+class SourceFile(Record):
+    """A file of descriptions, as it was when the texts were made of it."""
+
+    name: str
+    """Of the source."""
+    sha256: str
+    """First 16 hex digits, of its bytes."""
+    origin: str | None = None
+    """The LLM that wrote it, by the log of its answers; None where the log does not say."""
+    sentences: int
+
+
 class TextsParameters(Record):
     seed: int
     classes: str = ""
@@ -128,6 +140,8 @@ class TextsParameters(Record):
     """Every source that was read, and what it holds: "sentences" or "descriptors"."""
     refined: list[str]
     """The sources whose union was refined."""
+    files: list[SourceFile] = Field(default_factory=list)
+    """The file of each source, in order; empty in texts of an earlier version. A note: the texts themselves decide."""
     label_prompt: str
     cosine_threshold: float
     top_k: int
@@ -142,6 +156,14 @@ class PredictionsParameters(Score):
     seed: int | None = None
     methods: list[str] = Field(default_factory=list)
     """Every method that was asked for; those whose sources are missing have no rows."""
+    scoring: str = ""
+    """`methods.SCORING` of the code that scored; empty in predictions of an earlier version."""
+    files: list[SourceFile] = Field(default_factory=list)
+    """As those of the texts."""
+
+    def settings(self) -> dict[str, Any]:
+        """What params.yaml says: without what the stage found out."""
+        return self.model_dump(exclude={"methods", "scoring", "files"})
 
 
 class ShardNote(Record):

@@ -24,6 +24,11 @@ KEPT = "kept"
 """Stands for the rows that description refinement kept, whatever their source."""
 
 
+SCORING = "1"
+"""Version of the scoring. Raise it with every change after which the same texts and views may give other figures: to
+the methods, weights, runs, ties or metrics."""
+
+
 @dataclass(frozen=True)
 class Method:
     """A row of the table."""

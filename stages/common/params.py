@@ -213,6 +213,7 @@ class Score(Section):
 
 class Report(Section):
     pictures: Annotated[int, Field(ge=0)]
+    reference: str = "wca"
 
 
 class Params(Section):

@@ -49,8 +49,7 @@ def open_predictions(
     """
     predictions = open_table(paths.predictions(dataset, model), PREDICTIONS, dataset)
     if asked:
-        wanted = (PARAMS_FILE, asked.model_dump(exclude={"methods"}))
-        made_with = predictions.meta.parameters.model_dump(exclude={"methods"})
+        wanted, made_with = (PARAMS_FILE, asked.settings()), predictions.meta.parameters.settings()
         require_same("score", (predictions.path, made_with), wanted, "run `dvc repro`")
     return predictions
 

@@ -91,15 +91,21 @@ class Outcome:
 
 @dataclass
 class Tally:
-    """Counts of correct predictions of one method, by run."""
+    """Counts of correct predictions of one method, by run and by class."""
 
     runs: int
+    classes: int
     images: int = 0
     top1: np.ndarray = field(init=False)
     top5: np.ndarray = field(init=False)
+    of_class: np.ndarray = field(init=False)
+    """[C] int64: images of each class."""
+    right_of_class: np.ndarray = field(init=False)
+    """[C] int64: correct predictions of these images, in all runs."""
 
     def __post_init__(self) -> None:
         self.top1, self.top5 = np.zeros(self.runs), np.zeros(self.runs)
+        self.of_class, self.right_of_class = np.zeros((2, self.classes), dtype=np.int64)
 
     def add(self, outcome: Outcome, labels: np.ndarray) -> None:
         """Count B images.
@@ -107,20 +113,39 @@ class Tally:
         Args:
             labels: [B], the true ones.
         """
-        self.count(outcome.predicted == labels[:, None])
+        self.count(outcome.predicted == labels[:, None], labels)
         self.top5 += outcome.in_top.sum(axis=0)
 
-    def count(self, right: np.ndarray) -> None:
-        """Count B images when only the correctness of each prediction is known: [B, R] bool."""
+    def count(self, right: np.ndarray, labels: np.ndarray) -> None:
+        """Count B images when only the correctness of each prediction is known.
+
+        Args:
+            right: [B, R] bool.
+            labels: [B], the true ones.
+        """
         self.images += len(right)
         self.top1 += right.sum(axis=0)
+        self.of_class += np.bincount(labels, minlength=self.classes)
+        # Whole numbers of float64, which are exact.
+        self.right_of_class += np.bincount(labels, right.sum(axis=1), self.classes).astype(np.int64)
+
+    def recalls(self) -> np.ndarray:
+        """[C] float64: the share of each class's images that are right, in percent, mean over runs; NaN without
+        images."""
+        answers = self.runs * self.of_class
+        return 100 * np.divide(self.right_of_class, answers, out=np.full(self.classes, np.nan), where=answers > 0)
 
     def metrics(self) -> dict[str, float | int]:
-        """Percent over images, mean over runs; `std` is the sample standard deviation of top1 over runs."""
+        """Percent over images, mean over runs.
+
+        `mean_per_class` is the mean of `recalls` over the classes that have images. `std` is the sample standard
+        deviation of top1 over runs.
+        """
         accuracy = 100 * self.top1 / self.images
         return {
             "top1": round(float(accuracy.mean()), 4),
             "top5": round(float(100 * self.top5.mean() / self.images), 4),
+            "mean_per_class": round(float(np.nanmean(self.recalls())), 4),
             "std": round(float(accuracy.std(ddof=1)), 4) if self.runs > 1 else 0.0,
             "images": self.images,
             "runs": self.runs,

@@ -3,6 +3,7 @@
 A line is an answer, keyed by its request's digest, or one of these records: `{"wrote": sha256, ...}`, a description
 file that was made from the answers; `{"unusable": reason, ...}`, what was paid and is no answer; `{"batch": id, ...}`,
 a batch that was submitted or has ended; `{"intent": id, ...}`, a batch that is about to be submitted, or was not taken.
+`{"wrote": ...}` and `{"copied": sha256, ...}`, a file taken over from another data set, name the model that answered.
 Lines are only ever appended, each flushed to the disk before the next request's answer is taken.
 """
 
@@ -97,6 +98,7 @@ class Records:
 
     answers: dict[str, Reply] = field(default_factory=dict)
     wrote: set[str] = field(default_factory=set)
+    written_by: dict[str, str] = field(default_factory=dict)  # sha256 of a description file -> model, where known
     tokens: dict[str, Tokens] = field(default_factory=dict)  # by model, of every reply that was paid
     batches: dict[str, Batch] = field(default_factory=dict)  # by id
     intents: dict[str, Intent] = field(default_factory=dict)  # by id, of submissions whose end is not known
@@ -151,7 +153,12 @@ def _add(records: Records, line: bytes) -> bool:
         if record == HEADER:
             return True
         if "wrote" in record:
-            records.wrote.add(_text(record["wrote"]))
+            content, model = _text(record["wrote"]), record.get("model") or _only_model(records)
+            records.wrote.add(content)
+            if model:
+                records.written_by[content] = _text(model)
+        elif "copied" in record:
+            records.written_by[_text(record["copied"])] = _text(record["model"])
         elif "unusable" in record:
             key = _text(record["request"]), _text(record["batch"])
             reason = _text(record["unusable"])
@@ -177,6 +184,12 @@ def _add(records: Records, line: bytes) -> bool:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return False
     return True
+
+
+def _only_model(records: Records) -> str:
+    """The model of all replies so far; empty if there are several. Earlier versions did not note who wrote a file."""
+    models = [model for model in records.tokens if model]
+    return models[0] if len(models) == 1 else ""
 
 
 def _text(value: Any) -> str:
@@ -305,9 +318,13 @@ class LogWriter:
         self.records.batches[batch] = replace(self.records.batches[batch], ended=status)
         self._append({"batch": batch, "ended": status})
 
-    def add_wrote(self, target: Path, content: bytes) -> None:
-        """Append that `content` is about to be written to `target` by this stage."""
-        self._append({"wrote": sha256(content), "file": target.as_posix()})
+    def add_wrote(self, target: Path, content: bytes, model: str | None) -> None:
+        """Append that `content`, from answers of `model` if they are of one, is about to be written to `target`."""
+        self._append({"wrote": sha256(content), "file": target.as_posix()} | ({"model": model} if model else {}))
+
+    def add_copied(self, target: Path, content: bytes, model: str) -> None:
+        """Append that `content`, which `model` wrote for another data set, is about to be copied to `target`."""
+        self._append({"copied": sha256(content), "file": target.as_posix(), "model": model})
 
     def _append(self, record: dict[str, Any], *, sync: bool = True) -> None:
         text = json.dumps(record | {"time": round(time.time(), 3)}, ensure_ascii=False)

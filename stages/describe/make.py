@@ -13,7 +13,7 @@ from stages.common.errors import UserError
 from stages.common.experiments import check_asking
 from stages.common.params import Describe
 from stages.common.requests import Request
-from stages.common.responses import LogWriter, Records, ensure_log
+from stages.common.responses import LogWriter, Records, ensure_log, read_log, sha256
 from stages.describe.batch import ask_in_batches
 from stages.describe.clean import Parse, clean
 from stages.describe.estimate import explain_spent
@@ -42,14 +42,24 @@ def describe(dataset: str, source: str, settings: Describe) -> None:
     )
     ensure_log(plan.log)
     if plan.taken is not None:
-        with files.replacing(plan.target) as temporary:
-            temporary.write_bytes(plan.taken.read_bytes())
+        _copy(plan, plan.taken)
         print(f"{plan.target}: copied from {plan.taken}, because the classes are the same")
     if plan.found is not None:
         count = sum(map(len, plan.found.values()))
         print(f"{plan.target}: used as it is, {count} descriptions of {len(plan.found)} classes")
     else:
         make(plan, source, settings)
+
+
+def _copy(plan: Plan, taken: Path) -> None:
+    """Take over the file of another data set, with the note of who wrote it."""
+    content = taken.read_bytes()
+    model = read_log(paths.responses(taken.parent.name, taken.stem)).written_by.get(sha256(content))
+    if model is not None:
+        with LogWriter(plan.log) as writer:
+            writer.add_copied(plan.target, content, model)
+    with files.replacing(plan.target) as temporary:
+        temporary.write_bytes(content)
 
 
 def make(plan: Plan, source: str, settings: Describe) -> None:
@@ -61,7 +71,7 @@ def make(plan: Plan, source: str, settings: Describe) -> None:
         records = ask(missing, settings, _api_key(plan.target, source), plan)
     described, dropped = sentences(plan.requests, records, prompts.parse)
     _check_every_class(described, source, prompts, dropped)
-    written = write(plan.target, plan.log, described)
+    written = write(plan.target, plan.log, described, settings.model)
     count = sum(map(len, described.values()))
     print(
         f"{plan.target}: {'' if written else 'unchanged, '}{count} descriptions of {len(described)} classes from "
@@ -153,14 +163,18 @@ def sentences(requests: Sequence[Request], records: Records, parse: Parse) -> tu
     return described, dropped
 
 
-def write(target: Path, log: Path, described: Descriptions) -> bool:
-    """Write the descriptions and note in the log that they are this stage's own; False if they are unchanged."""
+def write(target: Path, log: Path, described: Descriptions, model: str) -> bool:
+    """Write the descriptions and note in the log that they are this stage's own, from answers of `model`.
+
+    Returns:
+        False if they are unchanged.
+    """
     content = (json.dumps(described, indent=2, ensure_ascii=False) + "\n").encode()
     if target.exists() and target.read_bytes() == content:
         return False
     # The note comes first: a file without a note would never be made again.
     with LogWriter(log) as writer:
-        writer.add_wrote(target, content)
+        writer.add_wrote(target, content, model)
     with files.replacing(target) as temporary:
         temporary.write_bytes(content)
     return True

@@ -24,7 +24,7 @@ from stages.common.tables import make_meta, open_table, write_table
 from stages.common.templates import fill
 from stages.refine.baselines import join_descriptor, join_to_prompt, waffle_descriptors
 from stages.refine.select import EXACT, RANK, SIMILAR, select
-from stages.refine.sources import match_classes, read_source, read_templates, warn_of_unknown_aliases
+from stages.refine.sources import match_classes, read_source, read_templates, source_file, warn_of_unknown_aliases
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def summary(job: Job, table: pa.Table) -> str:
 
 
 def texts_parameters(job: Job, names: Sequence[str]) -> TextsParameters:
-    """What `texts.parquet` is made with; `names` are those of the classes, by label."""
+    """What `texts.parquet` is made with, without its `files`; `names` are those of the classes, by label."""
     return TextsParameters(
         seed=job.params.seed,
         classes=names_digest(names),
@@ -191,6 +191,7 @@ def refine_dataset(job: Job) -> list[str]:
         UserError: a source that is missing or wrong, a class without texts, or a model that cannot be loaded.
     """
     classes = read_classes(job.dataset)
+    files = [source_file(job.dataset, source) for source in job.params.read_sources()]
     texts = collect_texts(job, classes.names, classes.parameters)
     encoder = load_encoder(job.model, job.params)
     model = encoder.meta.model_copy(update={"precision": "float32"})
@@ -207,7 +208,8 @@ def refine_dataset(job: Job) -> list[str]:
     tokens = np.array([embedded[text.description][1] for text in texts], dtype=np.int32)
     sources = job.params.refined_sources()
     table = texts_table(texts, embeddings, tokens, encoder.context_length, sources, job.params.refine)
-    write_table(path, table, make_meta(TEXTS, job.dataset, texts_parameters(job, classes.names), model))
+    made_with = texts_parameters(job, classes.names).model_copy(update={"files": files})
+    write_table(path, table, make_meta(TEXTS, job.dataset, made_with, model))
     shutil.rmtree(paths.old_texts(path), ignore_errors=True)
     lines = truncated_lines(texts, table["truncated"].to_pylist(), encoder.context_length)
     return [*lines, f"{summary(job, table)}; {len(new)} texts embedded"]

@@ -8,11 +8,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 
+from stages.common import paths
+from stages.common.artifacts import SourceFile, noted
 from stages.common.descriptions import Descriptions, read_descriptions
 from stages.common.errors import UserError, warn
 from stages.common.jsons import read_json
 from stages.common.names import spelling
 from stages.common.params import FINER_SOURCE
+from stages.common.responses import read_log, sha256
 from stages.common.templates import class_template
 
 SHOWN = 10
@@ -43,6 +46,21 @@ def read_source(path: Path) -> Descriptions:
         if path.stem == FINER_SOURCE:
             command = f"python -m stages.finer.concepts --dataset {path.parent.name}"
         raise UserError(f"{path} is missing; put a published file there or run `{command}`") from None
+
+
+def source_file(dataset: str, source: str) -> SourceFile:
+    """The note about a source's file: its digest, who wrote it and how much it holds.
+
+    Raises:
+        UserError: as `read_source`.
+    """
+    path = paths.descriptions(dataset, source)
+    found = read_source(path)
+    digest = sha256(path.read_bytes())
+    written_by = read_log(paths.responses(dataset, source)).written_by.get(digest)
+    # A server may call a model by its path.
+    origin = None if written_by is None else noted(written_by)
+    return SourceFile(name=source, sha256=digest[:16], origin=origin, sentences=sum(map(len, found.values())))
 
 
 def read_templates(templates: Sequence[str] | str, folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ from stages.common.artifacts import PredictionsParameters
 from stages.common.cli import parse_job
 from stages.common.errors import run
 from stages.common.labels import read_classes, read_labels
+from stages.common.methods import require_method
 from stages.common.params import load_params
 from stages.common.settings import write_settings
 from stages.report import certainty
@@ -26,11 +27,12 @@ def main() -> None:
     from stages.report.write import write_report
 
     write_settings(job.params, job.dataset, "score")
+    require_method("report.reference", job.params.report.reference)
     asked = PredictionsParameters(seed=job.params.seed, **job.params.score.model_dump())
     root = job.params.datasets[job.dataset].root
     arguments = (job.dataset, job.model, job.params.report.pictures, root, asked)
     if read_labels(job.dataset, read_classes(job.dataset), optional=True).known:
-        print(plain(write_report(*arguments)))
+        print(plain(write_report(*arguments, job.params.report.reference)))
     else:
         print(certainty.plain(write_unlabelled(*arguments)))
     say_where(paths.report(job.dataset, job.model))

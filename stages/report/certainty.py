@@ -17,6 +17,7 @@ from stages.common.labels import Labelled
 from stages.common.metrics import require_metrics
 from stages.common.predictions import read_best
 from stages.common.tables import Opened
+from stages.report import made_of
 from stages.report.table import NOTHING, UNTRAINED_NOTE, Named, identity, shown_as
 
 HEADINGS = ("method", "score", "margin", "agreement", "views", "texts", "images", "runs")
@@ -118,7 +119,10 @@ def read_unlabelled(
         raise UserError(f"{metrics} holds no method; `dvc repro` says which sources they want")
     encoder = predictions.meta.model if predictions else None
     untrained = UNTRAINED in (raw.get("weights"), encoder.pretrained if encoder else None)
-    return Unlabelled(dataset=dataset, model=model, encoder=encoder, untrained=untrained, rows=rows)
+    made_with = predictions.meta.parameters if predictions else None
+    return Unlabelled(
+        dataset=dataset, model=model, encoder=encoder, untrained=untrained, made_with=made_with, rows=rows
+    )
 
 
 def read_predicted(
@@ -139,7 +143,8 @@ def read_predicted(
 def plain(result: Unlabelled) -> str:
     """The table of methods as aligned text; the first line is the heading."""
     text = _table(HEADINGS, method_rows(result), "plain")
-    return "\n".join([result.heading, *result.notes, *(line.rstrip() for line in text.splitlines())])
+    lines = [result.heading, *result.notes, *(line.rstrip() for line in text.splitlines())]
+    return "\n".join([*lines, *made_of.plain(result.made_with)])
 
 
 def markdown(result: Unlabelled, predicted: Predicted, names: Sequence[str], notes: Sequence[str] = ()) -> str:
@@ -156,6 +161,8 @@ def markdown(result: Unlabelled, predicted: Predicted, names: Sequence[str], not
     lines += [_table(IMAGE_HEADINGS, [_escaped(row) for row in least_certain(predicted, names)], "github")]
     for note in notes:
         lines += ["", note]
+    if result.made_with:
+        lines += made_of.markdown(result.dataset, result.made_with)
     return "\n".join(lines) + "\n"
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import polars as pl
 
 from stages.common.artifacts import UNTRAINED
 from stages.common.methods import FULL, UNREFINED
+from stages.common.ranking import Tally
 
 SIDE = 20
 """Classes shown at either end, the most improved and the most worsened."""
@@ -46,6 +50,23 @@ def class_changes(right: dict[str, np.ndarray], labels: np.ndarray, names: dict[
         }
         for row in top1.iter_rows(named=True)
     ]
+
+
+def recalls(tallies: Mapping[str, Tally], names: dict[int, str]) -> pl.DataFrame:
+    """One row for each class: `class`, `images` and for each method the recall in percent, mean over runs.
+
+    Classes without images have no recall.
+
+    Args:
+        tallies: method -> counts over all images.
+        names: label -> name of all classes.
+    """
+    labels = sorted(names)
+    images = next(iter(tallies.values())).of_class
+    found: dict[str, Any] = {"class": [names[label] for label in labels], "images": images[labels]}
+    for method, tally in tallies.items():
+        found[method] = tally.recalls()[labels].round(4)
+    return pl.DataFrame(found).fill_nan(None)
 
 
 def confused_pairs(votes: pl.DataFrame, names: dict[int, str], *, untrained: bool) -> Rows:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stages.common import methods, paths, tables
-from stages.report import certainty, table
+from stages.report import certainty, made_of, table
 from stages.report.about import About
 from stages.report.certainty import MOST_CLASSES, Predicted, Unlabelled
 from stages.report.changes import SIDE, Rows
@@ -262,4 +262,9 @@ def _pictures_of(folder: Path, number: int, caption: Caption) -> list[Picture]:
 
 def _settings(about: About) -> Section:
     caption = "Settings that decided these figures, by their keys in the pipeline's `params.yaml`."
-    return Section("What made it", [Table("Settings", caption, ("setting", "value", "meaning"), about.settings)])
+    settings = Table("Settings", caption, ("setting", "value", "meaning"), about.settings)
+    if not about.score.files:
+        return Section("What made it", [Text(made_of.said(about.score)), settings])
+    files = made_of.rows(about.dataset, about.score)
+    sources = Table("Sources", made_of.said(about.score), made_of.HEADINGS, files, {"sentences"})
+    return Section("What made it", [sources, settings])

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from stages.common.files import replacing
 from stages.common.methods import ALL, REFINED, WHOLE
 from stages.report.legible import make_legible
-from stages.report.table import Result
+from stages.report.table import Result, Row
 
 INK, MUTED, WARNING = "#222222", "#6b6b6b", "#c0392b"
 COLOURS = {WHOLE: "#b3b9c4", ALL: "#7fbfb5", REFINED: "#1f7a6d"}
@@ -24,6 +24,8 @@ COLOURS = {WHOLE: "#b3b9c4", ALL: "#7fbfb5", REFINED: "#1f7a6d"}
 
 GUESSABLE = 50
 """With more classes than this, guessing is too close to zero to be drawn."""
+VISIBLE = 0.05
+"""Points between top-1 and the mean per class that are worth a mark."""
 LONGEST_NAME = 32
 """Characters of a class name beside a confusion matrix; the middle of longer ones is left out."""
 COUNTED = 15
@@ -87,24 +89,24 @@ def method_bars(result: Result, classes: int) -> Figure:
     figure = Figure(figsize=(6.4, 0.33 * len(rows)))
     axes = figure.add_axes((0, 0, 1, 1))
     heights = np.arange(len(rows))
+    # Where classes have the same number of images, both are the same figure.
+    uneven = any(row.mean_per_class is not None and abs(row.mean_per_class - row.top1) > VISIBLE for row in rows)
     colours = [COLOURS.get(row.views, COLOURS[WHOLE]) for row in rows]
     axes.barh(heights, [row.top1 for row in rows], height=0.68, color=colours)
     for height, row in zip(heights, rows, strict=True):
         if row.spread:
             axes.errorbar(row.top1, height, xerr=row.spread, color=INK, capsize=2.5, elinewidth=0.9, capthick=0.9)
-        text = f"{row.top1:.1f} ± {row.std:.1f}" if row.runs > 1 else f"{row.top1:.1f}"
-        weight = "bold" if row.top1 == result.best else "normal"
-        position, white = (row.top1 + row.spread, height), {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
-        axes.annotate(
-            text, position, (6, 0), textcoords="offset points", va="center", fontsize=8.5, fontweight=weight, bbox=white
-        )
+        _write_beside(axes, row, float(height), uneven=uneven, bold=row.top1 == result.best)
     guess = f"dotted: guessing among {classes} classes" if 1 < classes <= GUESSABLE else ""
     if guess:
         axes.axvline(100 / classes, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)), zorder=2)
+    if uneven:
+        means = [np.nan if row.mean_per_class is None else row.mean_per_class for row in rows]
+        axes.plot(means, heights, "D", markersize=4, markerfacecolor="white", markeredgecolor=INK, markeredgewidth=0.9)
     axes.set_yticks(heights, [row.method for row in rows], parse_math=False)
     axes.invert_yaxis()
     # Room for the longest number right of the longest bar.
-    axes.set_xlim(0, max(row.top1 + row.spread for row in rows) * 1.2 or 1)
+    axes.set_xlim(0, max(_right_end(row, uneven=uneven) for row in rows) * (1.4 if uneven else 1.2) or 1)
     axes.set_xlabel("top-1 accuracy (%)")
     used = {row.views for row in rows}
     handles = [Patch(color=colour, label=views) for views, colour in COLOURS.items() if views in used]
@@ -114,9 +116,25 @@ def method_bars(result: Result, classes: int) -> Figure:
     )
     plain_axes(axes)
     spread = "whiskers: one standard deviation over runs" if any(row.spread for row in rows) else ""
-    below = "; ".join(filter(None, [f"{rows[0].images} images", spread, guess]))
+    mean = "◇: mean per class" if uneven else ""
+    below = "; ".join(filter(None, [f"{rows[0].images} images", spread, mean, guess]))
     title(axes, result.title, below, untrained=result.untrained)
     return figure
+
+
+def _right_end(row: Row, *, uneven: bool) -> float:
+    """Where the bar, its whisker and, if it is drawn, the mark of the mean per class end."""
+    return max(row.top1 + row.spread, (row.mean_per_class or 0.0) if uneven else 0.0)
+
+
+def _write_beside(axes: Axes, row: Row, height: float, *, uneven: bool, bold: bool) -> None:
+    """The figures of a bar, right of it."""
+    text = f"{row.top1:.1f} ± {row.std:.1f}" if row.runs > 1 else f"{row.top1:.1f}"
+    text += f"  (◇ {row.mean_per_class:.1f})" if uneven and row.mean_per_class is not None else ""
+    options: dict[str, Any] = {"va": "center", "fontsize": 8.5, "fontweight": "bold" if bold else "normal"}
+    white = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+    position = (_right_end(row, uneven=uneven), height)
+    axes.annotate(text, position, (6, 0), textcoords="offset points", bbox=white, **options)
 
 
 def plain_axes(axes: Axes) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from stages.common import paths
-from stages.common.artifacts import EncoderMeta, Record
+from stages.common.artifacts import EncoderMeta, Record, SourceFile
 from stages.common.digests import DIGEST, is_damaged, signed
 from stages.common.errors import UserError
 from stages.common.jsons import read_json
@@ -20,6 +20,11 @@ class Difference(Record):
     points: float
     low: float
     high: float
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether there may be no difference at all: 0 is in the interval."""
+        return self.low <= 0 <= self.high
 
 
 class Figures(Record):
@@ -35,15 +40,8 @@ class Figures(Record):
     """None for the reference itself, and without one."""
 
 
-class Source(Record):
-    """A file of descriptions that the texts were made of."""
-
-    name: str
-    sha256: str
-    """First 16 hex digits, of the file's bytes."""
-    origin: str | None
-    """Which LLM wrote it, as far as the project knows."""
-    sentences: int
+Source = SourceFile
+"""A file of descriptions that the texts were made of."""
 
 
 class SummaryRow(Record):
@@ -60,9 +58,10 @@ class SummaryRow(Record):
     """Without labels there are no figures."""
     images: int
     classes: int
-    seed: int
+    seed: int | None
+    """None in predictions of a version that did not note it."""
     scoring: str
-    """Version of the scoring; different versions may give different figures."""
+    """Version of the scoring; different versions may give different figures. Empty where it is not known."""
     reference: str | None
     """The method that differences are to."""
     sources: list[Source]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from stages.common.errors import UserError
 from stages.common.metrics import require_metrics
 from stages.common.ranking import Tally
 from stages.common.tables import Opened
+from stages.report import made_of
+from stages.report.rows import Difference
 
 UNTRAINED_NOTE = "UNTRAINED: this model has random weights; the figures say nothing about the methods."
 DEMO_NOTE = (
@@ -26,10 +28,12 @@ ATTRSEEK = "attrseek"
 """Begins the names of the methods that `stages/finer` scores, one for each LVLM."""
 
 
-HEADINGS = ("method", "top-1", "top-5", "views", "texts", "images", "runs")
-NUMERIC = {"top-1", "top-5", "images", "runs"}
+TEXTUAL = {"method", "views", "texts"}
+"""Columns that are aligned at their left."""
 TOP = 5
 NOTHING = "-"
+BEYOND_NOISE = "†"
+"""Marks a difference whose interval leaves out 0."""
 
 
 def shown_as(method: str) -> tuple[str, str]:
@@ -47,6 +51,8 @@ class Row:
     method: str
     top1: float
     top5: float
+    mean_per_class: float | None
+    """None in metrics of an earlier version."""
     std: float
     images: int
     runs: int
@@ -74,6 +80,8 @@ class Named:
     encoder: EncoderMeta | None
     """What made the views; None if the predictions are missing."""
     untrained: bool
+    made_with: PredictionsParameters | None = None
+    """Parameters of the predictions; None if they are missing."""
 
     @property
     def title(self) -> str:
@@ -96,10 +104,27 @@ class Result(Named):
     """Methods that were asked for and not scored."""
     classes: int | None = None
     """How many there are, where known."""
+    reference: str | None = None
+    """The method that differences are to; None where none are asked for."""
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+    """Of the other methods; empty if the reference was not scored."""
 
     @property
     def best(self) -> float:
         return max(row.top1 for row in self.rows)
+
+    @property
+    def compared(self) -> bool:
+        """Whether the reference was scored."""
+        return self.reference in {row.method for row in self.rows}
+
+    @property
+    def counts(self) -> str:
+        """`500 images, ± over 20 runs`, as far as the rows agree."""
+        images, runs = {row.images for row in self.rows}, {row.runs for row in self.rows if row.runs > 1}
+        parts = [f"{one} image{'s' if one != 1 else ''}" for one in images if len(images) == 1]
+        parts += [f"± over {one} runs" for one in runs if len(runs) == 1]
+        return ", ".join(parts)
 
     @property
     def notes(self) -> list[str]:
@@ -109,6 +134,8 @@ class Result(Named):
             lines.append(DEMO_NOTE)
         if self.missing:
             lines.append(f"Not scored: {', '.join(self.missing)}; `dvc repro` says what each wants.")
+        if self.reference and not self.compared:
+            lines.append(f"No differences: {self.reference} (report.reference) was not scored.")
         return lines
 
 
@@ -149,6 +176,7 @@ def read_result(
         demo=demo,
         missing=[method for method in asked if method not in raw],
         classes=classes,
+        made_with=predictions.meta.parameters if predictions else None,
     )
 
 
@@ -161,7 +189,15 @@ def _read_metrics(metrics: Path, predictions: Opened[PredictionsParameters] | No
     try:
         raw = json.loads(metrics.read_text(encoding="utf-8"))
         rows = [
-            Row(method, float(v["top1"]), float(v["top5"]), float(v["std"]), int(v["images"]), int(v["runs"]))
+            Row(
+                method,
+                float(v["top1"]),
+                float(v["top5"]),
+                float(v["mean_per_class"]) if "mean_per_class" in v else None,
+                float(v["std"]),
+                int(v["images"]),
+                int(v["runs"]),
+            )
             for method, v in raw.items()
             if isinstance(v, dict)
         ]
@@ -185,7 +221,7 @@ def require_counted(result: Result, tallies: Mapping[str, Tally], predictions: P
     """
     for row in result.rows:
         counted = tallies[row.method].metrics() if row.method in tallies else {}
-        for name in ("top1", "std", "images", "runs"):
+        for name in ("top1", "mean_per_class", "std", "images", "runs"):
             if counted.get(name) != getattr(row, name):
                 raise UserError(
                     f"{predictions} gives {row.method} a {name} of {counted.get(name)}, its metrics say "
@@ -199,27 +235,54 @@ def markdown(result: Result, notes: Sequence[str] = ()) -> str:
     for note in result.notes:
         lines += ["", f"**{note}**" if note == UNTRAINED_NOTE else note]
     bold = [f"**{_top1(row)}**" if row.top1 == result.best else _top1(row) for row in result.rows]
-    rows = [_cells(result, row, top1) for row, top1 in zip(result.rows, bold, strict=True)]
-    sides = ["right" if heading in NUMERIC else "left" for heading in HEADINGS]
-    lines += ["", tabulate(rows, HEADINGS, "github", disable_numparse=True, colalign=sides)]
+    rows = [_cells(result, row, top1, _difference(result, row)) for row, top1 in zip(result.rows, bold, strict=True)]
+    lines += ["", _github(rows)]
     lines += ["", legend(result)]
     for note in notes:
         lines += ["", note]
+    if result.made_with:
+        lines += made_of.markdown(result.dataset, result.made_with)
     return "\n".join(lines) + "\n"
+
+
+def _github(rows: Sequence[Mapping[str, str]]) -> str:
+    """A table in Markdown; each row is heading -> cell."""
+    sides = ["left" if heading in TEXTUAL else "right" for heading in rows[0]]
+    cells = [[*row.values()] for row in rows]
+    return tabulate(cells, [*rows[0]], "github", disable_numparse=True, colalign=sides)
 
 
 def plain(result: Result) -> str:
     """The table as aligned text, at most 100 columns with the usual names; `*` marks the best top-1."""
     digits = max(len(f"{row.top1:.2f}") for row in result.rows)
-    rows = [_cells(result, row, _top1(row, digits) + ("*" if row.top1 == result.best else "")) for row in result.rows]
+    rows = [
+        _cells(
+            result,
+            row,
+            _top1(row, digits) + ("*" if row.top1 == result.best else ""),
+            _difference(result, row, digits=1, unmarked=" "),
+        )
+        for row in result.rows
+    ]
+    for row in rows:
+        del row["runs"]
+        if len({row.images for row in result.rows}) == 1:
+            del row["images"]
     # Top-1 is aligned at its point, which a deviation follows in some rows only.
-    sides = ["right" if heading in NUMERIC and heading != "top-1" else "left" for heading in HEADINGS]
+    sides = ["left" if heading in {*TEXTUAL, "top-1"} else "right" for heading in rows[0]]
     # The headings are a row, because tabulate makes columns wider for real ones.
-    text = tabulate([HEADINGS, *rows], (), "plain", disable_numparse=True, colalign=sides, preserve_whitespace=True)
-    return "\n".join([result.title, *result.notes, *(line.rstrip() for line in text.splitlines())])
+    cells = [[*rows[0]], *([*row.values()] for row in rows)]
+    text = tabulate(cells, (), "plain", disable_numparse=True, colalign=sides, preserve_whitespace=True)
+    under = [result.counts] if result.counts else []
+    if result.differences:
+        under.append(
+            f"[95 % interval of the difference to {result.reference}, over images; {BEYOND_NOISE} more than noise]"
+        )
+    lines = [result.title, *result.notes, *(line.rstrip() for line in text.splitlines())]
+    return "\n".join([*lines, *under, *made_of.plain(result.made_with)])
 
 
-def method_rows(result: Result) -> list[dict[str, str | float]]:
+def method_rows(result: Result) -> list[dict[str, str | float | None]]:
     """Rows of the bar plot: top-1 with low and high one standard deviation away, percent.
 
     A row of a model with random weights says so in `note`, which the plot's template writes beside the bar.
@@ -231,6 +294,7 @@ def method_rows(result: Result) -> list[dict[str, str | float]]:
             "top1": row.top1,
             "low": round(row.top1 - row.spread, 4),
             "high": round(row.top1 + row.spread, 4),
+            "mean_per_class": row.mean_per_class,
             "top5": row.top5,
             **note,
         }
@@ -240,17 +304,26 @@ def method_rows(result: Result) -> list[dict[str, str | float]]:
 
 def cells(result: Result) -> list[dict[str, str]]:
     """The rows of the table, heading -> cell, for a page that marks the best itself."""
-    return [dict(zip(HEADINGS, _cells(result, row, _top1(row)), strict=True)) for row in result.rows]
+    return [_cells(result, row, _top1(row), _difference(result, row)) for row in result.rows]
 
 
 def legend(result: Result) -> str:
     """What the columns are."""
-    return "Top-1 and top-5 in percent; ± is the standard deviation of top-1 over runs."
+    text = (
+        "In percent. ± is the standard deviation of top-1 over runs. Per class is the mean over classes of the share "
+        "of a class's images that are right; classes without images do not count."
+    )
+    if result.differences:
+        text += (
+            f" The difference to {result.reference} is in points of top-1, with its 95 % interval, paired over images. "
+            f"{BEYOND_NOISE} marks one that is more than noise: 0 is not in the interval."
+        )
+    return text
 
 
 def is_numeric(heading: str) -> bool:
     """Whether a column is aligned at its right."""
-    return heading in NUMERIC
+    return heading not in TEXTUAL
 
 
 def identity(result: Named) -> str:
@@ -270,7 +343,25 @@ def _top1(row: Row, digits: int = 0) -> str:
     return f"{row.top1:{digits}.2f}" + (f" ± {row.std:.2f}" if row.runs > 1 else "")
 
 
-def _cells(result: Result, row: Row, top1: str) -> tuple[str, ...]:
-    """The cells of a row; top-5 is a dash where there are fewer than five classes, so that every answer is in it."""
-    top5 = NOTHING if result.classes is not None and result.classes < TOP else f"{row.top5:.2f}"
-    return (row.method, top1, top5, row.views, row.texts, str(row.images), str(row.runs))
+def _difference(result: Result, row: Row, digits: int = 2, unmarked: str = "") -> str:
+    """`+1.50 [-0.20, +3.20]`, and the mark or what stands in its place."""
+    own = result.differences.get(row.method)
+    if own is None:
+        return NOTHING + unmarked
+    points, low, high = (f"{value:+.{digits}f}" for value in (own.points, own.low, own.high))
+    return f"{points} [{low}, {high}]{unmarked if own.is_noise else BEYOND_NOISE}"
+
+
+def _cells(result: Result, row: Row, top1: str, difference: str) -> dict[str, str]:
+    """Heading -> cell; top-5 is a dash where there are fewer than five classes, so that every answer is in it."""
+    return {
+        "method": row.method,
+        "top-1": top1,
+        **({f"difference to {result.reference}": difference} if result.differences else {}),
+        "per class": NOTHING if row.mean_per_class is None else f"{row.mean_per_class:.2f}",
+        "top-5": NOTHING if result.classes is not None and result.classes < TOP else f"{row.top5:.2f}",
+        "views": row.views,
+        "texts": row.texts,
+        "images": str(row.images),
+        "runs": str(row.runs),
+    }

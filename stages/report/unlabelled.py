@@ -17,6 +17,7 @@ from stages.common.unpacked import ensure_unpacked, image_root
 from stages.report import certainty, contact, page, plots
 from stages.report.about import read_about
 from stages.report.certainty import Predicted, Unlabelled
+from stages.report.figures import write_figures
 from stages.report.skipped import skipped_notes
 from stages.report.write import PICTURED, choose, write_pictures
 
@@ -66,6 +67,7 @@ def write_unlabelled(
     sheet = folder / SHEET
     page.write_page(folder, page.unlabelled(folder, result, about, predicted, names, sheet, captions, notes))
     tables.write_page(folder / "table.md", certainty.markdown(result, predicted, names, notes))
+    write_figures(result, predictions.meta, images, len(names))
     return result
 
 
@@ -74,6 +76,7 @@ def _write_nothing(folder: Path, result: Unlabelled) -> None:
     for name in ("methods", "classes", "pairs"):
         tables.write_plot(folder / f"{name}.json", [])
     tables.write_page(folder / "confusion.csv", "actual,predicted\n")
+    tables.write_page(folder / "recalls.csv", "class,images\n")
 
 
 def _write_sheet(

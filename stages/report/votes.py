@@ -30,7 +30,7 @@ class Votes:
     majority: dict[str, np.ndarray]
     """Method -> [N] int64, the label predicted in most runs, of several the smallest."""
     tallies: dict[str, Tally]
-    """Method -> correct predictions by run."""
+    """Method -> correct predictions by run and by class."""
     right: dict[str, np.ndarray]
     """Method -> [N] float64, the share of an image's runs that are right."""
 
@@ -47,11 +47,12 @@ class Votes:
         return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
 
 
-def count_votes(parts: Iterable[Answers], labels: np.ndarray) -> Votes:
+def count_votes(parts: Iterable[Answers], labels: np.ndarray, classes: int) -> Votes:
     """Count the answers about all images.
 
     Args:
         labels: [N] of the images.
+        classes: how many there are.
     """
     majorities: dict[str, list[np.ndarray]] = {}
     shares: dict[str, list[np.ndarray]] = {}
@@ -59,7 +60,7 @@ def count_votes(parts: Iterable[Answers], labels: np.ndarray) -> Votes:
     for part in parts:
         for method, predicted in part.predicted.items():
             right = predicted == labels[part.span, None]
-            tallies.setdefault(method, Tally(predicted.shape[1])).count(right)
+            tallies.setdefault(method, Tally(predicted.shape[1], classes)).count(right, labels[part.span])
             majorities.setdefault(method, []).append(majority(predicted))
             shares.setdefault(method, []).append(right.mean(axis=1))
     joined = [{method: np.concatenate(own) for method, own in found.items()} for found in (majorities, shares)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +19,8 @@ from stages.common.predictions import open_predictions, read_answers
 from stages.common.unpacked import ensure_unpacked, image_root
 from stages.report import changes, evidence, evidence_picture, page, pictures, plots, table, votes
 from stages.report.about import read_about
+from stages.report.differences import differences
+from stages.report.figures import write_figures
 from stages.report.pictures import Candidates
 from stages.report.skipped import skipped_notes
 from stages.report.table import Named, Result
@@ -27,13 +30,19 @@ PICTURED = (PLAIN, UNREFINED, FULL)
 
 
 def write_report(
-    dataset: str, model: str, picture_count: int, root: str, asked: PredictionsParameters | None = None
+    dataset: str,
+    model: str,
+    picture_count: int,
+    root: str,
+    asked: PredictionsParameters | None = None,
+    reference: str = UNREFINED,
 ) -> Result:
     """Write `table.md`, the data of the plots, the plots, the pictures of boxes, and `report.html` with all of it.
 
     Args:
         root: folder of the images, as the data set's entry in params.yaml has it.
         asked: what the predictions must have been made with; None: anything.
+        reference: the method that differences are to.
 
     Raises:
         UserError: an artifact is missing, not whole, or does not belong with the others.
@@ -44,8 +53,9 @@ def write_report(
     count = len(classes.names)
     demo = images.meta.parameters.reader == "demo"
     result = table.read_result(dataset, model, paths.metrics(dataset, model), predictions, demo=demo, classes=count)
-    found = votes.count_votes(read_answers(predictions, images, count), images.labels)
+    found = votes.count_votes(read_answers(predictions, images, count), images.labels, count)
     table.require_counted(result, found.tallies, predictions.path)
+    result = replace(result, reference=reference, differences=differences(found.right, reference))
     folder = paths.report(dataset, model)
     names = votes.class_names(pl.DataFrame(classes.table.select(["label", "name"])))
 
@@ -55,6 +65,7 @@ def write_report(
     tables.write_plot(folder / "methods.json", table.method_rows(result))
     plots.save(plots.method_table(table.plain(result), untrained=result.untrained), folder / "table.png")
     plots.save(plots.method_bars(result, len(names)), folder / "methods.png")
+    _write_csv(folder / "recalls.csv", changes.recalls(found.tallies, names))
     changed, pairs = _write_changes(folder, result, found, images, answers.filter(pl.col("method") == method), names)
     listed = pl.DataFrame({"image_id": images.image_ids, "label": images.labels})
     chosen = choose(listed, answers, picture_count)
@@ -65,6 +76,7 @@ def write_report(
     page.write_page(folder, page.labelled(folder, result, about, changed, pairs, shown, captions, skipped))
     note = f"`confusion.csv` and `confusion.png` show {method}" + (f", {remark}." if remark else ".")
     tables.write_page(folder / "table.md", table.markdown(result, [note, *skipped]))
+    write_figures(result, predictions.meta, images, count)
     return result
 
 
@@ -72,12 +84,15 @@ def _write_confusion(folder: Path, result: Result, answers: pl.DataFrame, names:
     """Write `confusion.csv` and `confusion.png`; return the remark on classes left out."""
     pairs, order, remark = votes.confusion(answers, names)
     note = "; ".join(filter(None, [UNTRAINED if result.untrained else "", remark]))
-    rows = pairs.with_columns(note=pl.lit(note)) if note else pairs
-    text = io.StringIO()
-    rows.write_csv(text)
-    tables.write_page(folder / "confusion.csv", text.getvalue())
+    _write_csv(folder / "confusion.csv", pairs.with_columns(note=pl.lit(note)) if note else pairs)
     plots.save(plots.confusion_matrix(result, pairs, order, method, remark), folder / "confusion.png")
     return remark
+
+
+def _write_csv(path: Path, rows: pl.DataFrame) -> None:
+    text = io.StringIO()
+    rows.write_csv(text)
+    tables.write_page(path, text.getvalue())
 
 
 def _write_changes(

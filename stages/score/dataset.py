@@ -69,7 +69,9 @@ def score_dataset(job: Job) -> list[str]:
     threads = min(torch.get_num_threads(), MOST_AT_ONCE) if device.type == "cpu" else 1
     names = told_apart(class_table.names)
     with (
-        open_ledger(job, scored, shards.model, names, shown, labelled=images.known) as ledger,
+        open_ledger(
+            job, scored, shards.model, names, shown, texts_meta.parameters.files, labelled=images.known
+        ) as ledger,
         closing(read_ahead(prepared())) as batches,
         write_behind() as later,
         tqdm(total=len(image_ids), desc="score", unit="image", disable=None) as progress,

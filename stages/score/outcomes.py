@@ -26,12 +26,20 @@ class Ledger:
     """Collects the scores of all batches: writes the rows of the tables and counts the metrics."""
 
     def __init__(
-        self, methods: Sequence[Method], runs: int, writer: Writer, top5: Writer, people: People, *, labelled: bool
+        self,
+        methods: Sequence[Method],
+        runs: int,
+        classes: int,
+        writer: Writer,
+        top5: Writer,
+        people: People,
+        *,
+        labelled: bool,
     ) -> None:
         self._names = [method.name for method in methods]
         self._predictions, self._top5, self._people = Waiting(writer), Waiting(top5), people
         self._runs = [1 if method.views == WHOLE else runs for method in methods]
-        self._tallies = [Tally(count) for count in self._runs] if labelled else []
+        self._tallies = [Tally(count, classes) for count in self._runs] if labelled else []
         self._certainties = [] if labelled else [Certainty(count) for count in self._runs]
 
     def add(self, image_ids: Sequence[str], labels: np.ndarray, scored: Scored) -> None:

@@ -85,7 +85,7 @@ def _compare(job: Job, found: Gathered, places: Places) -> list[str]:
         wanted = BoxesParameters(seed=job.params.seed, **job.params.crop.model_dump())
         _compare_settings("crop", found.boxes, wanted.model_dump())
     if found.texts:
-        _compare_settings("refine", found.texts, texts_parameters(job, classes.names).model_dump())
+        _compare_settings("refine", found.texts, texts_parameters(job, classes.names).model_dump(exclude={"files"}))
         unknown += _compare_texts(job, classes, places)
     _compare_model(job, found)
     return unknown

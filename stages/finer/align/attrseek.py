@@ -101,7 +101,8 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
         )
     folder = common_paths.attrseek(job.dataset, model)
     table = pa.concat_tables(rows) if rows else PREDICTIONS.columns.empty_table()
-    made = tables.make_meta(PREDICTIONS, job.dataset, PredictionsParameters(**score), encoder.meta)
+    made_with = PredictionsParameters(scoring=methods.SCORING, files=meta.parameters.files, **score)
+    made = tables.make_meta(PREDICTIONS, job.dataset, made_with, encoder.meta)
     tables.write_table(folder / "predictions.parquet", table, made, **{METRICS: metrics_digest(metrics)})
     write_metrics(folder / "metrics.json", metrics)
     return lines
@@ -226,6 +227,6 @@ def outcome(method: str, seen: Seen, scores: np.ndarray) -> tuple[pa.Table, dict
     """
     ranks = rank(torch.from_numpy(scores)[:, None], torch.from_numpy(seen.labels.astype(np.int64)))
     found = Outcome(*(tensor.numpy() for tensor in ranks))
-    tally = Tally(runs=1)
+    tally = Tally(runs=1, classes=scores.shape[1])
     tally.add(found, seen.labels)
     return predictions_table(seen.image_ids, seen.labels, [method], [found]), tally.metrics()

@@ -85,7 +85,7 @@ def _write_own(target: Path, described: dict[str, list[str]], log: Path) -> None
         if there is not None and sha256(there) not in writer.records.wrote:
             warn(f"{target} was not written by this stage and is left as it is; move it away to have it made again")
             return
-        writer.add_wrote(target, content)
+        writer.add_wrote(target, content, None)
     with files.replacing(target) as temporary:
         temporary.write_bytes(content)
 
@@ -121,7 +121,7 @@ def _ask_and_write(job: FinerJob, classes: Sequence[ClassLabels], target: Path, 
     content = attributes_json(concepts).encode()
     if not target.exists() or target.read_bytes() != content:
         with LogWriter(log) as writer:
-            writer.add_wrote(target, content)
+            writer.add_wrote(target, content, job.finer.concepts.model)
         with files.replacing(target) as temporary:
             temporary.write_bytes(content)
     lost = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common()) or "none"
