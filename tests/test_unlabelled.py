@@ -109,6 +109,10 @@ def test_the_report_shows_classes_and_certainty(copy: Project, call: Call) -> No
     assert first.startswith(f"| {least} ")
     assert Image.open(SCORED / "report/evidence/00.png").size[0] > 1000
     assert call("report").out.count("9 images without labels") == 1
+    html = (SCORED / "report/report.html").read_text()
+    assert "<h1>photos with tiny: 9 images without labels</h1>" in html and "top-1" not in html.casefold()
+    assert 'alt="Contact sheet' in html and f'dir="auto">{least}</th>' in html
+    assert html.count("<img") == 3, "the contact sheet, and the boxes and the evidence of one image"
 
 
 def test_every_file_that_dvc_expects_is_there(copy: Project) -> None:
@@ -125,6 +129,7 @@ def test_a_report_without_the_images_has_no_contact_sheet(copy: Project, call: C
     done = call("report", *ON_PHOTOS)
     assert done.code == 0 and "no contact sheet: the images under toy-images cannot be read" in done.err
     assert not list((SCORED / "report/evidence").iterdir())
+    assert "<img" not in (SCORED / "report/report.html").read_text()
 
 
 def test_descriptions_of_the_same_classes_are_copied_and_others_kept(copy: Project, call: Call) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from stages.common.tables import write_text
-from stages.report import evidence_picture, pictures, plots
+from stages.report import evidence_picture, pictures, plots, render
 
 SKETCHED = "sketched"
 """Name of the folder of a project whose report holds sketches."""
@@ -47,3 +47,4 @@ def install(set_to: Callable[[Any, str, Any], None] = setattr) -> None:
     for module in (pictures, evidence_picture):
         set_to(module, "draw", draw)
     set_to(plots, "save", save)
+    set_to(render, "webp", lambda path, photo: (path.read_bytes(), (1, 1)))

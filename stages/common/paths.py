@@ -106,6 +106,10 @@ def report(dataset: str, model: str) -> Path:
     return DATA / dataset / model / "report"
 
 
+REPORT_PAGE = "report.html"
+"""In the folder of a report: all of it in one file, for a reader without the project."""
+
+
 def summary() -> Path:
     """Folder of the one table over all data sets and models, and of the rows that it is made of."""
     return DATA / "summary"

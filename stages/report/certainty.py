@@ -21,7 +21,13 @@ from stages.report import made_of
 from stages.report.table import NOTHING, UNTRAINED_NOTE, Named, identity, shown_as
 
 HEADINGS = ("method", "score", "margin", "agreement", "views", "texts", "images", "runs")
+CLASS_HEADINGS = ("class", "images", "margin", "agreement")
+IMAGE_HEADINGS = ("image", "predicted", "runner-up", "margin", "agreement")
 LEFT = {"method", "views", "texts", "class", "image", "predicted", "runner-up"}
+LEGEND = (
+    "Means over images: the score of the predicted class, its margin to the next class, and the share of the runs "
+    "that agree. Without labels there are no accuracies."
+)
 MOST_CLASSES, LEAST_CERTAIN = 30, 10
 """Rows of the tables of predicted classes and of the least certain images."""
 
@@ -136,7 +142,7 @@ def read_predicted(
 
 def plain(result: Unlabelled) -> str:
     """The table of methods as aligned text; the first line is the heading."""
-    text = _table(HEADINGS, _method_rows(result), "plain")
+    text = _table(HEADINGS, method_rows(result), "plain")
     lines = [result.heading, *result.notes, *(line.rstrip() for line in text.splitlines())]
     return "\n".join([*lines, *made_of.plain(result.made_with)])
 
@@ -145,24 +151,14 @@ def markdown(result: Unlabelled, predicted: Predicted, names: Sequence[str], not
     """The page: how sure the methods are, which classes one predicts, and its least certain images."""
     lines = [f"# {result.heading}", "", identity(result)]
     lines += [f"\n**{note}**" for note in result.notes]
-    lines += ["", _table(HEADINGS, _method_rows(result), "github"), ""]
-    lines += [
-        "Means over images: the score of the predicted class, its margin to the next class, and the share of the runs "
-        "that agree. Without labels there are no accuracies."
-    ]
-    lines += ["", f"## Predicted classes ({predicted.method})", ""]
+    lines += ["", _table(HEADINGS, method_rows(result), "github"), ""]
+    lines += [LEGEND, "", f"## Predicted classes ({predicted.method})", ""]
     rows = class_rows(predicted, names)
-    lines += [
-        _table(("class", "images", "margin", "agreement"), [_escaped(row) for row in rows[:MOST_CLASSES]], "github"),
-        "",
-    ]
-    if len(rows) > MOST_CLASSES:
-        lines += [f"{len(rows) - MOST_CLASSES} more classes were predicted.", ""]
-    lines += [f"{len(names) - len(rows)} of {len(names)} classes were predicted for no image.", ""]
+    lines += [_table(CLASS_HEADINGS, [_escaped(row) for row in rows[:MOST_CLASSES]], "github"), ""]
+    for note in class_notes(rows, names):
+        lines += [note, ""]
     lines += [f"## Least certain images ({predicted.method})", ""]
-    head = ("image", "predicted", "runner-up", "margin", "agreement")
-    places = predicted.by_certainty()[::-1][:LEAST_CERTAIN].tolist()
-    lines += [_table(head, [_escaped(_image_row(predicted, place, names)) for place in places], "github")]
+    lines += [_table(IMAGE_HEADINGS, [_escaped(row) for row in least_certain(predicted, names)], "github")]
     for note in notes:
         lines += ["", note]
     if result.made_with:
@@ -183,6 +179,18 @@ def class_rows(predicted: Predicted, names: Sequence[str]) -> list[tuple[str, ..
     ]
 
 
+def class_notes(rows: Sequence[tuple[str, ...]], names: Sequence[str]) -> list[str]:
+    """What the first `MOST_CLASSES` of the rows of `class_rows` leave out."""
+    more = [f"{len(rows) - MOST_CLASSES} more classes were predicted."] if len(rows) > MOST_CLASSES else []
+    return [*more, f"{len(names) - len(rows)} of {len(names)} classes were predicted for no image."]
+
+
+def least_certain(predicted: Predicted, names: Sequence[str]) -> list[tuple[str, ...]]:
+    """The rows of the least certain images, under `IMAGE_HEADINGS`."""
+    places = predicted.by_certainty()[::-1][:LEAST_CERTAIN].tolist()
+    return [_image_row(predicted, place, names) for place in places]
+
+
 def runner_up(predicted: Predicted, place: int, names: Sequence[str]) -> str:
     """Name of the second class of an image, or a dash."""
     label = int(predicted.second[place])
@@ -194,7 +202,8 @@ def _image_row(predicted: Predicted, place: int, names: Sequence[str]) -> tuple[
     return (predicted.image_ids[place], *said, f"{predicted.margin[place]:.4f}", f"{predicted.agreement[place]:.2f}")
 
 
-def _method_rows(result: Unlabelled) -> list[tuple[str, ...]]:
+def method_rows(result: Unlabelled) -> list[tuple[str, ...]]:
+    """The rows of the table of methods, under `HEADINGS`."""
     return [
         (
             row.method,

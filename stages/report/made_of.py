@@ -36,24 +36,33 @@ def markdown(dataset: str, made_with: PredictionsParameters) -> list[str]:
     lines = ["", "## What made it", ""]
     if not made_with.scoring:
         return [*lines, EARLIER]
-    lines.append(f"Scoring version {made_with.scoring}.")
-    rows = [
-        (
-            of.name,
-            f"`{paths.descriptions(dataset, of.name).as_posix()}`",
-            f"`{of.sha256}`",
-            of.sentences,
-            _written_by(of),
-        )
-        for of in made_with.files
-    ]
-    if rows:
-        lines[-1] += " The files of descriptions, as they were when the texts were made of them:"
+    lines.append(said(made_with))
+    if made_with.files:
         sides = ("left", "left", "left", "right", "left")
-        lines += ["", tabulate(rows, HEADINGS, "github", disable_numparse=True, colalign=sides)]
+        code = [
+            (name, f"`{path}`", f"`{sha256}`", sentences, origin.replace("|", "\\|"))
+            for name, path, sha256, sentences, origin in rows(dataset, made_with)
+        ]
+        lines += ["", tabulate(code, HEADINGS, "github", disable_numparse=True, colalign=sides)]
     return lines
 
 
+def said(made_with: PredictionsParameters) -> str:
+    """The line over the table of files."""
+    if not made_with.scoring:
+        return EARLIER
+    files = " The files of descriptions, as they were when the texts were made of them:" if made_with.files else ""
+    return f"Scoring version {made_with.scoring}.{files}"
+
+
+def rows(dataset: str, made_with: PredictionsParameters) -> list[tuple[str, str, str, str, str]]:
+    """The files of descriptions, under `HEADINGS`."""
+    return [
+        (of.name, paths.descriptions(dataset, of.name).as_posix(), of.sha256, str(of.sentences), _written_by(of))
+        for of in made_with.files
+    ]
+
+
 def _written_by(file: SourceFile) -> str:
-    """The LLM, safe for a table."""
-    return " ".join((file.origin or "unknown").replace("|", "\\|").split())
+    """The LLM, in one line."""
+    return " ".join((file.origin or "unknown").split())

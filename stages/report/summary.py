@@ -58,5 +58,7 @@ def say_where(folder: Path) -> None:
         return
     print(f"table     {folder / 'table.md'}")
     print(f"plots     {folder / 'methods.png'}, {folder / 'confusion.png'}")
+    if (folder / paths.REPORT_PAGE).exists():
+        print(f"page      {folder / paths.REPORT_PAGE} (all of it in one file, to send to others)")
     for name in ("boxes", "evidence"):
         print(f"pictures  {folder / name} ({len(list((folder / name).glob('*.png')))})")

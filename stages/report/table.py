@@ -237,16 +237,7 @@ def markdown(result: Result, notes: Sequence[str] = ()) -> str:
     bold = [f"**{_top1(row)}**" if row.top1 == result.best else _top1(row) for row in result.rows]
     rows = [_cells(result, row, top1, _difference(result, row)) for row, top1 in zip(result.rows, bold, strict=True)]
     lines += ["", _github(rows)]
-    lines += [
-        "",
-        "In percent. ± is the standard deviation of top-1 over runs. Per class is the mean over classes of the",
-    ]
-    lines[-1] += " share of a class's images that are right; classes without images do not count."
-    if result.differences:
-        lines[-1] += (
-            f" The difference to {result.reference} is in points of top-1, with its 95 % interval, paired over images. "
-            f"{BEYOND_NOISE} marks one that is more than noise: 0 is not in the interval."
-        )
+    lines += ["", legend(result)]
     for note in notes:
         lines += ["", note]
     if result.made_with:
@@ -309,6 +300,30 @@ def method_rows(result: Result) -> list[dict[str, str | float | None]]:
         }
         for row in result.rows
     ]
+
+
+def cells(result: Result) -> list[dict[str, str]]:
+    """The rows of the table, heading -> cell, for a page that marks the best itself."""
+    return [_cells(result, row, _top1(row), _difference(result, row)) for row in result.rows]
+
+
+def legend(result: Result) -> str:
+    """What the columns are."""
+    text = (
+        "In percent. ± is the standard deviation of top-1 over runs. Per class is the mean over classes of the share "
+        "of a class's images that are right; classes without images do not count."
+    )
+    if result.differences:
+        text += (
+            f" The difference to {result.reference} is in points of top-1, with its 95 % interval, paired over images. "
+            f"{BEYOND_NOISE} marks one that is more than noise: 0 is not in the interval."
+        )
+    return text
+
+
+def is_numeric(heading: str) -> bool:
+    """Whether a column is aligned at its right."""
+    return heading not in TEXTUAL
 
 
 def identity(result: Named) -> str:

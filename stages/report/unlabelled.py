@@ -14,7 +14,8 @@ from stages.common.labels import Labelled, read_classes, read_labels
 from stages.common.names import told_apart
 from stages.common.predictions import open_predictions
 from stages.common.unpacked import ensure_unpacked, image_root
-from stages.report import certainty, contact, plots
+from stages.report import certainty, contact, page, plots
+from stages.report.about import read_about
 from stages.report.certainty import Predicted, Unlabelled
 from stages.report.figures import write_figures
 from stages.report.skipped import skipped_notes
@@ -60,9 +61,12 @@ def write_unlabelled(
     listed = pl.DataFrame({"image_id": images.image_ids, "label": said[methods.chosen(methods.FULL, scored)]})
     place = Path(image_root(dataset, root, images.meta.parameters.unpacked))
     chosen = choose(listed, answers, picture_count)
-    write_pictures(folder, result, predictions.meta, place, chosen, classes, labelled=False)
+    captions = write_pictures(folder, result, predictions.meta, place, chosen, classes, labelled=False)
     _write_sheet(folder / SHEET, result, predicted, names, place, images)
-    tables.write_page(folder / "table.md", certainty.markdown(result, predicted, names, skipped_notes(dataset)))
+    notes, about = skipped_notes(dataset), read_about(dataset, model, predictions, images, classes)
+    sheet = folder / SHEET
+    page.write_page(folder, page.unlabelled(folder, result, about, predicted, names, sheet, captions, notes))
+    tables.write_page(folder / "table.md", certainty.markdown(result, predicted, names, notes))
     write_figures(result, predictions.meta, images, len(names))
     return result
 

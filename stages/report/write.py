@@ -17,7 +17,8 @@ from stages.common.labels import ClassTable, Labelled, read_classes, read_labels
 from stages.common.methods import FULL, PLAIN, UNREFINED
 from stages.common.predictions import open_predictions, read_answers
 from stages.common.unpacked import ensure_unpacked, image_root
-from stages.report import changes, evidence, evidence_picture, pictures, plots, table, votes
+from stages.report import changes, evidence, evidence_picture, page, pictures, plots, table, votes
+from stages.report.about import read_about
 from stages.report.differences import differences
 from stages.report.figures import write_figures
 from stages.report.pictures import Candidates
@@ -36,7 +37,7 @@ def write_report(
     asked: PredictionsParameters | None = None,
     reference: str = UNREFINED,
 ) -> Result:
-    """Write `table.md`, the data of the plots, the plots and the pictures of boxes.
+    """Write `table.md`, the data of the plots, the plots, the pictures of boxes, and `report.html` with all of it.
 
     Args:
         root: folder of the images, as the data set's entry in params.yaml has it.
@@ -65,13 +66,16 @@ def write_report(
     plots.save(plots.method_table(table.plain(result), untrained=result.untrained), folder / "table.png")
     plots.save(plots.method_bars(result, len(names)), folder / "methods.png")
     _write_csv(folder / "recalls.csv", changes.recalls(found.tallies, names))
-    _write_changes(folder, result, found, images, answers.filter(pl.col("method") == method), names)
+    changed, pairs = _write_changes(folder, result, found, images, answers.filter(pl.col("method") == method), names)
     listed = pl.DataFrame({"image_id": images.image_ids, "label": images.labels})
     chosen = choose(listed, answers, picture_count)
     place = Path(image_root(dataset, root, images.meta.parameters.unpacked))
-    write_pictures(folder, result, predictions.meta, place, chosen, classes)
+    captions = write_pictures(folder, result, predictions.meta, place, chosen, classes)
+    skipped, about = skipped_notes(dataset), read_about(dataset, model, predictions, images, classes)
+    shown = f"{method}{f', {remark}' if remark else ''}"
+    page.write_page(folder, page.labelled(folder, result, about, changed, pairs, shown, captions, skipped))
     note = f"`confusion.csv` and `confusion.png` show {method}" + (f", {remark}." if remark else ".")
-    tables.write_page(folder / "table.md", table.markdown(result, [note, *skipped_notes(dataset)]))
+    tables.write_page(folder / "table.md", table.markdown(result, [note, *skipped]))
     write_figures(result, predictions.meta, images, count)
     return result
 
@@ -98,12 +102,15 @@ def _write_changes(
     images: Labelled,
     answers: pl.DataFrame,
     names: dict[int, str],
-) -> None:
-    """Write `classes.json` and `pairs.json`; without rows they are empty lists, because DVC expects the files."""
+) -> tuple[changes.Rows, changes.Rows]:
+    """Write `classes.json` and `pairs.json`, and return their rows; without rows they are empty lists, because DVC
+    expects the files."""
     untrained = result.untrained
     rows = changes.class_changes(found.right, images.labels, names, untrained=untrained)
     tables.write_plot(folder / "classes.json", rows)
-    tables.write_plot(folder / "pairs.json", changes.confused_pairs(answers, names, untrained=untrained))
+    pairs = changes.confused_pairs(answers, names, untrained=untrained)
+    tables.write_plot(folder / "pairs.json", pairs)
+    return rows, pairs
 
 
 def choose(images: pl.DataFrame, answers: pl.DataFrame, count: int) -> pl.DataFrame:
@@ -134,8 +141,8 @@ def write_pictures(
     classes: ClassTable,
     *,
     labelled: bool = True,
-) -> None:
-    """Write `boxes/<nn>.png` and `evidence/<nn>.png` for each image chosen.
+) -> list[pictures.Caption]:
+    """Write `boxes/<nn>.png` and `evidence/<nn>.png` for each image chosen; returns their captions.
 
     `label` of images without labels is what was predicted. Warns and writes none if the images are missing, and no
     evidence if texts or views are missing.
@@ -148,12 +155,13 @@ def write_pictures(
         warn(f"no pictures: the images under {root} cannot be read ({error})")
         _empty(folder / "boxes")
         _empty(folder / "evidence")
-        return
+        return []
     threshold, names = predictions.parameters.iou_threshold, votes.class_names(pl.DataFrame(classes.table))
     candidates, max_views = pictures.read_candidates(result.dataset, image_ids, threshold)
     found = _read_evidence(result, predictions, chosen, candidates, classes)
     _empty(folder / "boxes")
     _empty(folder / "evidence")
+    captions = []
     for number, (row, photo) in enumerate(zip(chosen.iter_rows(named=True), photos, strict=True), start=1):
         caption = pictures.Caption(
             image_id=row["image_id"],
@@ -162,12 +170,14 @@ def write_pictures(
             threshold=threshold,
             untrained=result.untrained,
         )
+        captions.append(caption)
         name = f"{number:02d}.png"
         plots.save(pictures.draw(photo, candidates[row["image_id"]].crops(max_views), caption), folder / "boxes" / name)
         if found:
             figure = evidence_picture.draw(photo, found[row["image_id"]], caption, names)
             # Broad figures, which at the usual resolution would not fit a page of `dvc plots show`.
             plots.save(figure, folder / "evidence" / name, dpi=125)
+    return captions
 
 
 def _read_evidence(
