@@ -175,7 +175,7 @@ def test_warnings_and_what_is_left_out_stand_in_every_format(call: Call) -> None
         assert "rand (ViT-B-32) —" in text.replace("---", "—") and UNTRAINED in text
         assert "random weights" in text and "no evidence about the paper" in text and "demo with vit" in text
         assert "Without labels, and so without accuracies: photos with vit." in text
-        assert "rand on demo, photos" in text
+        assert "rand on demo, photos" in text and "Without wca: rand." in text
         assert "removed" not in text and "1.11" not in text
     lines = list(csv.DictReader(written("csv").splitlines()))
     assert Counter(line["warning"] for line in lines) == {"": 4, UNTRAINED: 1, "demo": 1}

@@ -147,7 +147,7 @@ def _legend(table: Table, style: Style) -> list[str]:
         lines.append("(n): average over n data sets, those that all methods of the model have.")
     if any(cell.noise for cell in cells):
         lines.append("n.s.: the 95 % interval of the difference includes zero.")
-    return lines
+    return [*lines, *([table.remark] if table.remark else [])]
 
 
 def _published(comparisons: Sequence[Comparison], minus: str = "-") -> list[tuple[str, ...]]:

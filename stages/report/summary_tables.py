@@ -63,6 +63,7 @@ class Table:
     blocks: list[Block]
     signed: bool = False
     """Differences have a sign."""
+    remark: str = ""
 
     @property
     def columns(self) -> list[str]:
@@ -175,10 +176,11 @@ def differences(grid: Grid, metric: str, reference: str) -> Table:
 
     Models without the reference, and the reference itself, have no rows.
     """
-    blocks = []
+    blocks, without = [], []
     for model, own in grid.rows.items():
         methods = grid.methods(model)
         if reference not in methods:
+            without.append(model)
             continue
         mean = grid.average(model, reference, metric)
         lines = []
@@ -190,7 +192,8 @@ def differences(grid: Grid, metric: str, reference: str) -> Table:
             lines.append(Line(method, cells))
         blocks.append(Block(model, grid.label(model), [line for line in lines if line.method != reference]))
     title = f"Difference to {reference}, {METRICS[metric].removesuffix(' (%)').lower()} (points)"
-    return Table(title, grid.datasets, [block for block in blocks if block.lines], signed=True)
+    remark = f"Without {reference}: {', '.join(without)}." if without else ""
+    return Table(title, grid.datasets, [block for block in blocks if block.lines], signed=True, remark=remark)
 
 
 def _difference(row: SummaryRow | None, method: str, metric: str, reference: str) -> Cell:
