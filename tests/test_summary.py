@@ -105,16 +105,16 @@ vit (ViT-B-32, openai)  clip    50.00          80.00          40.00   45.00 (2)
 (n): average over n data sets, those that all methods of the model have.
 
 Difference to wca, top-1 accuracy (points)
-model                   method  birds        old_cars  dogs   average
-vit (ViT-B-32, openai)  clip    -10.00       -1.00     -2.00  -6.00 (2)
-                        cupl    +10.00           -     -1.00  +4.50 (2)
-                        bifta   +10.00 n.s.  +3.00     +1.00  +5.50 (2)
+model                   method  birds   old_cars  dogs   average
+vit (ViT-B-32, openai)  clip    -10.00  -1.00     -2.00  -6.00 (2)
+                        cupl    +10.00      -     -1.00  +4.50 (2)
+                        bifta   +10.00  +3.00 †   +1.00  +5.50 (2)
 """
     )
     other = call("report.summary", "--metric", "mean_per_class", "--reference", "clip").out
     assert "Mean per-class accuracy (%)" in other and "Top-1" not in other
     assert "Difference to clip, mean per-class accuracy (points)" in other
-    assert "68.00*" in other and "±" not in other and "n.s." not in other, "of top-1 only"
+    assert "68.00*" in other and "±" not in other and "†" not in other, "of top-1 only"
 
 
 def test_the_files_have_every_metric_whatever_is_printed(call: Call) -> None:
@@ -288,7 +288,7 @@ def test_published_and_difference_are_shown_and_other_images_are_marked(call: Ca
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     assert f"pets vit clip 84.00 85.04 -1.04 {WCA}" in lines
     assert f"pets vit waffle 85.50 85.71 ± 0.25 -0.21 {WAFFLE}" in lines
-    assert f"my_pets vit wca 90.00 89.89 ± 0.09 +0.11 † {WCA}" in lines
+    assert f"my_pets vit wca 90.00 89.89 ± 0.09 +0.11 ‡ {WCA}" in lines
     assert "my_pets has 120 images here, 3669 there" in printed
     assert "my_pets has 120 images here" in written("md") and r"my\_pets has 120 images here" in written("tex")
     table = {(line["dataset"], line["method"]): line for line in csv.DictReader(written("csv").splitlines())}

@@ -130,11 +130,11 @@ def mixed(rows: Sequence[SummaryRow]) -> list[str]:
         if any(not encoders[0].same_model(other) for other in encoders[1:]):
             lines.append(f"{model} had other weights or settings on some data sets; run dvc repro.")
     for name, values in (
-        ("versions of the scoring", {row.scoring for row in rows}),
-        ("seeds", {row.seed for row in rows}),
+        ("versions of the scoring", {row.scoring or "unknown" for row in rows}),
+        ("seeds", {"unknown" if row.seed is None else str(row.seed) for row in rows}),
     ):
         if len(values) > 1:
-            lines.append(f"The figures are of several {name}: {', '.join(map(str, sorted(values)))}; run dvc repro.")
+            lines.append(f"The figures are of several {name}: {', '.join(sorted(values))}; run dvc repro.")
     return lines
 
 

@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from stages.report.published import Comparison
 from stages.report.summary_latex import PREAMBLE, escaped, float_of
-from stages.report.summary_tables import BEST, DIGITS, SECOND, Cell, Summary, Table
+from stages.report.summary_tables import BEST, BEYOND_NOISE, DIGITS, OTHER_IMAGES, SECOND, Cell, Summary, Table
 
 PUBLISHED_TITLE = "Published figures beside ours (top-1 accuracy, %)"
 PUBLISHED_HEAD = ("data set", "model", "method", "ours", "published", "difference", "reported in")
@@ -133,7 +133,11 @@ def _cells(cells: Sequence[Cell], table: Table, style: Style, widths: Sequence[i
         deviation = "" if cell.std is None else f" {style.text('±')} {cell.std:.{DIGITS}f}"
         mark = style.marks.get(cell.rank, str)
         text = mark(number + deviation) if style.trailing else mark(number) + deviation
-        texts.append(text + (" n.s." if cell.noise else "") + (f" ({cell.averaged})" if cell.averaged else ""))
+        texts.append(
+            text
+            + (f" {style.text(BEYOND_NOISE)}" if cell.beyond_noise else "")
+            + (f" ({cell.averaged})" if cell.averaged else "")
+        )
     return texts
 
 
@@ -145,8 +149,8 @@ def _legend(table: Table, style: Style) -> list[str]:
         lines.append("±: standard deviation over runs.")
     if any(cell.averaged for cell in cells):
         lines.append("(n): average over n data sets, those that all methods of the model have.")
-    if any(cell.noise for cell in cells):
-        lines.append("n.s.: the 95 % interval of the difference includes zero.")
+    if any(cell.beyond_noise for cell in cells):
+        lines.append(f"{BEYOND_NOISE}: more than noise; the 95 % interval of the difference leaves out zero.")
     return [*lines, *([table.remark] if table.remark else [])]
 
 
@@ -159,7 +163,7 @@ def _published(comparisons: Sequence[Comparison], minus: str = "-") -> list[tupl
             f"{one.ours:.{DIGITS}f}",
             f"{one.published:.{DIGITS}f}" + (f" ± {one.std:.{DIGITS}f}" if one.std is not None else ""),
             f"{round(one.difference, DIGITS) + 0.0:+.{DIGITS}f}".replace("-", minus)
-            + ("" if one.same_images else " †"),
+            + ("" if one.same_images else f" {OTHER_IMAGES}"),
             one.reported_in,
         )
         for one in comparisons
@@ -170,7 +174,7 @@ def _remarks(comparisons: Sequence[Comparison]) -> list[str]:
     """What a reader of the published figures must know."""
     others = {one.dataset: (one.images, one.expected) for one in comparisons if not one.same_images}
     which = "; ".join(f"{key} has {images} images here, {expected} there" for key, (images, expected) in others.items())
-    return [f"†: not of the same images, so no like for like: {which}."] if others else []
+    return [f"{OTHER_IMAGES}: not of the same images, so no like for like: {which}."] if others else []
 
 
 def _github(rows: Sequence[Sequence[str]], heads: Sequence[str], left: int, left_at_end: int = 0) -> str:

@@ -17,7 +17,8 @@ PREAMBLE = r"""% Needs \usepackage{booktabs}. Write \input{summary} where the ta
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "`": r"\textasciigrave{}", "±": r"$\pm$", "†": r"$^\dagger$",
+    ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "`": r"\textasciigrave{}", "±": r"$\pm$",
+    "†": r"$^\dagger$", "‡": r"$^\ddagger$",
     "−": "$-$", "–": "--", "—": "---", "ß": r"{\ss}", "æ": r"{\ae}", "Æ": r"{\AE}", "ø": r"{\o}", "Ø": r"{\O}",
     "œ": r"{\oe}", "Œ": r"{\OE}", "ł": r"{\l}", "Ł": r"{\L}",
     **{character: f"\\{character}" for character in "&%$#_{}"},

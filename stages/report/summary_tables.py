@@ -17,6 +17,9 @@ METRICS = {"top1": "Top-1 accuracy (%)", "mean_per_class": "Mean per-class accur
 BEST, SECOND = 1, 2
 AVERAGE = "average"
 """Heading of the last column."""
+BEYOND_NOISE, OTHER_IMAGES = "†", "‡"
+"""Mark a difference that is more than noise, and a published figure over other images than ours."""
+
 DIGITS = 2
 """Decimals that are shown; figures that look the same rank the same."""
 
@@ -32,8 +35,8 @@ class Cell:
     """BEST or SECOND among the methods of the model on this data set."""
     averaged: int = 0
     """Number of data sets that an average is over."""
-    noise: bool = False
-    """The 95 % interval of the difference includes zero."""
+    beyond_noise: bool = False
+    """The 95 % interval of the difference leaves out zero."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +202,8 @@ def differences(grid: Grid, metric: str, reference: str) -> Table:
 def _difference(row: SummaryRow | None, method: str, metric: str, reference: str) -> Cell:
     value = _minus(_cell(row, method, metric).value, _cell(row, reference, metric).value)
     interval = row.methods[method].difference if row and value is not None and row.reference == reference else None
-    noise = metric == "top1" and interval is not None and interval.low <= 0 <= interval.high
-    return Cell(value, noise=noise)
+    beyond = metric == "top1" and interval is not None and not interval.low <= 0 <= interval.high
+    return Cell(value, beyond_noise=beyond)
 
 
 def _minus(a: float | None, b: float | None) -> float | None:
