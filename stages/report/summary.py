@@ -45,6 +45,7 @@ def main() -> None:
         if paths.report(row.dataset, row.model).exists():
             print(f"report    {paths.report(row.dataset, row.model)}: table.md, plots and pictures")
     print("python -m stages.report   every table\ndvc plots show            plots and pictures in the browser")
+    print("dvc metrics show          every figure")
 
 
 def write_summary(params: Params, rows: Sequence[SummaryRow]) -> None:
