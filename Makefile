@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 repro: $(READY)
 	@python -m stages.common.check
 	dvc repro
-	@python -m stages.report
+	@python -m stages.report.summary
 
 # The FINER benchmark, with a toy model that is built, tuned, served and asked on this machine.
 finer: $(WITH_FINER) stages/finer/.dvcignore

@@ -39,6 +39,7 @@ TABLES = ("images.parquet", "classes.parquet", "boxes.parquet")
 OF_A_MODEL = ("texts.parquet", "predictions.parquet", "metrics.json")
 METHODS = ("clip", "clip-e", "waffle", "cupl", "wca", "bifta-views", "bifta-texts", "bifta")
 EVERY_STAGE = ("settings", "ingest", "describe", "crop", "refine", "embed", "score", "report")
+SUMMARY = "summary"
 OF_A_DATASET = ("settings", "ingest", "describe", "crop")
 SENTENCES = descriptions_for(CLASSES)
 ALL_IN_ONE_PROCESS = """
@@ -63,8 +64,8 @@ class Repository(Project):
         self.run("git", "-c", "user.name=Somebody", "-c", "user.email=somebody@example.org", *arguments)
 
     def repro(self, *arguments: str) -> list[str]:
-        """The stages that `dvc repro` ran, in order."""
-        return RUNNING.findall(self.run("dvc", "repro", *arguments).stdout)
+        """The stages that `dvc repro` ran, in order; without `summary`, which test_summary_pipeline.py is about."""
+        return [name for name in RUNNING.findall(self.run("dvc", "repro", *arguments).stdout) if name != SUMMARY]
 
     def stages(self, *names: str, dataset: str = "", model: str = "") -> set[str]:
         """DVC's names of these stages for every data set and model of params.yaml, or for the given ones."""
@@ -148,7 +149,7 @@ def repository(shared: Repository, request: pytest.FixtureRequest) -> Iterator[R
 
 def test_first_run_runs_every_stage_once_and_keeps_the_descriptions(shared: Repository) -> None:
     ran = RUNNING.findall(shared.first_run)
-    assert sorted(ran) == sorted({"draw"} | shared.stages(*EVERY_STAGE, dataset="toy", model="tiny"))
+    assert sorted(ran) == sorted({"draw", SUMMARY} | shared.stages(*EVERY_STAGE, dataset="toy", model="tiny"))
     described = (shared.folder / "descriptions/toy/cupl.json").read_bytes()
     assert described == shared.describe("toy", "cupl").read_bytes()
     assert "descriptions/toy/cupl.json: used as it is" in shared.first_run
@@ -156,7 +157,7 @@ def test_first_run_runs_every_stage_once_and_keeps_the_descriptions(shared: Repo
 
 def test_nothing_changed_runs_nothing(repository: Repository) -> None:
     before = repository.artifacts("toy")
-    assert repository.repro() == []
+    assert RUNNING.findall(repository.run("dvc", "repro").stdout) == []
     assert repository.artifacts("toy") == before
 
 
@@ -204,7 +205,8 @@ def test_model_added_and_removed(repository: Repository) -> None:
 
 
 def test_other_places_of_the_same_inputs_rerun_nothing_behind(repository: Repository, tmp_path: Path) -> None:
-    """Another root: `settings` and `ingest` run. Another path of a model: what loads it runs, and embeds nothing."""
+    """Another root: `settings` and `ingest` run. Another path of a model: what loads it runs, and embeds nothing. The
+    summary runs too, because it reads which data sets and models there are."""
     moved = Repository(tmp_path / "moved")
     shutil.copytree(repository.folder, moved.folder)
     (moved.folder / "toy-images").rename(tmp_path / "images")
@@ -213,7 +215,7 @@ def test_other_places_of_the_same_inputs_rerun_nothing_behind(repository: Reposi
     moved.edit(lambda params: params["models"]["tiny"].update(name=f"local-dir:{tmp_path / 'clip'}"))
     done = moved.run("dvc", "repro").stdout
     of_the_root, of_the_model = moved.stages("settings", "ingest"), moved.stages("refine", "embed")
-    assert sorted(RUNNING.findall(done)) == sorted(of_the_root | of_the_model)
+    assert sorted(RUNNING.findall(done)) == sorted({SUMMARY} | of_the_root | of_the_model)
     assert "; 0 texts embedded" in done and "0 views of 0 images embedded" in done
     assert moved.artifacts("toy") == repository.artifacts("toy")
 
@@ -344,7 +346,7 @@ def test_unreadable_image_costs_nothing(repository: Repository) -> None:
 
 def test_dag_names_every_stage(repository: Repository) -> None:
     drawn = repository.run("dvc", "dag").stdout
-    assert [name for name in repository.stages(*EVERY_STAGE) if name not in drawn] == []
+    assert [name for name in (SUMMARY, *repository.stages(*EVERY_STAGE)) if name not in drawn] == []
 
 
 def test_an_experiment_with_an_override_of_one_data_set(repository: Repository) -> None:
@@ -353,7 +355,7 @@ def test_an_experiment_with_an_override_of_one_data_set(repository: Repository) 
     repository.git("commit", "--quiet", "--allow-empty", "--message", "Baseline")
     done = repository.run("dvc", "exp", "run", "-S", "+datasets.toy.score.runs=6")
     ran = RUNNING.findall(done.stdout)
-    assert sorted(ran) == sorted(repository.stages("settings", "score", "report", dataset="toy"))
+    assert sorted(ran) == sorted({SUMMARY} | repository.stages("settings", "score", "report", dataset="toy"))
     assert json.loads((repository.folder / "data/toy/tiny/metrics.json").read_text())["wca"]["runs"] == 6
     compared = json.loads(repository.run("dvc", "metrics", "diff", "--all", "--json").stdout)
     sides = [value[side] for value in compared["data/toy/tiny/top1.json"].values() for side in ("old", "new")]
@@ -406,6 +408,8 @@ def test_push_and_pull(repository: Repository, tmp_path: Path) -> None:
     clone.run("dvc", "pull", "--quiet", "dvc.yaml")
     assert clone.artifacts("toy") == repository.artifacts("toy")
     assert (clone.folder / "data/toy/tiny/report/table.md").exists()
+    summary = Path("data/summary/summary.md")
+    assert (clone.folder / summary).read_bytes() == (repository.folder / summary).read_bytes()
     assert clone.stage("score", "--dataset", "toy", "--model", "tiny").returncode == 0
     assert clone.artifacts("toy") == repository.artifacts("toy")
 

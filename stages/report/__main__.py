@@ -13,16 +13,16 @@ from stages.common.methods import require_method
 from stages.common.params import load_params
 from stages.common.settings import write_settings
 from stages.report import certainty
-from stages.report.summary import say_where, summary
+from stages.report.printing import print_all, say_where
 from stages.report.table import plain
 
 
 def main() -> None:
     if len(sys.argv) == 1:
-        summary(load_params())
+        print_all(load_params())
         return
     job = parse_job("report", __doc__, "dataset", "model")
-    # Drawing needs libraries that take seconds to load; the summary does without.
+    # Drawing needs libraries that take seconds to load; printing does without.
     from stages.report.unlabelled import write_unlabelled
     from stages.report.write import write_report
 

@@ -44,6 +44,16 @@ def shown_as(method: str) -> tuple[str, str]:
     return next(((one.views, one.texts_shown) for one in found), ("", ""))
 
 
+def described(model: str, encoder: EncoderMeta | None, *, untrained: bool) -> str:
+    """`vit (ViT-B-32, openai)`, with the warning that random weights need."""
+    name = encoder.name if encoder else ""
+    pretrained = encoder.pretrained if encoder else None
+    shown = [name] if name and ":" not in name and name != model else []  # a folder's path says nothing
+    shown += [pretrained] if pretrained and pretrained != UNTRAINED else []
+    detail = f" ({', '.join(shown)})" if shown else ""
+    return f"{model}{detail}" + (f" — {UNTRAINED}" if untrained else "")
+
+
 @dataclass(frozen=True)
 class Row:
     """A method's accuracy in percent; `std` is that of top-1 over runs."""
@@ -86,12 +96,7 @@ class Named:
     @property
     def title(self) -> str:
         """`pets with vit (ViT-B-32, openai)`, with the warning that random weights need."""
-        name = self.encoder.name if self.encoder else ""
-        pretrained = self.encoder.pretrained if self.encoder else None
-        shown = [name] if name and ":" not in name and name != self.model else []  # a folder's path says nothing
-        shown += [pretrained] if pretrained and pretrained != UNTRAINED else []
-        detail = f" ({', '.join(shown)})" if shown else ""
-        return f"{self.dataset} with {self.model}{detail}" + (f" — {UNTRAINED}" if self.untrained else "")
+        return f"{self.dataset} with {described(self.model, self.encoder, untrained=self.untrained)}"
 
 
 @dataclass(frozen=True, kw_only=True)
