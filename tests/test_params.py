@@ -207,19 +207,30 @@ def test_a_data_set_overrides_keys_and_restricts_sources(tmp_path: Path) -> None
 
 
 def test_presets_of_the_papers_data_sets_are_allowed(tmp_path: Path) -> None:
-    """As a user copies them: under `datasets`, beside what is there."""
+    """As a user copies them: under `datasets` and `models`, beside what is there."""
     presets = yaml.safe_load((ROOT / "docs" / "presets.yaml").read_text(encoding="utf-8"))
-    params = load_changed(tmp_path, lambda raw: raw["datasets"].update(presets["datasets"]))
+
+    def copy(raw: dict[str, Any]) -> None:
+        raw["datasets"].update(presets["datasets"])
+        raw["models"].update(presets["models"])
+
+    params = load_changed(tmp_path, copy)
     found = {key: params.for_dataset(key) for key in presets["datasets"]}
-    assert {key: (p.crop.candidates, p.score.iou_threshold) for key, p in found.items()} == {
-        "imagenet": (100, 0.85),
-        "imagenet_v2": (60, 0.8),
-        "cub": (300, 0.85),
-        "oxford_pets": (300, 0.85),
-        "dtd": (300, 0.85),
-        "food101": (100, 0.85),
-        "places365": (100, 0.85),
+    sizes = {key: (p.crop.candidates, p.crop.max_views, p.crop.min_scale) for key, p in found.items()}
+    shifted = dict.fromkeys(("imagenet_v2_wca", "imagenet_r", "imagenet_sketch", "imagenet_a"), (100, 100, 0.5))
+    assert sizes == {
+        "imagenet": (100, 100, 0.5),
+        "imagenet_v2": (60, 200, 0.1),
+        **dict.fromkeys(("cub", "oxford_pets", "dtd"), (300, 100, 0.5)),
+        **dict.fromkeys(("food101", "places365"), (100, 100, 0.5)),
+        "imagenet_wca": (60, 60, 0.5),
+        "places365_wca": (100, 100, 0.7),
+        **shifted,
     }
+    for key, p in found.items():
+        assert (p.crop.max_scale, p.score.views_per_run, p.score.runs) == (0.9, 60, 20)
+        assert (p.score.image_scale, p.score.text_scale) == (4.0, 2.0)
+        assert p.score.iou_threshold == (0.8 if key in {*shifted, "imagenet_v2"} or "_wca" in key else 0.85)
     assert "attrvr_des" not in found["cub"].sources
 
 
