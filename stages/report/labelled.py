@@ -1,0 +1,49 @@
+"""The rows of classifiers that learn from labelled images, which stand below the table of zero-shot methods."""
+
+from __future__ import annotations
+
+from tabulate import tabulate
+
+from stages.common import paths
+from stages.common.artifacts import UNTRAINED, PredictionsParameters
+from stages.common.supervised import CLASSIFIERS, FEATURES, Supervised, read_supervised
+from stages.common.tables import Opened, require_same_model
+
+HEADINGS = {"top1": "top-1", "mean_per_class": "per class", "top5": "top-5"}
+"""Figures that a table shows, as far as they are there."""
+
+
+def labelled(dataset: str, model: str, predictions: Opened[PredictionsParameters] | None) -> str:
+    """The rows under a rule, as text that ends in a line end; empty where nothing was trained.
+
+    Args:
+        predictions: of the zero-shot methods above; None if they are missing.
+
+    Raises:
+        UserError: as `read_supervised`, or the figures are of another encoder than the predictions.
+    """
+    path = paths.supervised(dataset, model)
+    if not path.exists():
+        return ""
+    found = read_supervised(path)
+    if predictions:
+        mine, theirs = (path, found.encoder), (predictions.path, predictions.meta.encoder())
+        require_same_model(mine, theirs, f"delete {path}, or run the stage `supervised` again")
+    return plain(found)
+
+
+def plain(found: Supervised) -> str:
+    """A rule, the rows and the notes."""
+    figures = [name for name in HEADINGS if all(name in own for own in found.methods.values())]
+    rows = [["method", *(HEADINGS[name] for name in figures), "views", "classifier", "images"]]
+    for kind in FEATURES:
+        for classifier, shown in CLASSIFIERS.items():
+            own = found.methods.get(name := f"{classifier}{kind.suffix}")
+            if own:
+                cells = [f"{own[figure]:.2f}" for figure in figures]
+                rows.append([name, *cells, kind.shown, shown, str(int(own["images"]))])
+    sides = ["left", *("right" for _ in figures), "left", "left", "right"]
+    text = tabulate(rows, (), "plain", disable_numparse=True, colalign=sides)
+    weights = f" — {UNTRAINED}" if found.encoder.pretrained == UNTRAINED else ""
+    rule = f"---- with labelled images, not zero-shot: {found.train_images} of {found.train}{weights} ----"
+    return "\n".join([rule, *(line.rstrip() for line in text.splitlines()), *found.notes]) + "\n"
