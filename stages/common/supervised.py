@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -78,23 +77,23 @@ def read_supervised(path: Path) -> Supervised:
     """What is in a file.
 
     Raises:
-        UserError: damaged, of another kind, or of images or boxes that have changed since.
+        UserError: damaged, or of another kind.
     """
     remedy = "delete it, or run the stage `supervised` again"
     content = read_json(path, remedy)
     if not isinstance(content, dict) or DIGEST not in content or is_damaged(content):
         raise UserError(f"{path} is damaged, or another program has changed it; {remedy}")
     try:
-        found = Supervised.model_validate({key: value for key, value in content.items() if key != DIGEST})
+        return Supervised.model_validate({key: value for key, value in content.items() if key != DIGEST})
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise UserError(f"{path} has no valid '{where}'; {remedy}") from None
-    changed = _changed(found.made_from, inputs_of(found.dataset, found.train))
-    if changed:
-        raise UserError(f"{changed} has changed since {path} was made; {remedy}")
-    return found
 
 
-def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """The first file that differs; files that are not here count as unchanged, because they may be on a remote."""
-    return next((name for name, own in now.items() if before.get(name) != own), "")
+def changed_since(found: Supervised) -> str:
+    """The first file of `inputs_of` that differs from when the figures were made; empty if none does.
+
+    Files that are not here count as unchanged, because they may be on a remote.
+    """
+    now = inputs_of(found.dataset, found.train)
+    return next((name for name, own in now.items() if found.made_from.get(name) != own), "")

@@ -6,8 +6,8 @@ from tabulate import tabulate
 
 from stages.common import paths
 from stages.common.artifacts import UNTRAINED, PredictionsParameters
-from stages.common.supervised import CLASSIFIERS, FEATURES, Supervised, read_supervised
-from stages.common.tables import Opened, require_same_model
+from stages.common.supervised import CLASSIFIERS, FEATURES, Supervised, changed_since, read_supervised
+from stages.common.tables import Opened
 
 HEADINGS = {"top1": "top-1", "mean_per_class": "per class", "top5": "top-5"}
 """Figures that a table shows, as far as they are there."""
@@ -16,20 +16,25 @@ HEADINGS = {"top1": "top-1", "mean_per_class": "per class", "top5": "top-5"}
 def labelled(dataset: str, model: str, predictions: Opened[PredictionsParameters] | None) -> str:
     """The rows under a rule, as text that ends in a line end; empty where nothing was trained.
 
+    Figures that are out of date are left out, and a line says so. The stage may have been run by hand.
+
     Args:
         predictions: of the zero-shot methods above; None if they are missing.
 
     Raises:
-        UserError: as `read_supervised`, or the figures are of another encoder than the predictions.
+        UserError: as `read_supervised`.
     """
     path = paths.supervised(dataset, model)
     if not path.exists():
         return ""
     found = read_supervised(path)
-    if predictions:
-        mine, theirs = (path, found.encoder), (predictions.path, predictions.meta.encoder())
-        require_same_model(mine, theirs, f"delete {path}, or run the stage `supervised` again")
-    return plain(found)
+    changed = changed_since(found)
+    if not changed and predictions and not found.encoder.same_model(predictions.meta.encoder()):
+        changed = "the encoder"
+    if not changed:
+        return plain(found)
+    again = f"python -m stages.supervised --dataset {dataset} --train {found.train} --model {model}"
+    return f"Not shown: {path}, because {changed} has changed since; run `{again}`.\n"
 
 
 def plain(found: Supervised) -> str:
