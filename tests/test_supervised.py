@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import drift
 import numpy as np
@@ -113,16 +112,17 @@ def test_the_linear_probe_learns_and_its_figures_do_not_depend_on_threads() -> N
 def test_the_sweep_finds_the_peak_to_an_eighth_of_a_decade(peak: float, wanted: float) -> None:
     asked: list[float] = []
 
-    def accuracies(several: Any) -> list[float]:
+    def judge(several: Sequence[float]) -> list[tuple[float, float]]:
         asked.extend(several)
-        return [-abs(float(np.log10(strength)) - peak) for strength in several]
+        return [(-abs(float(np.log10(strength)) - peak), 0.0) for strength in several]
 
-    assert np.log10(choose_strength(accuracies)) == pytest.approx(wanted)
+    assert np.log10(choose_strength(judge)) == pytest.approx(wanted)
     assert len(set(asked)) <= 7 + 4 * 2
 
 
-def test_of_equal_accuracies_the_strongest_regularisation_wins() -> None:
-    assert choose_strength(lambda several: [float(strength >= 0.99) for strength in several]) == pytest.approx(1)
+def test_of_equal_accuracies_the_higher_likelihood_wins_then_the_smaller_c() -> None:
+    assert choose_strength(lambda several: [(1.0, -abs(np.log10(c) - 2)) for c in several]) == pytest.approx(100)
+    assert choose_strength(lambda several: [(float(c >= 0.99), 0.0) for c in several]) == pytest.approx(1)
 
 
 def test_validation_images_are_a_fifth_of_each_class() -> None:

@@ -45,12 +45,14 @@ class Supervised(Record):
     made_from: dict[str, str]
     """Digests of the tables that decide images, labels and crops, as `inputs_of` gives them."""
     seed: int
+    classes: int
     train_images: int
+    """How many were learnt from."""
     strength: dict[str, float]
     """Of the linear probes: C, by row."""
     notes: list[str]
     """What a reader of the figures must know, in sentences."""
-    methods: dict[str, dict[str, float]]
+    methods: dict[str, dict[str, int | float]]
     """Row -> `Tally.metrics`."""
 
 

@@ -8,6 +8,7 @@ from stages.common import paths
 from stages.common.artifacts import UNTRAINED, PredictionsParameters
 from stages.common.supervised import CLASSIFIERS, FEATURES, Supervised, changed_since, read_supervised
 from stages.common.tables import Opened
+from stages.report.table import NOTHING, TOP
 
 HEADINGS = {"top1": "top-1", "mean_per_class": "per class", "top5": "top-5"}
 """Figures that a table shows, as far as they are there."""
@@ -45,8 +46,9 @@ def plain(found: Supervised) -> str:
         for classifier, shown in CLASSIFIERS.items():
             own = found.methods.get(name := f"{classifier}{kind.suffix}")
             if own:
-                cells = [f"{own[figure]:.2f}" for figure in figures]
-                rows.append([name, *cells, kind.shown, shown, str(int(own["images"]))])
+                few = found.classes < TOP  # so that every answer is among the first five
+                cells = [NOTHING if few and figure == "top5" else f"{own[figure]:.2f}" for figure in figures]
+                rows.append([name, *cells, kind.shown, shown, str(own["images"])])
     sides = ["left", *("right" for _ in figures), "left", "left", "right"]
     text = tabulate(rows, (), "plain", disable_numparse=True, colalign=sides)
     weights = f" — {UNTRAINED}" if found.encoder.pretrained == UNTRAINED else ""

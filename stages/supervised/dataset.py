@@ -73,6 +73,7 @@ def supervised_dataset(job: Job, train: str) -> list[str]:
         encoder=test.shards.model,
         made_from=inputs,
         seed=seed,
+        classes=len(classes.names),
         train_images=int(kept.sum()),
         strength=strength,
         notes=notes,

@@ -33,7 +33,7 @@ class Learner:
     classes: int
     device: torch.device
 
-    def knn(self) -> dict[str, float]:
+    def knn(self) -> dict[str, int | float]:
         """The figures of the nearest neighbours."""
         train, labels = self._put(self.train), self._put(self.labels)
         return self._count(
@@ -43,7 +43,7 @@ class Learner:
             COSINES_AT_ONCE,
         )
 
-    def linear(self, seed: int) -> tuple[dict[str, float], float] | None:
+    def linear(self, seed: int) -> tuple[dict[str, int | float], float] | None:
         """The figures of the linear probe, and its C; None without images to choose C on."""
         validation = validation_images(self.labels, seed)
         if not validation.any():
@@ -53,22 +53,16 @@ class Learner:
         chosen = self._put(validation)
         part, part_labels, held, held_labels = train[~chosen], labels[~chosen], train[chosen], labels[chosen]
 
-        def accuracy(strength: float) -> float:
-            linear = fit(part, part_labels, self.classes, strength)
-            rows = max(1, VALUES_AT_ONCE // self.classes)
-            right = [
-                int((linear.scores(own).argmax(dim=1) == true).sum())
-                for own, true in zip(held.split(rows), held_labels.split(rows), strict=True)
-            ]
-            return sum(right) / len(held)
+        def judged(strength: float) -> tuple[float, float]:
+            return fit(part, part_labels, self.classes, strength).judged(held, held_labels)
 
-        strength = choose_strength(lambda several: list(in_order(accuracy, several, self._threads)))
+        strength = choose_strength(lambda several: list(in_order(judged, several, self._threads)))
         (linear,) = in_order(lambda c: fit(train, labels, self.classes, c), [strength], 1)
         return self._count(linear.scores, self.images - center, self.classes, VALUES_AT_ONCE), strength
 
     def _count(
         self, scores_of: Callable[[torch.Tensor], torch.Tensor], images: np.ndarray, width: int, values: int
-    ) -> dict[str, float]:
+    ) -> dict[str, int | float]:
         """The figures of a classifier, a batch of images at a time; a batch has `values` values, `width` an image."""
         rows, tally = max(1, values // width), Tally(1)
         spans = [slice(start, start + rows) for start in range(0, len(images), rows)]

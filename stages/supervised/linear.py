@@ -37,6 +37,16 @@ class Linear(NamedTuple):
         """[B, D] -> [B, C] logits."""
         return images @ self.weights.T + self.bias
 
+    def judged(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+        """The share of N images that are right, and the mean log-likelihood of the true classes."""
+        right, likelihood = 0, 0.0
+        rows = max(1, VALUES_AT_ONCE // len(self.bias))
+        for some, own in zip(images.split(rows), labels.split(rows), strict=True):
+            logs = self.scores(some).log_softmax(dim=1)
+            right += int((logs.argmax(dim=1) == own).sum())
+            likelihood += float(logs.gather(1, own[:, None]).sum(dtype=torch.float64))
+        return right / len(labels), likelihood / len(labels)
+
 
 def fit(features: torch.Tensor, labels: torch.Tensor, classes: int, strength: float) -> Linear:
     """Minimise mean_i -log softmax(W x_i + b)[y_i] + |W|^2 / (2 C N) over W and b: scikit-learn's objective by its C N.
@@ -78,17 +88,18 @@ def _cross_entropy(
     return float(loss) / len(labels), gradient / len(labels)
 
 
-def choose_strength(accuracies: Callable[[Sequence[float]], Sequence[float]]) -> float:
-    """The C with the highest accuracy on the validation images; of equal ones the smallest.
+def choose_strength(judge: Callable[[Sequence[float]], Sequence[tuple[float, float]]]) -> float:
+    """The best C on the validation images.
 
     Args:
-        accuracies: of several C.
+        judge: for each of several C its accuracy, and what decides between equal ones; more is better. If both are
+            equal, the smallest C is taken.
     """
-    tried: dict[float, float] = {}
+    tried: dict[float, tuple[float, float]] = {}
     step, new = FIRST_STEP, np.arange(-DECADES, DECADES + 1, FIRST_STEP).tolist()
     while True:
-        tried |= zip(new, accuracies([10.0**exponent for exponent in new]), strict=True)
-        peak = min(tried, key=lambda exponent: (-tried[exponent], exponent))
+        tried |= zip(new, judge([10.0**exponent for exponent in new]), strict=True)
+        peak = max(tried, key=lambda exponent: (tried[exponent], -exponent))
         if step <= LAST_STEP:
             return float(10.0**peak)
         step /= 2
