@@ -22,6 +22,7 @@ from stages.common.labels import read_classes
 from stages.common.methods import ALL, WHOLE
 from stages.common.supervised import read_supervised
 from stages.common.views import ShardRows
+from stages.supervised import learn, linear
 from stages.supervised.dataset import read_split
 from stages.supervised.features import mean_crops, whole_images
 from stages.supervised.knn import knn_scores
@@ -70,7 +71,8 @@ def test_a_class_without_a_neighbour_is_not_among_the_best_five() -> None:
 
 
 @pytest.mark.parametrize("strength", [1e-2, 1.0, 1e2, 1e5])
-def test_the_linear_probe_is_the_optimum_that_scipy_finds(strength: float) -> None:
+def test_the_linear_probe_is_the_optimum_that_scipy_finds(strength: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "VALUES_AT_ONCE", 7 * 128)  # several pieces
     features, labels = clouds(300)
     rows = np.arange(len(labels))
 
@@ -95,17 +97,19 @@ def test_the_linear_probe_is_the_optimum_that_scipy_finds(strength: float) -> No
     assert (scores.argmax(axis=1) == wanted.argmax(axis=1)).mean() > 0.99
 
 
-def test_the_linear_probe_learns_and_its_figures_do_not_depend_on_threads() -> None:
+def test_classifiers_learn_and_their_figures_do_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     (train, labels), (images, truth) = clouds(200), clouds(100, seed=1)
+    monkeypatch.setattr(learn, "COSINES_AT_ONCE", 30 * 200)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 4):
             torch.set_num_threads(threads)
-            found.append(Learner(train, labels, images, truth, 7, torch.device("cpu")).linear(0))
+            learner = Learner(train, labels, images, truth, 7, torch.device("cpu"))
+            found.append((learner.linear(0), learner.knn()))
     finally:
         torch.set_num_threads(before)
     assert found[0] == found[1] == found[2]
-    assert found[0] and found[0][0]["top1"] > 60
+    assert found[0][0] and found[0][0][0]["top1"] > 60
 
 
 @pytest.mark.parametrize(("peak", "wanted"), [(0.0, 0.0), (3.6, 3.625), (-6.0, -6.0), (9.0, 6.0)])
@@ -322,6 +326,11 @@ def test_pairs_that_do_not_fit_are_refused(tmp_path: Path, pairs: list[tuple[str
     with pytest.raises(UserError) as refused:
         load_changed(tmp_path, put("datasets", entries), put("supervised", listed))
     assert said in str(refused.value)
+
+
+def test_a_misspelt_key_of_a_pair_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"supervised.0.trian: unknown key \(did you mean 'train'\?\)"):
+        load_changed(tmp_path, put("supervised", [{"dataset": "demo", "train": "demo", "trian": "demo"}]))
 
 
 def test_a_train_split_needs_no_sources_whatever_refine_joins(tmp_path: Path) -> None:

@@ -239,7 +239,7 @@ class Params(Section):
     embed: Embed
     score: Score
     report: Report
-    supervised: list[TrainSplit] = Field(default_factory=list)
+    supervised: list[TrainSplit]
     """Pairs of the stage `supervised`."""
     finer: Any = None
     """The section of `stages/finer`, a pipeline of its own, which reads it as `FinerParams`."""

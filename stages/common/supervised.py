@@ -17,7 +17,7 @@ from stages.common.methods import ALL, WHOLE
 from stages.common.tables import open_table, write_json
 
 NEIGHBOURS = 20
-"""Of the k-nearest-neighbour classifier, as in DINO (arXiv 2104.14294, section 4.1)."""
+"""Of the k-nearest-neighbour classifier, as in DINO (arXiv 2104.14294, section 3.2)."""
 
 
 class Features(NamedTuple):

@@ -1,4 +1,4 @@
-"""The weighted k-nearest-neighbour classifier (Wu et al., arXiv 1805.01978, section 3.4; DINO, arXiv 2104.14294)."""
+"""The weighted k-nearest-neighbour classifier of Wu et al. (arXiv 1805.01978, section 3.4), as in DINO (2104.14294)."""
 
 from __future__ import annotations
 
