@@ -200,7 +200,7 @@ def test_figures_and_the_table_below_the_zero_shot_methods(pair: Project, call: 
     printed = call("report").out.splitlines()
     rule = next(number for number, line in enumerate(printed) if "not zero-shot" in line)
     assert any(line.startswith("bifta ") for line in printed[:rule])
-    assert "12 of toy-train" in printed[rule]
+    assert printed[rule] == "---- with 12 labelled images of toy-train, not zero-shot ----"
     assert [line.split()[0] for line in printed[rule + 2 : rule + 6]] == ["knn", "linear", "knn-crops", "linear-crops"]
     again = FOUND.read_bytes()
     call(*RUN)

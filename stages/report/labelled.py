@@ -52,5 +52,5 @@ def plain(found: Supervised) -> str:
     sides = ["left", *("right" for _ in figures), "left", "left", "right"]
     text = tabulate(rows, (), "plain", disable_numparse=True, colalign=sides)
     weights = f" — {UNTRAINED}" if found.encoder.pretrained == UNTRAINED else ""
-    rule = f"---- with labelled images, not zero-shot: {found.train_images} of {found.train}{weights} ----"
+    rule = f"---- with {found.train_images} labelled images of {found.train}, not zero-shot{weights} ----"
     return "\n".join([rule, *(line.rstrip() for line in text.splitlines()), *found.notes]) + "\n"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from stages.common import paths
 from stages.common.cli import Job
@@ -14,7 +15,7 @@ from stages.common.device import pick_device
 from stages.common.errors import UserError
 from stages.common.labels import ClassTable, Labelled, read_classes, read_labels
 from stages.common.methods import WHOLE
-from stages.common.supervised import FEATURES, Supervised, inputs_of, write_supervised
+from stages.common.supervised import FEATURES, Features, Supervised, inputs_of, write_supervised
 from stages.common.tables import require_same_model
 from stages.common.views import Shards, open_shards
 from stages.supervised.features import read_features
@@ -55,16 +56,7 @@ def supervised_dataset(job: Job, train: str) -> list[str]:
     if differing:
         notes.append(f"No rows of crops, because {train} has other values of crop.{', crop.'.join(differing)}.")
     kinds = [kind for kind in FEATURES if kind.views == WHOLE or not differing]
-    tested, learnt = (split.features([kind.views for kind in kinds]) for split in (test, source))
-    device, methods, strength = pick_device(job.params.device), {}, {}
-    labels, truth = (split.images.labels.astype(np.int64) for split in (source, test))
-    for kind in kinds:
-        vectors = learnt.pop(kind.views)[kept], labels[kept], tested.pop(kind.views), truth
-        learner = Learner(*vectors, len(classes.names), device)
-        methods[f"knn{kind.suffix}"] = learner.knn()
-        probe = learner.linear(seed)
-        if probe is not None:
-            methods[f"linear{kind.suffix}"], strength[f"linear{kind.suffix}"] = probe
+    methods, strength = reach(test, source, kept, kinds, len(classes.names), pick_device(job.params.device), seed)
     if not strength:
         notes.append(f"No linear probe, because no class has two images in {train}: C is chosen on one of them.")
     found = Supervised(
@@ -82,6 +74,34 @@ def supervised_dataset(job: Job, train: str) -> list[str]:
     write_supervised(model, found)
     figures = ", ".join(f"{name} {own['top1']:.2f}" for name, own in methods.items())
     return [*notes, f"supervised {dataset} {model}: top-1 with the labels of {train}: {figures}"]
+
+
+def reach(
+    test: Split,
+    source: Split,
+    kept: np.ndarray,
+    kinds: Sequence[Features],
+    classes: int,
+    device: torch.device,
+    seed: int,
+) -> tuple[dict[str, dict[str, int | float]], dict[str, float]]:
+    """The figures of each classifier, and C of each linear probe, by row.
+
+    Args:
+        kept: [N] bool, the images of `source` to learn from.
+    """
+    methods, strength = {}, {}
+    tested, learnt = (split.features([kind.views for kind in kinds]) for split in (test, source))
+    labels, truth = (split.images.labels.astype(np.int64) for split in (source, test))
+    for kind in kinds:
+        rows = learnt.pop(kind.views)
+        rows = rows if kept.all() else rows[kept]
+        learner = Learner(rows, labels[kept], tested.pop(kind.views), truth, classes, device)
+        methods[f"knn{kind.suffix}"] = learner.knn()
+        probe = learner.linear(seed)
+        if probe is not None:
+            methods[f"linear{kind.suffix}"], strength[f"linear{kind.suffix}"] = probe
+    return methods, strength
 
 
 def open_pair(dataset: str, train: str, model: str) -> tuple[ClassTable, Split, Split]:

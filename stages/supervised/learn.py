@@ -48,13 +48,15 @@ class Learner:
         validation = validation_images(self.labels, seed)
         if not validation.any():
             return None
+        # Validation images last, so that both parts are pieces of one array instead of copies.
+        order, first = np.argsort(validation, kind="stable"), len(validation) - int(validation.sum())
         center = self.train.mean(axis=0, dtype=np.float64).astype(np.float32)
-        train, labels = self._put(self.train - center), self._put(self.labels)
-        chosen = self._put(validation)
-        part, part_labels, held, held_labels = train[~chosen], labels[~chosen], train[chosen], labels[chosen]
+        centered = self.train[order]
+        centered -= center
+        train, labels = self._put(centered), self._put(self.labels[order])
 
         def judged(strength: float) -> tuple[float, float]:
-            return fit(part, part_labels, self.classes, strength).judged(held, held_labels)
+            return fit(train[:first], labels[:first], self.classes, strength).judged(train[first:], labels[first:])
 
         strength = choose_strength(lambda several: list(in_order(judged, several, self._threads)))
         (linear,) = in_order(lambda c: fit(train, labels, self.classes, c), [strength], 1)
