@@ -211,6 +211,13 @@ class Score(Section):
         return self
 
 
+class TrainSplit(Section):
+    """Which entry of `datasets` has the train split of another."""
+
+    dataset: str
+    train: str
+
+
 class Report(Section):
     pictures: Annotated[int, Field(ge=0)]
     reference: str = "wca"
@@ -233,6 +240,8 @@ class Params(Section):
     embed: Embed
     score: Score
     report: Report
+    supervised: list[TrainSplit]
+    """Pairs of the stage `supervised`."""
     finer: Any = None
     """The section of `stages/finer`, a pipeline of its own, which reads it as `FinerParams`."""
 
@@ -244,6 +253,7 @@ class Params(Section):
         _check_choices(self, "")
         for key in self.datasets:
             _check_choices(self.for_dataset(key), f"datasets.{key}: ")
+        _check_train_splits(self)
         return self
 
     @model_validator(mode="after")
@@ -280,7 +290,7 @@ class Params(Section):
         refine: Refine = sections["refine"]
         if refine.sources != "all" and "sources" not in entry.refine:
             joined = [source for source in refine.sources if source in sources or source == FINER_SOURCE]
-            if not joined:
+            if not joined and entry.sources:
                 raise ValueError(
                     f"datasets.{key}: none of its sources {entry.sources} is among refine.sources {refine.sources}; "
                     f"set datasets.{key}.refine.sources"
@@ -332,6 +342,29 @@ def _check_choices(params: Params, where: str) -> None:
             allowed = [name for name, kind in params.sources.items() if kind == "sentences"]
             raise ValueError(
                 f"{where}refine.sources names '{source}', allowed are 'all' or some of {allowed} and '{FINER_SOURCE}'"
+            )
+
+
+def _check_train_splits(params: Params) -> None:
+    """Refuse pairs of entries that do not exist, and train splits for which descriptions would be paid for.
+
+    Raises:
+        ValueError: as above.
+    """
+    known = list(params.datasets)
+    for number, pair in enumerate(params.supervised):
+        for key in (pair.dataset, pair.train):
+            if key not in known:
+                there = ", ".join(known)
+                raise ValueError(f"supervised names '{key}', which is not under datasets{nearest(key, known)}: {there}")
+        if pair.dataset == pair.train:
+            raise ValueError(f"supervised: '{pair.dataset}' cannot be its own train split; name another entry")
+        if any(pair.dataset == other.dataset for other in params.supervised[:number]):
+            raise ValueError(f"supervised names the data set '{pair.dataset}' twice; leave one pair")
+        if params.datasets[pair.train].sources is None:
+            raise ValueError(
+                f"datasets.{pair.train}: a train split needs no descriptions; add `sources: []`, or list the sources "
+                "that it is to have, because missing files are written by the LLM"
             )
 
 

@@ -96,6 +96,11 @@ def metrics(dataset: str, model: str) -> Path:
     return DATA / dataset / model / "metrics.json"
 
 
+def supervised(dataset: str, model: str) -> Path:
+    """What classifiers reach that learn from labelled images."""
+    return DATA / dataset / model / "supervised.json"
+
+
 def attrseek(dataset: str, model: str) -> Path:
     """Folder of the method `attrseek`, which `stages/finer` scores."""
     return DATA / dataset / model / ATTRSEEK

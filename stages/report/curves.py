@@ -33,7 +33,7 @@ WORKSPACE = "workspace"
 CURVES = paths.DATA / "curves"
 METRICS = re.compile(rf"{paths.DATA}/([^/]+)/([^/]+)/(?:top1|metrics)\.json")
 """Files of a state; older states have only `metrics.json`."""
-IRRELEVANT = ("report.", "describe.", "device", "score.csv_method")
+IRRELEVANT = ("report.", "describe.", "device", "score.csv_method", "supervised")
 """Parameters in which experiments may differ, because no accuracy depends on them."""
 EXAMPLES = {
     "score.iou_threshold": "0.5,0.6,0.7,0.8,0.9",

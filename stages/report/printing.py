@@ -11,6 +11,7 @@ from stages.common.labels import read_classes
 from stages.common.params import Params
 from stages.common.tables import Opened, open_table
 from stages.report import certainty
+from stages.report.labelled import labelled
 from stages.report.table import Result, plain, read_result
 
 
@@ -31,6 +32,7 @@ def print_all(params: Params) -> None:
                 print(certainty.plain(certainty.read_unlabelled(dataset, model, metrics, _predictions(dataset, model))))
             else:
                 print(plain(_read(dataset, model, metrics, demo=entry.reader == "demo")))
+                print(labelled(dataset, model, _predictions(dataset, model)), end="")
             say_where(paths.report(dataset, model))
             print()
     if not found:

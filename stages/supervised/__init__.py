@@ -1,0 +1,1 @@
+"""supervised: views of labelled images -> what the frozen encoder reaches with labels."""
