@@ -182,6 +182,17 @@ def test_warnings_and_what_is_left_out_stand_in_every_format(call: Call) -> None
     assert not {line["dataset"] for line in lines} & {"photos", "removed"}
 
 
+def test_a_train_split_is_no_column(call: Call) -> None:
+    train = {"reader": "folder", "root": "photos", "sources": []}
+    listed(BIRDS, row("birds-train", "vit", clip=figures(1.11)), **{"birds-train": train})
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["supervised"] = [{"dataset": "birds", "train": "birds-train"}]
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    printed = call("report.summary").out
+    assert "birds" in printed and "birds-train" not in printed and "average" not in printed
+    assert "birds-train" not in written("csv")
+
+
 def test_rows_that_do_not_belong_together_are_named(call: Call) -> None:
     other = changed(row("dogs", "vit", encoder(weights="bb"), clip=figures(1.0)), scoring="2", seed=3)
     listed(BIRDS, other)

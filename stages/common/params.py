@@ -269,6 +269,11 @@ class Params(Section):
                 )
         return self
 
+    def evaluated(self) -> list[str]:
+        """The keys of the data sets that methods are compared on: without the train splits of `supervised`."""
+        train = {pair.train for pair in self.supervised}
+        return [key for key in self.datasets if key not in train]
+
     def for_dataset(self, key: str) -> Params:
         """These parameters for one data set: with the overrides of its entry, and only its sources.
 

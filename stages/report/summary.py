@@ -61,14 +61,14 @@ def write_summary(params: Params, rows: Sequence[SummaryRow]) -> None:
 
 
 def read_rows(params: Params) -> list[SummaryRow]:
-    """The rows that params.yaml lists and that are there: by model, each by data set.
+    """The rows that params.yaml lists and that are there: by model, each by data set. Train splits are left out.
 
     Raises:
         UserError: a row is damaged, or of something else.
     """
     found = []
     for model in params.models:
-        for dataset in params.datasets:
+        for dataset in params.evaluated():
             path = paths.summary_row(dataset, model)
             if path.exists():
                 row = read_row(path)
@@ -109,7 +109,7 @@ def notes(params: Params, rows: Sequence[SummaryRow]) -> list[str]:
     """Warnings about the figures, and what is not in the tables."""
     shown = [row for row in rows if row.methods]
     there = {(row.dataset, row.model) for row in rows}
-    missing = {model: [key for key in params.datasets if (key, model) not in there] for model in params.models}
+    missing = {model: [key for key in params.evaluated() if (key, model) not in there] for model in params.models}
     said = {
         UNTRAINED_NOTE: dict.fromkeys(row.model for row in shown if row.untrained),
         DEMO_NOTE: [_pair(row) for row in shown if row.demo],
