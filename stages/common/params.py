@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from stages.common.errors import UserError, nearest
 from stages.common.explain import explain
-from stages.common.section import Count, Key, LogScale, Section, Unit
-from stages.common.templates import class_template, fields
+from stages.common.section import ByClass, Count, Key, LogScale, PromptText, RelativePath, Section, Templates, Unit
+from stages.common.templates import fields
 from stages.common.yamls import load_yaml
 
 PARAMS_FILE = Path("params.yaml")
@@ -26,50 +26,6 @@ LABEL, TEMPLATE, WAFFLE = "label", "template", "waffle"
 
 RESERVED_SOURCES = (LABEL, TEMPLATE, WAFFLE, "kept", FINER_SOURCE)
 """Names in `texts.parquet` of texts that do not come from `describe`."""
-
-
-def _only_names_the_class(text: str) -> str:
-    fields(text)
-    return text
-
-
-PromptText = Annotated[str, AfterValidator(_only_names_the_class)]
-
-TEMPLATE_SETS = ("imagenet7", "imagenet80")
-"""open_clip's sets of templates, by their number."""
-
-
-def _set_or_file(text: str) -> str:
-    if Path(text).is_absolute():
-        raise ValueError(
-            f"'{text}' is a path of one machine; put the file into descriptions/<dataset>/ and give its name"
-        )
-    if text not in TEMPLATE_SETS and not text.endswith(".json"):
-        raise ValueError(f"'{text}' is neither {' nor '.join(TEMPLATE_SETS)} nor a JSON file of templates")
-    return text
-
-
-def _not_absolute(text: str) -> str:
-    if Path(text).is_absolute():
-        raise ValueError(f"'{text}' is a path of one machine; give it relative to the root")
-    return text
-
-
-Templates = (
-    Annotated[str, AfterValidator(_set_or_file)]
-    | Annotated[list[Annotated[str, AfterValidator(class_template)]], Field(min_length=1)]
-)
-
-
-def _numbers_or_names(mapping: dict[int | str, str]) -> dict[int | str, str]:
-    if len({type(key) for key in mapping}) > 1:
-        number = next(key for key in mapping if isinstance(key, int))
-        raise ValueError(f'DVC cannot sort numbers and names in one mapping; write {number} as "{number}"')
-    return mapping
-
-
-ByClass = Annotated[dict[int | str, str], AfterValidator(_numbers_or_names)]
-"""A value for each class, by name or number."""
 
 
 class Demo(Section):
@@ -93,7 +49,7 @@ class Dataset(Section):
     root: str
     remote_root: str | None = None
     split: str | None = None
-    manifest: Annotated[str, AfterValidator(_not_absolute)] | None = None
+    manifest: RelativePath | None = None
     columns: Columns = Columns()
     classes: str | list[str] | None = None
     names: ByClass | list[str] | None = None
