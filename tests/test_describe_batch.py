@@ -230,6 +230,21 @@ def test_half_answers_lose_nothing(path: str, folder: Path, endpoint: Endpoint) 
     assert set(endpoint.paid.values()) == {1}
 
 
+@pytest.mark.parametrize("raw", ["", "null", '{"data": []}', None])
+def test_results_that_stay_short_are_not_asked_for_again(raw: str | None, folder: Path, endpoint: Endpoint) -> None:
+    """Without `raw`, half of the file arrives."""
+    endpoint.raw = {"other": (raw or "").encode()}
+    kind = "half" if raw is None else "other"
+    endpoint.batch_fault = lambda method, at, before: kind if at.endswith("/content") else None
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"results of batch_0 are not whole.* a rerun .* delete its line"):
+            run_here()
+    endpoint.batch_fault = lambda method, at, before: None
+    run_here()
+    assert len({line["request"] for line in answers()}) == 8
+    assert set(endpoint.paid.values()) == {1}
+
+
 def test_hopeless_faults_are_told_in_one_line(folder: Path, endpoint: Endpoint) -> None:
     faults = (("404", "describe.mode to direct"), ("401", "refuses the key"), ("quota", "quota is used up"))
     for fault, remedy in faults:

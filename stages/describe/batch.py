@@ -30,6 +30,7 @@ from stages.describe.batch_client import (
     NO_SUCH,
     PASSING,
     HttpClient,
+    ShortFile,
     completed,
     id_of,
     may_be_taken,
@@ -269,8 +270,11 @@ class _Batches:
     def _fetch(self, batch: str, file: str, least: int, reasons: dict[str, tuple[str, str]]) -> None:
         """Take the results in a file, and add to `reasons` why there is no answer.
 
-        They are paid, so a file with torn lines or less than `least` results is fetched again. It is read line by line,
-        because it may be larger than the memory.
+        They are paid, so a file with torn lines or less than `least` results is fetched again. Lines that stay torn are
+        given up. It is read line by line, because it may be larger than the memory.
+
+        Raises:
+            ShortFile: results are missing at the end each time. A rerun fetches the file again.
         """
         requests = set(self.log.records.batches[batch].requests)
         most = 2 * len(requests) + MOST_BLANK
@@ -287,8 +291,10 @@ class _Batches:
                 if attempt == FETCHES - 1:
                     raise openai.APIConnectionError(request=error.request) from error
                 continue
-            if not results.torn and len(results.seen) >= least:
-                break
+            if not results.is_short(least) and not results.torn:
+                return
+        if results.is_short(least):
+            raise ShortFile(f"the results of {batch} are not whole")
 
     def _take(self, batch: str, result: Result) -> None:
         """Take what was paid into the log. Flushed with the record that the batch has ended, which comes after it."""
@@ -313,7 +319,8 @@ class _Batches:
             under_way = [f"batches under way: {batches}"] if batches else []
             under_way += [f"batches that may have been submitted: {intents}"] if intents else []
             remedy = f"{', '.join(under_way)}; a rerun with the same key and OPENAI_BASE_URL goes on"
-            if isinstance(error, openai.APIStatusError) and error.status_code in NO_SUCH:
+            gone = isinstance(error, openai.APIStatusError) and error.status_code in NO_SUCH
+            if gone or isinstance(error, ShortFile):
                 remedy += f"; to give one up, delete its line in {self.log.path}"
         elif isinstance(error, openai.APIStatusError) and error.status_code in NO_SUCH:
             remedy = "this endpoint may have no Batch API: set describe.mode to direct in params.yaml"

@@ -24,6 +24,10 @@ class BrokenAnswer(openai.OpenAIError):
     """An answer about files or batches that is not whole JSON, or not of the expected shape."""
 
 
+class ShortFile(BrokenAnswer):
+    """A file of results that lacks some of them, however often it is fetched."""
+
+
 PASSING = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError, BrokenAnswer)
 """Failures that may pass."""
 

@@ -56,10 +56,19 @@ class Result:
 
 @dataclass
 class Results:
-    """What is read of an output or error file: whose requests had a line, and how many lines were torn."""
+    """What is read of an output or error file.
+
+    `seen` are the requests that had a line, `torn` is the number of lines that cannot be read, and `cut` says whether
+    the file ends within such a line.
+    """
 
     seen: set[str] = field(default_factory=set)
     torn: int = 0
+    cut: bool = False
+
+    def is_short(self, least: int) -> bool:
+        """Whether something is missing at the end, if the file must have `least` results."""
+        return self.cut or len(self.seen) + self.torn < least
 
     def read(self, pieces: Iterable[bytes], key: str, most: int) -> Iterator[Result]:
         """The results in the pieces of a file, line by line.
@@ -73,18 +82,20 @@ class Results:
             if result is not None:
                 self.seen.add(result.request)
                 yield result
+            elif not line.endswith(b"\n"):
+                self.cut = True
             elif line.strip():
                 self.torn += 1
 
 
 def lines_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines in the pieces of a file. Of a longer line, the first `MOST_RECEIVED` + 1 bytes."""
+    """The lines in the pieces of a file, with their ends. Of a longer line, the first `MOST_RECEIVED` + 1 bytes."""
     line = bytearray()
     for piece in pieces:
         first, *rest = piece.split(b"\n")
         line += first[: MOST_RECEIVED + 1 - len(line)]
         for start in rest:
-            yield bytes(line)
+            yield bytes(line) + b"\n"
             line = bytearray(start[: MOST_RECEIVED + 1])
     if line:
         yield bytes(line)
