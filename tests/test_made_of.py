@@ -8,11 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from artifact_files import read_raw, write_raw
 from conftest import Call, Project
 from test_unlabelled import computed  # noqa: F401
 
 from stages.common import methods, paths
-from stages.common.artifacts import PREDICTIONS, PredictionsParameters, SourceFile
+from stages.common.artifacts import PREDICTIONS, TEXTS, PredictionsParameters, SourceFile
 from stages.common.tables import read_meta
 from stages.report import made_of
 from stages.report.rows import read_row
@@ -75,6 +76,29 @@ def test_the_row_has_the_figures_of_the_metrics(copy: Project) -> None:
     without = read_row(paths.summary_row("photos", "tiny"))
     assert not without.labelled and without.methods == {} and without.reference is None and without.images == 9
     assert without.encoder == found.encoder == read_meta(Path("data/toy/tiny/predictions.parquet"), PREDICTIONS).model
+
+
+def test_a_lost_log_does_not_change_who_wrote_a_file(copy: Project, call: Call) -> None:
+    texts = Path("data/toy/tiny/texts.parquet")
+    before = texts.read_bytes()
+    shutil.rmtree("data/toy/responses")
+    assert call("refine", *TOY).code == 0
+    assert texts.read_bytes() == before
+    CUPL.write_text(CUPL.read_text() + "\n")
+    assert call("refine", *TOY).code == 0
+    cupl, _ = read_meta(texts, TEXTS).parameters.files
+    assert cupl == SourceFile(name="cupl", sha256=hash_of(CUPL), origin=None, sentences=24), "another file"
+
+
+def test_texts_of_an_earlier_version_are_scored_and_reported(copy: Project, call: Call) -> None:
+    path = Path("data/toy/tiny/texts.parquet")
+    table, meta = read_raw(path)
+    del meta["parameters"]["files"]
+    write_raw(path, table, meta)
+    assert call("score", *TOY).code == 0
+    done = call("report", *TOY)
+    assert done.code == 0 and f"scoring {methods.SCORING}\n" in done.out
+    assert read_row(paths.summary_row("toy", "tiny")).sources == []
 
 
 def test_predictions_of_an_earlier_version_are_read_and_said_to_be_such() -> None:

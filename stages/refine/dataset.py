@@ -153,6 +153,18 @@ def known_embeddings(path: Path, model: EncoderMeta) -> tuple[dict[str, tuple[np
     return known, model.model_copy(update={"name": there.name, "pretrained": there.pretrained})
 
 
+def known_origins(path: Path) -> dict[tuple[str, str], str]:
+    """Source and SHA-256 of its file -> the LLM that wrote it, as earlier texts note it.
+
+    A colleague who has the texts may lack the log of the answers.
+    """
+    try:
+        files = open_table(path, TEXTS, earlier=True).meta.parameters.files
+    except UserError:  # no file, or an unusable one
+        return {}
+    return {(file.name, file.sha256): file.origin for file in files if file.origin is not None}
+
+
 def truncated_lines(texts: Sequence[Text], truncated: Sequence[bool], context_length: int) -> list[str]:
     """One line for each source with texts that the model sees only in part."""
     counts = Counter(text.source for text in texts)
@@ -197,10 +209,12 @@ def refine_dataset(job: Job) -> list[str]:
     model = encoder.meta.model_copy(update={"precision": "float32"})
     path = paths.texts(job.dataset, job.model)
     embedded: dict[str, tuple[np.ndarray, int]] = {}
+    origins: dict[tuple[str, str], str] = {}
     # Those of this project last, because its notes stay.
     for earlier in [*sorted(paths.old_texts(path).glob("*.parquet")), path]:
         known, model = known_embeddings(earlier, model)
         embedded |= known
+        origins |= known_origins(earlier)
     new = [description for description in dict.fromkeys(t.description for t in texts) if description not in embedded]
     rows = encoder.encode_texts(new, job.params.refine.batch_size, "texts").numpy()
     embedded.update(zip(new, zip(rows, encoder.token_counts(new), strict=True), strict=True))
@@ -208,6 +222,7 @@ def refine_dataset(job: Job) -> list[str]:
     tokens = np.array([embedded[text.description][1] for text in texts], dtype=np.int32)
     sources = job.params.refined_sources()
     table = texts_table(texts, embeddings, tokens, encoder.context_length, sources, job.params.refine)
+    files = [file.model_copy(update={"origin": file.origin or origins.get((file.name, file.sha256))}) for file in files]
     made_with = texts_parameters(job, classes.names).model_copy(update={"files": files})
     write_table(path, table, make_meta(TEXTS, job.dataset, made_with, model))
     shutil.rmtree(paths.old_texts(path), ignore_errors=True)
