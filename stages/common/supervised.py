@@ -5,16 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from pydantic import ValidationError
-
 from stages.common import paths
 from stages.common.artifacts import BOXES, IMAGES, Artifact, EncoderMeta, Record
 from stages.common.digests import ALL as WHOLE_FILE
-from stages.common.digests import DIGEST, is_damaged, signed
-from stages.common.errors import UserError
-from stages.common.jsons import read_json
 from stages.common.methods import ALL, WHOLE
-from stages.common.tables import open_table, write_json
+from stages.common.record_files import read_record, write_record
+from stages.common.tables import open_table
 
 NEIGHBOURS = 20
 """Of the k-nearest-neighbour classifier, as in DINO (arXiv 2104.14294, section 3.2)."""
@@ -72,7 +68,7 @@ def inputs_of(dataset: str, train: str) -> dict[str, str]:
 
 def write_supervised(model: str, found: Supervised) -> None:
     """Write `supervised.json` of a model."""
-    write_json(paths.supervised(found.dataset, model), signed(found.model_dump(mode="json")))
+    write_record(paths.supervised(found.dataset, model), found)
 
 
 def read_supervised(path: Path) -> Supervised:
@@ -81,15 +77,7 @@ def read_supervised(path: Path) -> Supervised:
     Raises:
         UserError: damaged, or of another kind.
     """
-    remedy = "delete it, or run the stage `supervised` again"
-    content = read_json(path, remedy)
-    if not isinstance(content, dict) or DIGEST not in content or is_damaged(content):
-        raise UserError(f"{path} is damaged, or another program has changed it; {remedy}")
-    try:
-        return Supervised.model_validate({key: value for key, value in content.items() if key != DIGEST})
-    except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise UserError(f"{path} has no valid '{where}'; {remedy}") from None
+    return read_record(path, Supervised, "delete it, or run the stage `supervised` again")
 
 
 def changed_since(found: Supervised) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tabulate import tabulate
 from stages.common.artifacts import UNTRAINED, PredictionsParameters
 from stages.common.errors import UserError
 from stages.common.labels import Labelled
-from stages.common.metrics import require_metrics
+from stages.common.metrics import read_metrics
 from stages.common.predictions import read_best
 from stages.common.tables import Opened
 from stages.report import made_of
@@ -89,6 +89,11 @@ def is_unlabelled(metrics: Path) -> bool:
     return bool(own) and all("margin" in one and "top1" not in one for one in own)
 
 
+def _sureness(method: str, figures: Mapping[str, Any]) -> Sureness:
+    score, margin, agreement = (float(figures[name]) for name in ("score", "margin", "agreement"))
+    return Sureness(method, score, margin, agreement, int(figures["images"]), int(figures["runs"]))
+
+
 def read_unlabelled(
     dataset: str, model: str, metrics: Path, predictions: Opened[PredictionsParameters] | None
 ) -> Unlabelled:
@@ -100,21 +105,7 @@ def read_unlabelled(
     Raises:
         UserError: the file is missing, is not of that shape, or is not of the predictions.
     """
-    try:
-        raw: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
-        rows = [
-            Sureness(
-                method, float(v["score"]), float(v["margin"]), float(v["agreement"]), int(v["images"]), int(v["runs"])
-            )
-            for method, v in raw.items()
-            if isinstance(v, dict)
-        ]
-    except FileNotFoundError:
-        raise UserError(f"{metrics} is missing; make it with `dvc repro`") from None
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{metrics} is not what the score stage writes ({error!r}); run `dvc repro -f`") from None
-    if predictions:
-        require_metrics(metrics, raw, predictions, "run `dvc repro -f score`")
+    raw, rows = read_metrics(metrics, _sureness, predictions)
     if not rows:
         raise UserError(f"{metrics} holds no method; `dvc repro` says which sources they want")
     encoder = predictions.meta.model if predictions else None

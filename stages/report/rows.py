@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from stages.common import paths
 from stages.common.artifacts import EncoderMeta, Record, SourceFile
-from stages.common.digests import DIGEST, is_damaged, signed
-from stages.common.errors import UserError
-from stages.common.jsons import read_json
-from stages.common.tables import remake, write_json
+from stages.common.record_files import read_record, write_record
+from stages.common.tables import remake
 
 
 class Difference(Record):
@@ -70,7 +66,7 @@ class SummaryRow(Record):
 
 def write_row(row: SummaryRow) -> None:
     """Write a row for the summary."""
-    write_json(paths.summary_row(row.dataset, row.model), signed(row.model_dump(mode="json")))
+    write_record(paths.summary_row(row.dataset, row.model), row)
 
 
 def read_row(path: Path) -> SummaryRow:
@@ -79,11 +75,4 @@ def read_row(path: Path) -> SummaryRow:
     Raises:
         UserError: damaged, or of another kind.
     """
-    content = read_json(path, remake(path))
-    if not isinstance(content, dict) or is_damaged(content):
-        raise UserError(f"{path} is damaged, or another program has changed it; {remake(path)}")
-    try:
-        return SummaryRow.model_validate({key: value for key, value in content.items() if key != DIGEST})
-    except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise UserError(f"{path} has no valid '{where}'; {remake(path)}") from None
+    return read_record(path, SummaryRow, remake(path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from tabulate import tabulate
 from stages.common import methods
 from stages.common.artifacts import UNTRAINED, EncoderMeta, PredictionsParameters
 from stages.common.errors import UserError
-from stages.common.metrics import require_metrics
+from stages.common.metrics import read_metrics
 from stages.common.ranking import Tally
 from stages.common.tables import Opened
 from stages.report import made_of
@@ -165,9 +164,9 @@ def read_result(
     Raises:
         UserError: the file is missing, is not JSON, holds no method, or is not of the predictions.
     """
-    raw, rows = _read_metrics(metrics, predictions)
+    raw, rows = read_metrics(metrics, _row, predictions)
     if beside:
-        rows += _read_metrics(*beside)[1]
+        rows += read_metrics(beside[0], _row, beside[1])[1]
     if not rows:
         raise UserError(f"{metrics} holds no method; `dvc repro` says which sources they want")
     encoder = predictions.meta.model if predictions else None
@@ -185,34 +184,16 @@ def read_result(
     )
 
 
-def _read_metrics(metrics: Path, predictions: Opened[PredictionsParameters] | None) -> tuple[dict[str, Any], list[Row]]:
-    """The content of `metrics.json`, and its rows.
-
-    Raises:
-        UserError: the file is missing, is not JSON of that shape, or was not written with the predictions.
-    """
-    try:
-        raw = json.loads(metrics.read_text(encoding="utf-8"))
-        rows = [
-            Row(
-                method,
-                float(v["top1"]),
-                float(v["top5"]),
-                float(v["mean_per_class"]) if "mean_per_class" in v else None,
-                float(v["std"]),
-                int(v["images"]),
-                int(v["runs"]),
-            )
-            for method, v in raw.items()
-            if isinstance(v, dict)
-        ]
-    except FileNotFoundError:
-        raise UserError(f"{metrics} is missing; make it with `dvc repro`") from None
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{metrics} is not what the score stage writes ({error!r}); run `dvc repro -f`") from None
-    if predictions:
-        require_metrics(metrics, raw, predictions, "run `dvc repro -f score`")
-    return raw, rows
+def _row(method: str, figures: Mapping[str, Any]) -> Row:
+    return Row(
+        method,
+        float(figures["top1"]),
+        float(figures["top5"]),
+        float(figures["mean_per_class"]) if "mean_per_class" in figures else None,
+        float(figures["std"]),
+        int(figures["images"]),
+        int(figures["runs"]),
+    )
 
 
 def require_counted(result: Result, tallies: Mapping[str, Tally], predictions: Path) -> None:
