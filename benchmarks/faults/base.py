@@ -6,6 +6,7 @@ import csv
 import importlib
 import json
 import os
+import pkgutil
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -64,6 +65,7 @@ STAGES = {
     ),
     "report": Stage("report --dataset toy --model tiny", (f"{TINY}/report", "data/summary/rows/toy-tiny.json")),
     "report (print)": Stage("report", (), prints=True),
+    "summary": Stage("report.summary --quiet", tuple(f"data/summary/summary.{form}" for form in ("md", "csv", "tex"))),
     "finer.concepts": Stage(
         "finer.concepts --dataset toy", ("data/finer/attributes/toy.json", "descriptions/toy/finer.json")
     ),
@@ -149,6 +151,7 @@ KINDS = {
         "data/more/tiny/metrics.json",
         "data/toy/second/metrics.json",
     ),
+    "summary's rows": Kind("data/summary/rows/toy-tiny.json", ("summary",), None),
     "answers": Kind(
         "data/finer/answers/vlm/toy.parquet",
         ("finer.score", "finer.align"),
@@ -227,8 +230,11 @@ def run_line(line: str) -> None:
         for lvlm in ("vlm", "vlm-b"):
             write_answers(lvlm, "toy")
         return
-    sys.argv = [f"stages/{name}/__main__.py", *arguments]
-    importlib.import_module(f"stages.{name}.__main__").main()
+    module = f"stages.{name}"
+    if pkgutil.resolve_name(module).__spec__.submodule_search_locations is not None:
+        module = f"{module}.__main__"
+    sys.argv = [f"{module.replace('.', '/')}.py", *arguments]
+    importlib.import_module(module).main()
 
 
 def read_everything() -> None:
@@ -280,7 +286,8 @@ def whole_run() -> list[str]:
     """Everything about `toy`, in order."""
     finer_first = ["finer.concepts --dataset toy", "finer.unify --dataset toy", "answers", "finer.mixture"]
     finer_last = ["finer.score", "finer.align --dataset toy", "finer.report"]
-    return [*stage_lines("toy", "tiny"), "report --dataset toy --model tiny", *finer_first, *finer_last]
+    report = ["report --dataset toy --model tiny", "report.summary --quiet"]
+    return [*stage_lines("toy", "tiny"), *report, *finer_first, *finer_last]
 
 
 def run_lines(lines: Iterable[str]) -> None:
