@@ -334,6 +334,7 @@ def test_a_server_other_than_openai_s_needs_no_key(
         ({"models": {"own": {"name": "local-dir:nowhere"}}}, "local-dir:nowhere"),
         ({"datasets": {"demo": DEMO, "birds": {"reader": "folder", "root": "no"}}}, "datasets.birds.root 'no'"),
         ({"sources": {"parts": "sentences", "other": "sentences"}}, "descriptions/prompts/other.yaml"),
+        ({"report": {"pictures": 1, "reference": "wcaa"}}, "report.reference 'wcaa' is no method"),
     ],
 )
 def test_what_costs_nothing_is_checked_before_anything_is_paid(

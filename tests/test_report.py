@@ -317,6 +317,7 @@ def test_names_that_matplotlib_s_font_lacks(
     warned = capsys.readouterr().err
     assert warned.count("no font of this machine can draw '鶴'") == 1 and warned.count("\n") == 1
     assert not [str(one.message) for one in recwarn if "missing from font" in str(one.message)]
+    assert plots.shortened(40 * "鶴" + "12", 10) == "鶴鶴…鶴12", "a character that is twice as wide counts twice"
 
 
 def test_many_classes_are_said_in_the_report() -> None:

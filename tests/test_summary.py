@@ -190,7 +190,8 @@ def test_a_train_split_is_no_column(call: Call) -> None:
     params["supervised"] = [{"dataset": "birds", "train": "birds-train"}]
     Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     printed = call("report.summary").out
-    assert "birds" in printed and "birds-train" not in printed and "average" not in printed
+    assert "birds" in printed and "1.11" not in printed and "average" not in printed
+    assert "Train splits, and so not in the tables: birds-train." in printed
     assert "birds-train" not in written("csv")
 
 

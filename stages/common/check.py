@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stages.common.errors import UserError, run, warn
 from stages.common.experiments import untracked_descriptions
-from stages.common.params import Params, Score, load_params
+from stages.common.params import Params, Report, Score, load_params
 from stages.common.paths import DATA, prompt_source
 
 
@@ -20,8 +20,9 @@ def check_roots(params: Params) -> None:
         root = Path(entry.root)
         if not root.is_dir() and DATA not in root.parents:
             raise UserError(
-                f"datasets.{key}.root '{root}' does not exist; correct it in params.yaml, put the images there, or "
-                f"with ingest.download: true let `python -m stages.ingest --dataset {key}` fetch them"
+                f"datasets.{key}.root '{root}' does not exist; correct it in params.yaml, put the images there, or for "
+                f"a reader that downloads (↓ in stages/ingest/README.md), set ingest.download: true and run "
+                f"`python -m stages.ingest --dataset {key}`"
             )
 
 
@@ -61,15 +62,15 @@ def check_methods(params: Params) -> None:
     Raises:
         UserError: as `require_method`.
     """
-    for key, entry in {"score": params.score.csv_method, **_own_csv_methods(params)}.items():
-        if entry != Score().csv_method:
+    named = {"report.reference": params.report.reference, "score.csv_method": params.score.csv_method}
+    for key in params.datasets:
+        named[f"datasets.{key}.score.csv_method"] = params.for_dataset(key).score.csv_method
+    usual = (Report.model_fields["reference"].default, Score().csv_method)
+    for key, method in named.items():
+        if method not in usual:
             from stages.common.methods import require_method  # which takes seconds to load
 
-            require_method(f"{key}.csv_method", entry)
-
-
-def _own_csv_methods(params: Params) -> dict[str, str]:
-    return {f"datasets.{key}.score": params.for_dataset(key).score.csv_method for key in params.datasets}
+            require_method(key, method)
 
 
 def warn_of_untracked() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stages.common import paths
-from stages.common.check import check_models, check_prompts, check_roots
+from stages.common.check import check_methods, check_models, check_prompts, check_roots
 from stages.common.descriptions import read_descriptions
 from stages.common.params import load_params
 from stages.describe.plan import make_plan
@@ -33,4 +33,5 @@ def check_before_paying(dataset: str, sources: Sequence[str]) -> None:
                 read_descriptions(paths.descriptions(key, source))
             else:
                 load_source(paths.prompt_source(source))
+    check_methods(params)
     check_models(params)

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from stages.report.evidence import Evidence, Side
+from stages.report.legible import drawable
 from stages.report.pictures import Caption, Colour, distinct, faded, outline, panel, shortened, stand_out, write_caption
 from stages.report.plots import INK, MUTED
 
@@ -150,7 +151,7 @@ def _write(page: Axes, x: float, y: float, text: str, **options: Any) -> None:
 def _write_table(page: Axes, evidence: Evidence, names: dict[int, str]) -> float:
     """One row a numbered box, one for the rest, one for the sum; returns where the next block may begin, in inches."""
     sides, shown = evidence.sides, min(NUMBERED, len(evidence.weights))
-    heads = ["weight", *(shortened(names[side.label], 22) for side in sides)]
+    heads = ["weight", *(shortened(drawable(names[side.label])[0], 22) for side in sides)]  # code points are long
     values = [evidence.weights, *(side.contributions for side in sides)]
     columns = [Column(2.0, "#8a8f98"), Column(3.75, TRUE), Column(5.5, OTHER)][: len(values)]
     _write(page, 0, -0.24, "Views", fontsize=9.5)

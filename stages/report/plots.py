@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +53,13 @@ def save(figure: Figure, path: Path, dpi: int = 150) -> None:
 
 
 def shortened(text: str, width: int) -> str:
-    """`text` without its middle if it is longer than `width`."""
-    if len(text) <= width:
+    """`text` without its middle if it is wider than `width` letters; a wide character, such as 鶴, counts two."""
+    widths = [2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text]
+    if sum(widths) <= width:
         return text
     half = (width - 1) // 2
-    return f"{text[:half]}…{text[-half:]}"
+    first, last = (bisect_right(list(accumulate(side)), half) for side in (widths, widths[::-1]))
+    return f"{text[:first]}…{text[len(text) - last :]}"
 
 
 def title(axes: Axes, text: str, below: str, *, untrained: bool) -> None:

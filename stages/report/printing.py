@@ -37,7 +37,7 @@ def print_all(params: Params) -> None:
             print()
     if not found:
         raise UserError("nothing is computed yet: no data set and model of params.yaml has metrics; run `dvc repro`")
-    print("dvc plots show     plots and pictures in the browser\ndvc metrics show   every figure")
+    print("dvc plots show     plots and pictures in the browser\ndvc metrics show   top-1 of every method")
 
 
 def _predictions(dataset: str, model: str) -> Opened[PredictionsParameters] | None:

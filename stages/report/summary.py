@@ -47,7 +47,7 @@ def main() -> None:
                 f"report    {paths.report(row.dataset, row.model)}: table.md, {paths.REPORT_PAGE}, plots and pictures"
             )
     print("python -m stages.report   every table\ndvc plots show            plots and pictures in the browser")
-    print("dvc metrics show          every figure")
+    print("dvc metrics show          top-1 of every method")
 
 
 def write_summary(params: Params, rows: Sequence[SummaryRow]) -> None:
@@ -119,6 +119,9 @@ def notes(params: Params, rows: Sequence[SummaryRow]) -> list[str]:
     unlabelled = [_pair(row) for row in rows if not row.labelled]
     if unlabelled:
         lines.append(f"Without labels, and so without accuracies: {', '.join(unlabelled)}.")
+    train = [key for key in params.datasets if key not in params.evaluated()]
+    if train:
+        lines.append(f"Train splits, and so not in the tables: {', '.join(train)}.")
     if any(missing.values()):
         which = [f"{model} on {', '.join(keys)}" for model, keys in missing.items() if keys]
         lines.append(f"Not computed yet (run dvc repro): {'; '.join(which)}.")
