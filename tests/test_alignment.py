@@ -20,7 +20,8 @@ from stages.common.columns import embedding_column
 from stages.common.errors import UserError
 from stages.common.methods import ALL, METHODS, REFINED, WHOLE, Method
 from stages.common.params import Score
-from stages.common.ranking import Outcome, Tally, best, predictions_table, rank
+from stages.common.ranking import Outcome, Tally, predictions_table
+from stages.common.ranks import best, rank
 from stages.score.dataset import tie_lines
 from stages.score.methods import available, class_vectors, first_equals
 from stages.score.outcomes import Classes, fetch, prepare, score_batch

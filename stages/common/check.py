@@ -6,7 +6,8 @@ from pathlib import Path
 
 from stages.common.errors import UserError, run, warn
 from stages.common.experiments import untracked_descriptions
-from stages.common.params import Params, Report, Score, load_params
+from stages.common.methods import require_method
+from stages.common.params import Params, load_params
 from stages.common.paths import DATA, prompt_source
 
 
@@ -65,12 +66,8 @@ def check_methods(params: Params) -> None:
     named = {"report.reference": params.report.reference, "score.csv_method": params.score.csv_method}
     for key in params.datasets:
         named[f"datasets.{key}.score.csv_method"] = params.for_dataset(key).score.csv_method
-    usual = (Report.model_fields["reference"].default, Score().csv_method)
     for key, method in named.items():
-        if method not in usual:
-            from stages.common.methods import require_method  # which takes seconds to load
-
-            require_method(key, method)
+        require_method(key, method)
 
 
 def warn_of_untracked() -> None:

@@ -19,9 +19,10 @@ import pyarrow as pa
 from stages.common import paths
 from stages.common.alignment import class_vectors, normalized, view_weights
 from stages.common.artifacts import TEXTS, Metadata, PredictionsParameters
+from stages.common.class_texts import rows_of, weights_of
 from stages.common.columns import WHOLE, embedding_rows
 from stages.common.labels import ClassTable
-from stages.common.methods import FULL, find, rows_of, weights_of
+from stages.common.methods import FULL, find
 from stages.common.params import Score
 from stages.common.tables import read_table, require_same, require_same_model
 from stages.common.views import Rows, find_shards, shard_paths

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.common import methods
+from stages.common.class_texts import vectors_of
 from stages.common.columns import embedding_rows
 from stages.common.methods import KEPT, Method
 from stages.common.params import Score
@@ -48,7 +49,7 @@ def class_vectors(
     for method in compared:
         key = (method.texts, method.combine)
         if key not in made:
-            made[key] = methods.vectors_of(path, texts, embeddings, method, classes, score)
+            made[key] = vectors_of(path, texts, embeddings, method, classes, score)
     return [made[method.texts, method.combine] for method in compared]
 
 

@@ -13,7 +13,8 @@ import torch
 from stages.common.alignment import draw_places, image_vectors, pool_weights
 from stages.common.methods import WHOLE, Method
 from stages.common.params import Score
-from stages.common.ranking import Best, Certainty, Outcome, Ranks, Tally, best, predictions_table, rank, top5_table
+from stages.common.ranking import Best, Certainty, Outcome, Tally, predictions_table, top5_table
+from stages.common.ranks import Ranks, best, rank
 from stages.common.tables import Writer
 from stages.score.methods import first_equals
 from stages.score.people import People

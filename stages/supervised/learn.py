@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from stages.common.overlap import in_order
-from stages.common.ranking import Outcome, Tally, rank
+from stages.common.ranking import Outcome, Tally
+from stages.common.ranks import rank
 from stages.common.supervised import NEIGHBOURS
 from stages.supervised.knn import knn_scores
 from stages.supervised.linear import VALUES_AT_ONCE, choose_strength, fit, validation_images

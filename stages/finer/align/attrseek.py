@@ -20,6 +20,7 @@ import torch
 from stages.common import alignment, methods, tables
 from stages.common import paths as common_paths
 from stages.common.artifacts import PREDICTIONS, TEXTS, Metadata, PredictionsParameters
+from stages.common.class_texts import vectors_of
 from stages.common.columns import embedding_rows
 from stages.common.encoders import load_encoder
 from stages.common.errors import UserError
@@ -28,7 +29,8 @@ from stages.common.metrics import METRICS, metrics_digest, write_metrics
 from stages.common.overlap import in_order
 from stages.common.params import Score
 from stages.common.predictions import open_predictions, read_answers
-from stages.common.ranking import Outcome, Tally, predictions_table, rank
+from stages.common.ranking import Outcome, Tally, predictions_table
+from stages.common.ranks import rank
 from stages.common.thoughts import without_thoughts
 from stages.common.views import find_shards
 from stages.finer import answers, paths
@@ -69,7 +71,7 @@ def align_dataset(job: FinerJob, model: str) -> list[str]:
     tables.require_same_model((texts_path, meta.encoder()), asked, "run `dvc repro`")
     embeddings = embedding_rows(texts["embedding"])
     bifta = methods.find(methods.FULL)
-    vectors = methods.vectors_of(texts_path, texts, embeddings, bifta, len(classes.names), job.params.score)
+    vectors = vectors_of(texts_path, texts, embeddings, bifta, len(classes.names), job.params.score)
     wholes = whole_images(job.dataset, model, (texts_path, meta))
     score = job.params.score.model_dump()
     predictions = open_predictions(job.dataset, model, PredictionsParameters(seed=job.params.seed, **score))
