@@ -186,7 +186,10 @@ def load_classifier(dataset: str, model: str, method: str | None = None) -> Clas
     classes.require(texts_path, meta.parameters.classes)
     there = [one.name for one in available(texts)[0]]
     if name not in there:
-        raise UserError(f"{texts_path} has no texts for the method '{name}'; it has those of: {', '.join(there)}")
+        raise UserError(
+            f"{texts_path} has no texts for the method '{name}'; it has those of: {', '.join(there)}; "
+            "give one of them as --method"
+        )
     chosen = find(name)
     vectors = class_vectors(texts_path, texts, [chosen], len(classes.names), params.score)
     encoder = load_encoder(model, params)

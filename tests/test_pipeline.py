@@ -266,6 +266,7 @@ def test_data_set_added_and_killed_while_embedding(repository: Repository, tmp_p
     again = repository.stages("settings", "describe", "refine", "score", "report", dataset="birds")
     assert sorted(repository.repro()) == sorted(again)
     assert list(json.loads((views.parent / "metrics.json").read_text())) == ["clip", "clip-e", "waffle"]
+    assert ",clip-e\n" in (views.parent / "predictions.csv").read_text(), "random words stand for bifta"
     repository.edit(lambda params: params["datasets"].pop("birds"))
     assert repository.repro() == []
 

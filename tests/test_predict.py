@@ -134,6 +134,7 @@ def test_what_does_not_fit_is_refused(copy: Project, call: Call) -> None:
     assert call("refine", *WITH_TOY).code == 0
     done = call("predict", *one, "--method", "clip-d")
     assert "data/toy/tiny/texts.parquet has no texts for the method 'clip-d'; it has those of: clip, clip-e" in done.err
+    assert done.err.endswith("; give one of them as --method\n")
 
 
 def test_unreadable_images_are_skipped_where_the_settings_say_so(copy: Project, call: Call) -> None:

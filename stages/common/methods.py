@@ -55,6 +55,9 @@ METHODS: tuple[Method, ...] = (
     Method("bifta", REFINED, KEPT, "weighted", _UNION, "2601.20419", ("#1f7a6d", "-")),
 )
 
+RANDOM = "waffle"
+"""The method whose texts say nothing of a class but its name: a baseline."""
+
 PLAIN, UNREFINED, FULL = "clip", "wca", "bifta"
 """What reports compare: the label prompt alone; views and sentences without refinement; and with it."""
 
@@ -65,8 +68,13 @@ def find(name: str) -> Method:
 
 
 def chosen(wanted: str, scored: Sequence[str]) -> str:
-    """The method that is shown where one is: the one wanted, or the last of those that were scored."""
-    return wanted if wanted in scored else scored[-1]
+    """The method that is shown where one is: the one wanted, or the last of those that were scored.
+
+    Random words are the last choice: without descriptions, templates and not `waffle` name the classes.
+    """
+    if wanted in scored:
+        return wanted
+    return next((name for name in reversed(scored) if name != RANDOM), scored[-1])
 
 
 def require_method(key: str, name: str) -> None:

@@ -80,7 +80,7 @@ def majority(predicted: np.ndarray) -> np.ndarray:
 
 
 def confusion_method(methods: Sequence[str]) -> str:
-    """The method whose confusions are shown: `bifta`, or the last method of the table if it is missing."""
+    """The method whose confusions are shown: `bifta`, or the one `chosen` in its place."""
     return chosen(FULL, methods)
 
 
