@@ -6,8 +6,7 @@ from pathlib import Path
 
 from stages.common.errors import UserError, run, warn
 from stages.common.experiments import untracked_descriptions
-from stages.common.methods import require_method
-from stages.common.params import Params, load_params
+from stages.common.params import Params, Report, Score, load_params
 from stages.common.paths import DATA, prompt_source
 
 
@@ -66,8 +65,13 @@ def check_methods(params: Params) -> None:
     named = {"report.reference": params.report.reference, "score.csv_method": params.score.csv_method}
     for key in params.datasets:
         named[f"datasets.{key}.score.csv_method"] = params.for_dataset(key).score.csv_method
+    usual = (Report.model_fields["reference"].default, Score().csv_method)
     for key, method in named.items():
-        require_method(key, method)
+        if method not in usual:
+            # Only here, because stages that check this do not depend on the methods otherwise.
+            from stages.common.methods import require_method
+
+            require_method(key, method)
 
 
 def warn_of_untracked() -> None:
