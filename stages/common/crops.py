@@ -14,6 +14,9 @@ from stages.common.columns import box_rows, kept_under
 from stages.common.errors import UserError
 from stages.common.tables import Opened, open_table, read_table, require_same
 
+IMAGES_AT_ONCE = 256
+"""Where all boxes are read only to verify or to find some."""
+
 
 @dataclass(frozen=True)
 class Images:

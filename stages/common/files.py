@@ -10,16 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to `path` on success and removed on failure.
+def _temporary(path: Path) -> Path:
+    """A name beside `path`, in a folder that exists and is free of what killed writers left.
 
-    Its name carries the process id, so that two processes never write the same file. Leftovers of killed writers are
-    removed.
+    It carries the process id, so that two processes never write the same file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent, glob.escape(path.name))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to `path` on success and removed on failure."""
+    temporary = _temporary(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -41,9 +45,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Args:
         path: of nothing, or of an empty folder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path.parent, glob.escape(path.name))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     temporary.mkdir()
     try:
         yield temporary

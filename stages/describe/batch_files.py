@@ -89,7 +89,7 @@ class Results:
 
 
 def lines_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines in the pieces of a file, with their ends. Of a longer line, the first `MOST_RECEIVED` + 1 bytes."""
+    """The lines in the pieces of a file, with their ends. A longer line is cut after `MOST_RECEIVED` + 1 bytes."""
     line = bytearray()
     for piece in pieces:
         first, *rest = piece.split(b"\n")

@@ -19,8 +19,8 @@ def difference(right: np.ndarray, reference: np.ndarray) -> Difference:
     With d_n the difference of an image, the interval is m ± Z sqrt((q - m²) / (N + 2)) with m = Σ d_n / (N + 2) and
     q = (Σ d_n² + 1) / (N + 2), cut at ±100 points. This is the interval of Agresti and Min for matched proportions
     (Statistics in Medicine 24, 2005), for shares of runs. It counts two more images, one without a difference and one
-    that is half better and half worse. Of many images it is the usual m ± Z s / sqrt(N). Of few it is wider, so that
-    two images that happen to agree prove nothing.
+    that is half better and half worse. With many images it is the usual m ± Z s / sqrt(N). With few it is wider, so
+    that two images that happen to agree prove nothing.
 
     Args:
         right: [N] float64, the share of each image's runs that are right.

@@ -6,9 +6,10 @@ from tabulate import tabulate
 
 from stages.common import paths
 from stages.common.artifacts import UNTRAINED, PredictionsParameters
+from stages.common.ranking import TOP
 from stages.common.supervised import CLASSIFIERS, FEATURES, Supervised, changed_since, read_supervised
 from stages.common.tables import Opened
-from stages.report.table import NOTHING, TOP
+from stages.report.table import NOTHING
 
 HEADINGS = {"top1": "top-1", "mean_per_class": "per class", "top5": "top-5"}
 """Figures that a table shows, as far as they are there."""

@@ -16,7 +16,7 @@ from PIL import Image
 
 from stages.common.artifacts import UNTRAINED
 from stages.common.boxes import iou
-from stages.common.crops import open_boxes, read_crops, read_images
+from stages.common.crops import IMAGES_AT_ONCE, open_boxes, read_crops, read_images
 from stages.report.plots import INK, MUTED, WARNING, shortened
 from stages.report.votes import evenly
 
@@ -81,9 +81,6 @@ class Candidates:
         compared = np.arange(len(self.kept)) < reached
         rejected = self.corners[~self.kept & compared]
         return Crops(self.corners[self.kept], rejected, len(self.kept) - reached)
-
-
-IMAGES_AT_ONCE = 256
 
 
 def read_candidates(dataset: str, wanted: Collection[str], threshold: float) -> tuple[dict[str, Candidates], int]:

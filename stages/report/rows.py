@@ -36,10 +36,6 @@ class Figures(Record):
     """None for the reference itself, and without one."""
 
 
-Source = SourceFile
-"""A file of descriptions that the texts were made of."""
-
-
 class SummaryRow(Record):
     """Everything of one data set and model."""
 
@@ -60,7 +56,8 @@ class SummaryRow(Record):
     """Version of the scoring; different versions may give different figures. Empty where it is not known."""
     reference: str | None
     """The method that differences are to."""
-    sources: list[Source]
+    sources: list[SourceFile]
+    """The files of descriptions that the texts were made of."""
     methods: dict[str, Figures]
 
 

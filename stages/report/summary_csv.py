@@ -7,10 +7,10 @@ import io
 from collections.abc import Sequence
 
 from stages.common.artifacts import UNTRAINED
+from stages.common.ranking import TOP
 from stages.report.published import Comparison
 from stages.report.rows import SummaryRow
 from stages.report.summary_tables import METRICS, Cell, Grid, accuracies, differences
-from stages.report.table import TOP
 
 Value = str | float | None
 

@@ -18,7 +18,7 @@ BEST, SECOND = 1, 2
 AVERAGE = "average"
 """Heading of the last column."""
 OTHER_IMAGES = "‡"
-"""Mark a difference that is more than noise, and a published figure over other images than ours."""
+"""Marks a published figure over other images than ours."""
 
 DIGITS = 2
 """Decimals that are shown; figures that look the same rank the same."""
@@ -202,7 +202,7 @@ def differences(grid: Grid, metric: str, reference: str) -> Table:
 def _difference(row: SummaryRow | None, method: str, metric: str, reference: str) -> Cell:
     value = _minus(_cell(row, method, metric).value, _cell(row, reference, metric).value)
     interval = row.methods[method].difference if row and value is not None and row.reference == reference else None
-    beyond = metric == "top1" and interval is not None and not interval.low <= 0 <= interval.high
+    beyond = metric == "top1" and interval is not None and not interval.is_noise
     return Cell(value, beyond_noise=beyond)
 
 

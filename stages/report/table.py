@@ -13,7 +13,7 @@ from stages.common import methods
 from stages.common.artifacts import UNTRAINED, EncoderMeta, PredictionsParameters
 from stages.common.errors import UserError
 from stages.common.metrics import read_metrics
-from stages.common.ranking import Tally
+from stages.common.ranking import TOP, Tally
 from stages.common.tables import Opened
 from stages.report import made_of
 from stages.report.rows import Difference
@@ -29,7 +29,6 @@ ATTRSEEK = "attrseek"
 
 TEXTUAL = {"method", "views", "texts"}
 """Columns that are aligned at their left."""
-TOP = 5
 NOTHING = "-"
 BEYOND_NOISE = "†"
 """Marks a difference whose interval leaves out 0."""

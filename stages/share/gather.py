@@ -20,15 +20,14 @@ from stages.common.artifacts import (
     Metadata,
     TextsParameters,
 )
-from stages.common.crops import Images, read_crops, read_images
+from stages.common.crops import IMAGES_AT_ONCE, Images, read_crops, read_images
 from stages.common.errors import UserError
 from stages.common.labels import ClassTable, Labelled, read_classes, read_labels
 from stages.common.locks import hold
-from stages.common.predictions import read_answers
+from stages.common.predictions import ROWS_AT_ONCE, read_answers
 from stages.common.tables import open_parquet, open_table, read_table, require_same_model
 from stages.common.views import open_shards, shard_paths
 
-ROWS_AT_ONCE = 1 << 18
 REMEDY = "run `dvc repro`, which makes them fit"
 
 
@@ -161,7 +160,7 @@ def _add_boxes(found: Gathered, places: Places) -> None:
         deque(views.read(), maxlen=0)
         found.views = views.model
     else:
-        deque(read_crops(boxes, found.images, 256), maxlen=0)
+        deque(read_crops(boxes, found.images, IMAGES_AT_ONCE), maxlen=0)
     _add(found, "boxes", places.boxes)
     if shards:
         _add(found, "views", *shards)
