@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -237,12 +238,20 @@ def test_results_that_stay_short_are_not_asked_for_again(raw: str | None, folder
     kind = "half" if raw is None else "other"
     endpoint.batch_fault = lambda method, at, before: kind if at.endswith("/content") else None
     for _ in range(2):
-        with pytest.raises(UserError, match=r"results of batch_0 are not whole.* a rerun .* delete its line"):
+        with pytest.raises(UserError, match=r"results of batch_0 are not whole.* a rerun .* goes on") as error:
             run_here()
+    before, (line,) = LOG.read_bytes(), re.findall(r"add the line ({.*}) to ", str(error.value))
     endpoint.batch_fault = lambda method, at, before: None
     run_here()
     assert len({line["request"] for line in answers()}) == 8
     assert set(endpoint.paid.values()) == {1}
+
+    # What the message advises for a file that never becomes whole.
+    LOG.write_bytes(before + line.encode() + b"\n")
+    JSON.unlink()
+    run_here()
+    assert len({line["request"] for line in answers()}) == 8
+    assert len(endpoint.batches.batches) == 2
 
 
 def test_hopeless_faults_are_told_in_one_line(folder: Path, endpoint: Endpoint) -> None:

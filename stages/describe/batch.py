@@ -7,6 +7,7 @@ its requests, "intent": id}`. The list may lag, so it is read for a while before
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
@@ -294,7 +295,7 @@ class _Batches:
             if not results.is_short(least) and not results.torn:
                 return
         if results.is_short(least):
-            raise ShortFile(f"the results of {batch} are not whole")
+            raise ShortFile(batch)
 
     def _take(self, batch: str, result: Result) -> None:
         """Take what was paid into the log. Flushed with the record that the batch has ended, which comes after it."""
@@ -319,8 +320,11 @@ class _Batches:
             under_way = [f"batches under way: {batches}"] if batches else []
             under_way += [f"batches that may have been submitted: {intents}"] if intents else []
             remedy = f"{', '.join(under_way)}; a rerun with the same key and OPENAI_BASE_URL goes on"
-            gone = isinstance(error, openai.APIStatusError) and error.status_code in NO_SUCH
-            if gone or isinstance(error, ShortFile):
+            if isinstance(error, ShortFile):
+                # Without its line, the batch would be found again: the endpoint still lists it.
+                ended = json.dumps({"batch": error.batch, "ended": "given up"})
+                remedy += f"; to give it up and pay for the rest again, add the line {ended} to {self.log.path}"
+            if isinstance(error, openai.APIStatusError) and error.status_code in NO_SUCH:
                 remedy += f"; to give one up, delete its line in {self.log.path}"
         elif isinstance(error, openai.APIStatusError) and error.status_code in NO_SUCH:
             remedy = "this endpoint may have no Batch API: set describe.mode to direct in params.yaml"

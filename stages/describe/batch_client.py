@@ -27,6 +27,10 @@ class BrokenAnswer(openai.OpenAIError):
 class ShortFile(BrokenAnswer):
     """A file of results that lacks some of them, however often it is fetched."""
 
+    def __init__(self, batch: str) -> None:
+        super().__init__(f"the results of {batch} are not whole")
+        self.batch = batch
+
 
 PASSING = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError, BrokenAnswer)
 """Failures that may pass."""
